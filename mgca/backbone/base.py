@@ -1,0 +1,104 @@
+"""What every frozen backbone offers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class UnsupportedBackbone(ValueError):
+    """The dense path is not defined for this architecture."""
+
+
+class BackboneUnavailable(RuntimeError):
+    """The backbone's weights could not be had."""
+
+
+class Backbone(nn.Module, ABC):
+    """A frozen image encoder with dense output, and the text encoder it is aligned with.
+
+    Attributes:
+        name: As given to :func:`mgca.backbone.load_backbone`.
+        dim: Channels ``C`` of both embeddings.
+        stride: Pixels of the image per dense feature.
+        mean, std: Per-channel statistics, for RGB in [0, 1], that images are normalised with.
+        temperature: Of the softmax over classes that the encoders were trained with.
+        trunk_digest: Names what :meth:`features` depends on; part of the key of cached features.
+        digest: Names what :meth:`dense` depends on; a decoder is trained for one digest.
+        text_digest: Names the text encoder's weights.
+    """
+
+    name: str
+    dim: int
+    stride: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float
+    trunk_digest: str
+    digest: str
+    text_digest: str
+
+    @abstractmethod
+    def features(self, images: Tensor) -> Tensor:
+        """Trunk features (B, F, h, w) of normalised images (B, 3, H, W)."""
+
+    @abstractmethod
+    def project(self, features: Tensor) -> Tensor:
+        """Trunk features (B, F, h, w) to the joint space (B, C, h, w), position by position."""
+
+    @abstractmethod
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Text embeddings (n, C), not normalised. Texts beyond the context are cut there."""
+
+    def dense(self, images: Tensor) -> Tensor:
+        """Dense features ``E_v(x)`` (B, C, H / stride, W / stride) of Eq. 1.
+
+        Args:
+            images: (B, 3, H, W), normalised with ``mean`` and ``std``.
+
+        Raises:
+            ValueError: If ``H`` or ``W`` is not a multiple of the stride.
+        """
+        height, width = images.shape[-2:]
+        if height % self.stride or width % self.stride or not (height and width):
+            raise ValueError(
+                f"{self.name} takes images whose sides are multiples of {self.stride}, "
+                f"not {height}x{width}"
+            )
+        return self.project(self.features(images))
+
+    def freeze(self) -> "Backbone":
+        """Evaluation mode, and no parameter takes a gradient."""
+        self.requires_grad_(False)
+        return self.eval()
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Stay in evaluation mode: batch statistics of a frozen encoder must not drift."""
+        return super().train(False)
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """The texts as a list, after checking that there is one and that none is empty."""
+    if isinstance(texts, str):
+        raise TypeError("expected a list of texts, not one string")
+    texts = list(texts)
+    if not texts:
+        raise ValueError("expected at least one text")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"text {position} is empty: {text!r}")
+    return texts
+
+
+def state_digest(module: nn.Module) -> str:
+    """12 hexadecimal digits that name a module's parameters and buffers."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for key, value in sorted(module.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        )
+    return digest.hexdigest()[:12]

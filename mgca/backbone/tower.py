@@ -1,0 +1,96 @@
+"""Dense features of convolutional towers: their map, through their own projection."""
+
+from collections.abc import Sequence
+
+import torch
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+from torch import Tensor, nn
+
+from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
+
+
+def project_positions(tower: TimmModel, features: Tensor) -> Tensor:
+    """Each position of a map (B, F, h, w) through the tower's pooling-and-projection head.
+
+    A position is treated as an image of one feature, of which the pooling is that feature.
+    """
+    batch, channels, height, width = features.shape
+    single = features.permute(0, 2, 3, 1).reshape(-1, channels, 1, 1)
+    joint = tower.head(tower.trunk.forward_head(single))
+    return joint.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class ConvTower(Backbone):
+    """An open_clip model whose image tower is a convolutional timm network or CLIP's ResNet.
+
+    Args: as :class:`mgca.backbone.vit.PlainViT`.
+
+    Raises:
+        UnsupportedBackbone: If the tower has no feature map, or pools it by attention that no
+            single position can pass through.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.temperature = float(1 / model.logit_scale.detach().exp())
+        self.freeze()
+        self.stride, self.dim = _stride_and_dim(name, self)
+        self.digest = self.trunk_digest = state_digest(model.visual)
+        self.text_digest = state_digest(model)
+
+    def features(self, images: Tensor) -> Tensor:
+        visual = self.model.visual
+        if isinstance(visual, ModifiedResNet):
+            maps = visual.stem(images)
+            for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+                maps = stage(maps)
+            return maps
+        return visual.trunk.forward_features(images)
+
+    def project(self, features: Tensor) -> Tensor:
+        visual = self.model.visual
+        if isinstance(visual, ModifiedResNet):
+            # Attention pooling of a single position is its value and output projection.
+            pool = visual.attnpool
+            joint = pool.c_proj(pool.v_proj(features.permute(0, 2, 3, 1)))
+            return joint.permute(0, 3, 1, 2)
+        return project_positions(visual, features)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(check_texts(texts))
+        return self.model.encode_text(tokens.to(next(self.parameters()).device))
+
+
+@torch.no_grad()
+def _stride_and_dim(name: str, backbone: ConvTower) -> tuple[int, int]:
+    """Stride and channels, by trying a small image; refuses towers without a feature map."""
+    visual = backbone.model.visual
+    if isinstance(visual, TimmModel):
+        if "pool" in dict(visual.head.named_children()):
+            raise UnsupportedBackbone(
+                f"{name}: its attention pooling is fixed to one image size and mixes positions"
+            )
+    elif not isinstance(visual, ModifiedResNet):
+        raise UnsupportedBackbone(f"{name}: no dense path for a {type(visual).__name__}")
+    side = 128
+    try:
+        maps = backbone.features(torch.zeros(1, 3, side, side))
+        stride = side // maps.shape[-1]
+        if maps.ndim != 4 or maps.shape[-2] != maps.shape[-1] or maps.shape[-1] * stride != side:
+            raise UnsupportedBackbone(f"{name}: the tower gives tokens, not a feature map")
+        return stride, backbone.project(maps).shape[1]
+    except (RuntimeError, AssertionError, AttributeError) as error:
+        raise UnsupportedBackbone(f"{name}: the tower gives no feature map ({error})") from error

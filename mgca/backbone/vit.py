@@ -1,0 +1,157 @@
+"""Dense features of a plain CLIP vision transformer (Eq. 1, choice D1)."""
+
+from collections.abc import Sequence
+
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
+
+LAST_BLOCKS = ("value", "value-bare", "attention")
+
+
+def interpolate_positions(
+    embedding: Tensor, grid: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Positional embeddings for another grid of patches, as open_clip's ``resize_pos_embed``.
+
+    Args:
+        embedding: (1 + rows * columns, width), the class token first.
+        grid: (rows, columns) it was trained for. size: (rows, columns) wanted.
+
+    Returns:
+        (1 + rows * columns, width) for ``size``.
+    """
+    if grid == size:
+        return embedding
+    token, patches = embedding[:1], embedding[1:]
+    patches = patches.reshape(1, *grid, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)[0]])
+
+
+def value_only(block: ResidualAttentionBlock, tokens: Tensor, *, bare: bool = False) -> Tensor:
+    """A transformer block in which each token attends to itself only.
+
+    The attention reduces to its value and output projections; the residual branch and the MLP
+    stay, unless ``bare``.
+    """
+    attention = block.attn
+    width = attention.embed_dim
+    value = F.linear(
+        block.ln_1(tokens),
+        attention.in_proj_weight[2 * width :],
+        attention.in_proj_bias[2 * width :],
+    )
+    value = block.ls_1(attention.out_proj(value))
+    if bare:
+        return value
+    tokens = tokens + value
+    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
+
+
+class PlainViT(Backbone):
+    """An open_clip model with a plain vision transformer.
+
+    Args:
+        name: For messages.
+        model: An open_clip ``CLIP`` or ``CustomTextCLIP``.
+        tokenizer: Texts to (n, context) token ids.
+        mean, std: Statistics of the model's image preprocessing.
+        last_block: ``"value"`` (as in MaskCLIP, residual branch and MLP kept), ``"value-bare"``
+            (without them) or ``"attention"`` (the block as trained: plain dense features).
+
+    Raises:
+        UnsupportedBackbone: If the image tower is not a plain vision transformer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        last_block: str = "value",
+    ) -> None:
+        super().__init__()
+        if last_block not in LAST_BLOCKS:
+            raise ValueError(
+                f"last_block must be one of {', '.join(LAST_BLOCKS)}, not {last_block!r}"
+            )
+        _require_plain(name, model.visual)
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.last_block = last_block
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.dim = model.visual.output_dim
+        self.stride = model.visual.patch_size[0]
+        self.temperature = float(1 / model.logit_scale.detach().exp())
+        self.freeze()
+        self.digest = self.trunk_digest = f"{state_digest(model.visual)}-{last_block}"
+        self.text_digest = state_digest(model)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """All tokens (B, 1 + h * w, width) before the last block, the class token first."""
+        visual = self.model.visual
+        patches = visual.conv1(images)
+        rows, columns = patches.shape[-2:]
+        patches = patches.flatten(2).transpose(1, 2)
+        token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        positions = interpolate_positions(
+            visual.positional_embedding, visual.grid_size, (rows, columns)
+        )
+        tokens = visual.ln_pre(torch.cat([token, patches], dim=1) + positions.to(patches.dtype))
+        for block in visual.transformer.resblocks[:-1]:
+            tokens = block(tokens)
+        return tokens
+
+    def features(self, images: Tensor) -> Tensor:
+        rows, columns = (side // self.stride for side in images.shape[-2:])
+        block = self.model.visual.transformer.resblocks[-1]
+        tokens = self.tokens(images)
+        if self.last_block == "attention":
+            tokens = block(tokens)[:, 1:]
+        else:
+            # The class token is dropped first: without attention no other token sees it.
+            tokens = value_only(block, tokens[:, 1:], bare=self.last_block == "value-bare")
+        return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def project(self, features: Tensor) -> Tensor:
+        visual = self.model.visual
+        tokens = visual.ln_post(features.flatten(2).transpose(1, 2)) @ visual.proj
+        return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(check_texts(texts))
+        return self.model.encode_text(tokens.to(self.model.visual.proj.device))
+
+
+def _require_plain(name: str, visual: nn.Module) -> None:
+    """Refuse, by name, a tower for which dropping the last attention is not defined."""
+    if not isinstance(visual, VisionTransformer):
+        raise UnsupportedBackbone(
+            f"{name}: {type(visual).__name__} is not a plain vision transformer"
+        )
+    if visual.attn_pool is not None or visual.pool_type == "none":
+        raise UnsupportedBackbone(
+            f"{name}: its attentional pooling leaves single tokens outside the joint space"
+        )
+    if visual.proj is None:
+        raise UnsupportedBackbone(f"{name}: has no projection to the joint space")
+    last = visual.transformer.resblocks[-1]
+    if not (
+        isinstance(last, ResidualAttentionBlock)
+        and isinstance(last.attn, nn.MultiheadAttention)
+        and last.attn.in_proj_weight is not None
+    ):
+        raise UnsupportedBackbone(
+            f"{name}: its last block is not a standard attention block, so the value-only path "
+            "is not defined for it"
+        )
+    if visual.patch_size[0] != visual.patch_size[1]:
+        raise UnsupportedBackbone(f"{name}: patches of {visual.patch_size} are not square")

@@ -1,0 +1,182 @@
+"""Configurations: plain dataclasses whose defaults are the paper's values.
+
+A run is named by the hash of its configuration. What the paper leaves open is marked D1 to D12;
+the book's page "What the paper leaves open" lists the choices.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+DIRECTIONS = ("both", "image", "text")
+MEASURES = ("dot", "cosine")
+
+
+def _choice(config: object, name: str, allowed: tuple[str, ...]) -> None:
+    value = getattr(config, name)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _share(config: object, name: str, *, zero: bool = True) -> None:
+    value = getattr(config, name)
+    if not (0 <= value <= 1) or (value == 0 and not zero):
+        raise ValueError(
+            f"{name} is a share and must lie in {'[' if zero else '('}0, 1], not {value}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The objective (Eq. 3 to 8).
+
+    Attributes:
+        object, region, pixel: Weights of the three levels (D8); 0 leaves a level out.
+        alpha: Area of the object that a caption describes, as a share of the image. The paper's
+            value is the average area of text-described regions in its training data.
+        alpha_neg: Area of a hard negative region.
+        k: Rank of the semi-hard positive pixel, as a share of the object (D6).
+        k_neg: Rank of the hard negative pixel, as a share of the object's area (D7).
+        temperature: Of the contrast at object and region level.
+        measure: ``"dot"`` or ``"cosine"`` similarity in Eq. 2 (D3).
+        detach_weights: Stop the gradient through the softmax over pixels (D4).
+        direction: ``"both"``, ``"image"`` or ``"text"`` cross-entropy (D5).
+    """
+
+    object: float = 1.0
+    region: float = 1.0
+    pixel: float = 1.0
+    alpha: float = 0.4
+    alpha_neg: float = 0.05
+    k: float = 0.06
+    k_neg: float = 0.0
+    temperature: float = 0.07
+    measure: str = "dot"
+    detach_weights: bool = False
+    direction: str = "both"
+
+    def __post_init__(self) -> None:
+        if min(self.object, self.region, self.pixel) < 0 or not (
+            self.object or self.region or self.pixel
+        ):
+            raise ValueError("the weights of the levels must not be negative, nor all zero")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {self.temperature}")
+        _share(self, "alpha", zero=False)
+        _share(self, "alpha_neg", zero=False)
+        _share(self, "k")
+        _share(self, "k_neg")
+        _choice(self, "measure", MEASURES)
+        _choice(self, "direction", DIRECTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Training of the decoder.
+
+    Attributes:
+        backbone: Name of the frozen backbone.
+        last_block: Last attention layer of a ViT (D1).
+        upsample: Of the decoder (D2).
+        loss: The objective.
+        captions: Which texts are drawn, ``"uniform"`` among the caption and those generated from
+            its nouns, only the ``"original"`` or only the ``"nouns"`` (D10).
+        names: Share of the texts drawn that name what the backbone's own classifier recognises
+            in the image, in place of a caption. The paper has none (0).
+        optimizer: ``"adamw"``, decoupled weight decay, or ``"adam"`` (D9).
+        learning_rate, weight_decay: Of the optimizer.
+        warmup: Share of the steps with a linearly rising rate; cosine decay follows.
+        epochs: Passes over the data; ignored where ``steps`` is set.
+        steps: Number of optimisation steps, or None for ``epochs``.
+        batch_size: Global batch, ``B``.
+        precision: ``"float32"``, or ``"bfloat16"`` for the decoder's convolutions.
+        seed: Of the order of the data and the texts drawn.
+    """
+
+    backbone: str = "vit-b-16"
+    last_block: str = "value"
+    upsample: str = "bilinear"
+    loss: LossConfig = field(default_factory=LossConfig)
+    captions: str = "uniform"
+    names: float = 0.0
+    optimizer: str = "adamw"
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.05
+    warmup: float = 2 / 15
+    epochs: float = 15
+    steps: int | None = None
+    batch_size: int = 1024
+    precision: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 2:
+            raise ValueError("contrastive training needs a batch of at least 2 image-text pairs")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError("learning_rate must be positive and weight_decay not negative")
+        if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
+            raise ValueError("epochs and steps must be positive")
+        _share(self, "warmup")
+        _share(self, "names")
+        _choice(self, "last_block", ("value", "value-bare", "attention"))
+        _choice(self, "upsample", ("bilinear", "nearest"))
+        _choice(self, "captions", ("uniform", "original", "nouns"))
+        _choice(self, "optimizer", ("adamw", "adam"))
+        _choice(self, "precision", ("float32", "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """Inference: sliding window and semantic units.
+
+    Attributes:
+        short_side: The image is resized to this shorter side, its ratio kept ...
+        long_side: ... unless its longer side would exceed this one.
+        window, stride: Of the sliding window, in pixels of the resized image.
+        meta_points: Square number of meta-points per window, or None for the pixel unit.
+        placement, average: Of the meta-points and units (D11, D12).
+    """
+
+    short_side: int = 448
+    long_side: int = 2048
+    window: int = 448
+    stride: int = 224
+    meta_points: int | None = 36
+    placement: str = "centre"
+    average: str = "raw"
+
+    def __post_init__(self) -> None:
+        if min(self.short_side, self.long_side, self.window, self.stride) < 1:
+            raise ValueError("short_side, long_side, window and stride must be positive")
+        if self.stride > self.window:
+            raise ValueError("a stride longer than the window would leave pixels out")
+        if self.meta_points is not None:
+            grid_side(self.meta_points)
+        _choice(self, "placement", ("centre", "corner"))
+        _choice(self, "average", ("raw", "normalised"))
+
+
+def grid_side(meta_points: int) -> int:
+    """Side of the grid of a square number of meta-points.
+
+    Raises:
+        ValueError: If the number is not a positive square.
+    """
+    side = round(max(meta_points, 0) ** 0.5)
+    if meta_points < 1 or side * side != meta_points:
+        raise ValueError(f"meta_points must be a square such as 16, 25 or 36, not {meta_points}")
+    return side
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON data."""
+    return dataclasses.asdict(config)
+
+
+def config_hash(config: Any) -> str:
+    """The name of a run: 12 hexadecimal digits of the configuration's SHA-256."""
+    data = config if isinstance(config, dict) else to_dict(config)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,229 @@
+"""Image-caption pairs and images with masks, as they lie on disk, checked before use."""
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mgca.images import ImageError, open_image
+
+IGNORE = 255
+
+
+class DataError(ValueError):
+    """A data set that is not as it should be; the message says what to do."""
+
+
+def data_root(folder: str | os.PathLike | None = None) -> Path | None:
+    """The folder of the real data sets: the one given, $MGCA_DATA, or ../shared/data.
+
+    None if none was given and the defaults are not there.
+
+    Raises:
+        FileNotFoundError: If the folder given, or $MGCA_DATA, does not exist.
+    """
+    chosen = folder or os.environ.get("MGCA_DATA")
+    if chosen:
+        if not Path(chosen).is_dir():
+            raise FileNotFoundError(f"no data folder {chosen}")
+        return Path(chosen)
+    default = Path("../shared/data")
+    return default if default.is_dir() else None
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, to name the data behind a result."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Images with captions.
+
+    Attributes:
+        name: For messages and provenance.
+        images: One path per image.
+        captions: The captions of each image, at least one.
+        digest: SHA-256 over the captions file, which names the images.
+    """
+
+    name: str
+    images: list[Path]
+    captions: list[list[str]]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def load_captions(file: str | os.PathLike, images: str | os.PathLike | None = None) -> Captions:
+    """Read a tab-separated file with the columns ``image`` and ``caption``, any number per image.
+
+    Args:
+        file: UTF-8, with a header line.
+        images: Folder of the images; by default ``images`` beside the file.
+
+    Raises:
+        FileNotFoundError: If the file or one of the images is missing.
+        DataError: If a column is missing or a caption is empty.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise FileNotFoundError(f"no captions file {file}")
+    folder = Path(images) if images else file.parent / "images"
+    by_image: dict[str, list[str]] = {}
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+        if not {"image", "caption"} <= set(rows.fieldnames or ()):
+            raise DataError(f"{file}: expected the tab-separated columns image and caption")
+        for row in rows:
+            caption = (row["caption"] or "").strip()
+            if not caption:
+                raise DataError(f"{file}, line {rows.line_num}: empty caption of {row['image']}")
+            by_image.setdefault(row["image"], []).append(caption)
+    if not by_image:
+        raise DataError(f"{file}: no captions")
+    names = sorted(by_image)
+    present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(names)} images of {file} are not in {folder}, first {missing[0]}"
+        )
+    return Captions(
+        name=file.stem,
+        images=[folder / name for name in names],
+        captions=[by_image[name] for name in names],
+        digest=file_digest(file),
+    )
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Images with a class id for every pixel.
+
+    Attributes:
+        name: Of the benchmark.
+        items: (identifier, image path, mask path) of each image.
+        classes: Names that are asked for; ``masks`` holds their indices, or 255 for ignored.
+        subtract: Subtracted from the ids on disk; negative results are ignored.
+        digest: SHA-256 of the set's own manifest.
+    """
+
+    name: str
+    items: list[tuple[str, Path, Path]]
+    classes: tuple[str, ...]
+    subtract: int
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+        """The mask (H, W) uint8 of an image: indices into ``classes``, or 255.
+
+        Args:
+            size: (H, W) of the image, to check the mask against.
+
+        Raises:
+            DataError: If the mask has another size, more than one channel, or unknown ids.
+        """
+        identifier, _, path = self.items[index]
+        try:
+            with Image.open(path) as image:
+                ids = np.array(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"{path}: not a readable mask ({error})") from error
+        if ids.ndim != 2:
+            raise DataError(f"{path}: a mask has one channel of class ids, this has {ids.shape}")
+        if size is not None and ids.shape != tuple(size):
+            raise DataError(
+                f"{path}: the mask is {ids.shape}, its image {identifier} is {tuple(size)}"
+            )
+        ids = ids.astype(np.int64)
+        ignored = (ids == IGNORE) | (ids < self.subtract)
+        ids -= self.subtract
+        unknown = np.unique(ids[~ignored & (ids >= len(self.classes))])
+        if unknown.size:
+            raise DataError(
+                f"{path}: id {int(unknown[0]) + self.subtract} is not one of the "
+                f"{len(self.classes)} classes of {self.name}"
+            )
+        return np.where(ignored, IGNORE, ids).astype(np.uint8)
+
+    def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]:
+        """(identifier, image, mask) of each item."""
+        for index, (identifier, path, _) in enumerate(self.items):
+            image = open_image(path)
+            yield identifier, image, self.mask(index, (image.height, image.width))
+
+    def subset(self, identifiers: set[str]) -> "Masked":
+        """Only the items with these identifiers."""
+        items = [item for item in self.items if item[0] in identifiers]
+        return Masked(self.name, items, self.classes, self.subtract, self.digest)
+
+
+def _specifications() -> dict[str, dict]:
+    return json.loads((resources.files("mgca") / "benchmarks.json").read_text())
+
+
+def benchmark_names() -> list[str]:
+    """The sets with masks that :func:`load_masked` knows."""
+    return list(_specifications())
+
+
+def load_masked(name: str, root: str | os.PathLike) -> Masked:
+    """A set with masks by its name in ``benchmarks.json``, e.g. ``"voc20"``.
+
+    Args:
+        root: Folder that holds the data sets.
+
+    Raises:
+        ValueError: If the name is unknown.
+        FileNotFoundError: If a list, an image or a mask is missing; the first is named.
+    """
+    specifications = _specifications()
+    if name not in specifications:
+        raise ValueError(f"unknown set {name!r}, only {', '.join(specifications)}")
+    spec = specifications[name]
+    folder = Path(root) / spec["folder"]
+    items = []
+    for split in spec["splits"]:
+        file = folder / split
+        if not file.is_file():
+            raise FileNotFoundError(f"{name}: no list of images {file}")
+        for identifier in file.read_text().split():
+            image = folder / spec["images"].format(identifier)
+            mask = folder / spec["masks"].format(identifier)
+            for path in (image, mask):
+                if not path.is_file():
+                    raise FileNotFoundError(f"{name}: {path} is missing")
+            items.append((identifier, image, mask))
+    return Masked(
+        name=name,
+        items=items,
+        classes=tuple(spec["classes"]),
+        subtract=spec["subtract"],
+        digest=file_digest(folder / "MANIFEST.sha256"),
+    )
+
+
+__all__ = [
+    "IGNORE",
+    "Captions",
+    "DataError",
+    "ImageError",
+    "Masked",
+    "benchmark_names",
+    "data_root",
+    "file_digest",
+    "load_captions",
+    "load_masked",
+]

@@ -1,0 +1,63 @@
+"""The gated convolution decoder, the only part of MGCA that is trained."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer normalisation over the channels of a (B, C, H, W) map, at each position."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+class GatedConvBlock(nn.Module):
+    """``x + tanh(g) * conv3x3(GELU(LayerNorm2d(x)))``, with a scalar gate ``g`` that starts at 0.
+
+    The closed gate makes a new block the identity, so training starts from the backbone's own
+    dense features instead of from noise.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm2d(dim)
+        self.conv = nn.Conv2d(dim, dim, kernel_size=3, padding=1)
+        self.gate = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return x + torch.tanh(self.gate) * self.conv(F.gelu(self.norm(x)))
+
+
+class GatedConvDecoder(nn.Module):
+    """The decoder ``D`` of Eq. 1: one x2 upsampling, then gated convolution blocks.
+
+    Args:
+        dim: Channels ``C`` of the embeddings; 512 gives the paper's 4.72 M parameters.
+        blocks: Number of gated convolution blocks.
+        upsample: ``"bilinear"`` or ``"nearest"`` (choice D2).
+
+    Raises:
+        ValueError: For an unknown upsampling mode.
+    """
+
+    def __init__(self, dim: int = 512, *, blocks: int = 2, upsample: str = "bilinear") -> None:
+        super().__init__()
+        if upsample not in ("bilinear", "nearest"):
+            raise ValueError(f"upsample must be 'bilinear' or 'nearest', not {upsample!r}")
+        self.dim = dim
+        self.upsample = upsample
+        self.blocks = nn.ModuleList(GatedConvBlock(dim) for _ in range(blocks))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Dense features (B, C, h, w) of the encoder to pixel embeddings (B, C, 2h, 2w)."""
+        x = upsample2(features, self.upsample)
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+def upsample2(features: Tensor, mode: str = "bilinear") -> Tensor:
+    """Double the resolution of a (B, C, h, w) map."""
+    align = False if mode == "bilinear" else None
+    return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align)

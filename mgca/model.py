@@ -1,0 +1,208 @@
+"""A backbone and a decoder, ready to segment: ``mgca.load(...).segment(image, classes)``."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from mgca.backbone import Backbone, load_backbone
+from mgca.config import SegmentConfig, grid_side
+from mgca.decoder import GatedConvDecoder
+from mgca.files import replacing
+from mgca.images import ImageSource, open_image, to_tensor
+from mgca.prompts import check_classes, class_embeddings
+from mgca.segment import Embedded, Segmentation
+from mgca.units import semantic_units
+from mgca.weights import WeightsError, load_weights, manifest, read_tensors
+from mgca.windows import cut_windows, resize, window_boxes
+
+_WINDOWS_AT_ONCE = 4
+_UNSET = object()
+
+
+class Model:
+    """Open-vocabulary segmentation with a frozen backbone.
+
+    Args:
+        backbone: Frozen encoders.
+        decoder: The trained decoder, or None to use the backbone's dense features as they are.
+        config: Sliding window and units.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        decoder: GatedConvDecoder | None = None,
+        config: SegmentConfig | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
+        self.config = config or SegmentConfig()
+        self._texts: dict[tuple[str, ...], Tensor] = {}
+
+    @torch.inference_mode()
+    def embed(self, image: ImageSource) -> Embedded:
+        """Pixel embeddings of an image, to be segmented with any classes and units.
+
+        Raises:
+            FileNotFoundError, ImageError: As :func:`mgca.images.open_image`.
+        """
+        original = open_image(image)
+        resized = resize(original, self.config)
+        tensor = to_tensor(resized, self.backbone.mean, self.backbone.std)
+        size = (resized.height, resized.width)
+        boxes = window_boxes(*size, self.config.window, self.config.stride)
+        windows = cut_windows(tensor, boxes, self.backbone.stride)
+        device = next(self.backbone.parameters()).device
+        pixels = [self._pixels(part.to(device)) for part in windows.split(_WINDOWS_AT_ONCE)]
+        return Embedded(original, size, boxes, tuple(windows.shape[-2:]), torch.cat(pixels))
+
+    def _pixels(self, windows: Tensor) -> Tensor:
+        dense = self.backbone.dense(windows)
+        return dense if self.decoder is None else self.decoder(dense)
+
+    def texts(self, classes: Sequence[str]) -> Tensor:
+        """Class embeddings (K, C); those of the last lists asked for are kept."""
+        key = tuple(check_classes(classes))
+        if key not in self._texts:
+            if len(self._texts) >= 8:
+                self._texts.pop(next(iter(self._texts)))
+            self._texts[key] = class_embeddings(self.backbone, key)
+        return self._texts[key]
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: ImageSource | Embedded,
+        classes: Sequence[str],
+        meta_points: int | None = _UNSET,
+        background: float | None = None,
+        temperature: float | None = None,
+    ) -> Segmentation:
+        """Name every pixel of an image with one of the classes.
+
+        Args:
+            image: A path, the bytes of a file, a PIL image, an array, a tensor, or the result of
+                :meth:`embed`.
+            classes: Words or short phrases, such as "cat" or "a wooden table".
+            meta_points: Square number of meta-points per window, or None for the pixel unit; the
+                configuration's (36) by default. Windows with fewer pixels than that along a side
+                get as many as fit.
+            background: Where the largest softmax probability is not above this threshold, the
+                pixel is background. None: every pixel gets a class.
+            temperature: Of that softmax; by default the one the backbone was trained with.
+
+        Raises:
+            FileNotFoundError, ImageError: If the image cannot be read.
+            ValueError: For empty or repeated class names, or numbers out of range.
+        """
+        points = self.config.meta_points if meta_points is _UNSET else meta_points
+        side = None if points is None else grid_side(points)
+        texts = self.texts(classes)
+        embedded = image if isinstance(image, Embedded) else self.embed(image)
+        return Segmentation(
+            embedded,
+            check_classes(classes),
+            self._maps(embedded.pixels, texts, side),
+            background=background,
+            temperature=self.backbone.temperature if temperature is None else temperature,
+        )
+
+    def _maps(self, pixels: Tensor, texts: Tensor, side: int | None) -> Tensor:
+        """Cosine similarities (n, K, H', W') of pixels, or of their units, to the classes."""
+        if side is None:
+            return torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
+        grid = (min(side, pixels.shape[2]), min(side, pixels.shape[3]))
+        assignment, units = semantic_units(
+            pixels, grid, placement=self.config.placement, average=self.config.average
+        )
+        scores = torch.einsum("kc,ngc->nkg", texts, F.normalize(units, dim=-1))
+        index = assignment.flatten(1)[:, None].expand(-1, len(texts), -1)
+        return scores.gather(2, index).unflatten(2, assignment.shape[1:])
+
+
+def load(
+    name: str = "lite",
+    decoder: str | os.PathLike | None = "mgca",
+    *,
+    config: SegmentConfig | None = None,
+) -> Model:
+    """Load a model that segments.
+
+    Args:
+        name: ``"lite"``, which works offline, or ``"vit-b-16"``, or an open_clip model.
+        decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
+            dense features alone, or the path of a trained decoder.
+        config: Sliding window and units; the paper's by default.
+
+    Raises:
+        ValueError: If the name is unknown.
+        BackboneUnavailable: If the backbone's weights cannot be had.
+        WeightsError: If there is no such decoder, or it was trained for another backbone.
+    """
+    if decoder == "mgca" and f"{name}-mgca" not in manifest():
+        raise WeightsError(
+            f"no trained decoder for {name!r} comes with the project: pass decoder=None for its "
+            'dense features, decoder="path/to/decoder.safetensors", or use mgca.load("lite")'
+        )
+    backbone = load_backbone(name)
+    if decoder is None:
+        return Model(backbone, None, config)
+    if decoder == "mgca":
+        state, meta = load_weights(f"{name}-mgca")
+    else:
+        state, meta = read_tensors(decoder)
+    return Model(backbone, decoder_from(state, meta, backbone), config)
+
+
+def decoder_from(
+    state: dict[str, Tensor], meta: dict[str, str], backbone: Backbone
+) -> GatedConvDecoder:
+    """The decoder of saved tensors, after checking that it was trained on this backbone.
+
+    Raises:
+        WeightsError: If it was not, or if the tensors are not a decoder's.
+    """
+    if meta.get("backbone_digest") != backbone.digest:
+        raise WeightsError(
+            f"this decoder was trained on the backbone {meta.get('backbone', 'unknown')!r} "
+            f"({meta.get('backbone_digest', 'no digest')}), not on {backbone.name!r} "
+            f"({backbone.digest})"
+        )
+    decoder = GatedConvDecoder(backbone.dim, upsample=meta.get("upsample", "bilinear"))
+    try:
+        decoder.load_state_dict(state)
+    except RuntimeError as error:
+        raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
+    return decoder
+
+
+def save_decoder(
+    path: str | os.PathLike,
+    decoder: GatedConvDecoder,
+    backbone: Backbone,
+    *,
+    run: str = "",
+    dtype: torch.dtype = torch.float16,
+) -> Path:
+    """Write a decoder that :func:`load` takes; the file appears complete or not at all.
+
+    Args:
+        run: Hash of the configuration that trained it, kept in the file.
+    """
+    state = {
+        key: value.detach().to(dtype).contiguous() for key, value in decoder.state_dict().items()
+    }
+    meta = {
+        "backbone": backbone.name,
+        "backbone_digest": backbone.digest,
+        "upsample": decoder.upsample,
+        "run": run,
+    }
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata=meta)
+    return Path(path)

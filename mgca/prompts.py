@@ -1,0 +1,83 @@
+"""Texts: prompt templates around class names, and captions made of a caption's nouns."""
+
+import functools
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+# CLIP's subset of seven templates; captions are generated with them from nouns (choice D10).
+CLIP_TEMPLATES = (
+    "itap of a {}.",
+    "a bad photo of a {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+# The nine that classes are embedded with at inference, as in TCL's evaluation.
+CLASS_TEMPLATES = (*CLIP_TEMPLATES, "a photo of many {}.", "a photo of {}s.")
+
+NOUN_TAGS = ("NN1", "NN2", "NN0")
+_ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
+_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+
+
+def check_classes(classes: Sequence[str]) -> list[str]:
+    """The class names, stripped of surrounding space.
+
+    Raises:
+        TypeError: If it is one string rather than a list of them.
+        ValueError: If there is none, one is empty, or one occurs twice.
+    """
+    if isinstance(classes, str):
+        raise TypeError(f"expected a list of class names, not one string: [{classes!r}]?")
+    names = []
+    for position, name in enumerate(classes):
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError(f"class {position} has no name: {name!r}")
+        names.append(name.strip())
+    if not names:
+        raise ValueError("expected at least one class name")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"class names given more than once: {', '.join(twice)}")
+    return names
+
+
+@torch.inference_mode()
+def class_embeddings(
+    backbone, classes: Sequence[str], templates: Sequence[str] = CLASS_TEMPLATES
+) -> Tensor:
+    """Unit vectors (K, C): the mean over templates of normalised text embeddings, normalised.
+
+    A leading article is left to the template: "a wooden table" becomes "a photo of the small
+    wooden table.".
+
+    Raises:
+        ValueError, TypeError: As :func:`check_classes`.
+    """
+    names = [_ARTICLE.sub("", name) for name in check_classes(classes)]
+    texts = [template.format(name) for name in names for template in templates]
+    embeddings = F.normalize(backbone.encode_text(texts), dim=-1)
+    return F.normalize(embeddings.view(len(names), len(templates), -1).mean(dim=1), dim=-1)
+
+
+@functools.cache
+def _tagger():
+    from HanTa import HanoverTagger
+
+    return HanoverTagger.HanoverTagger("morphmodel_en.pgz")
+
+
+def nouns(caption: str) -> list[str]:
+    """The nouns of an English caption as singular dictionary forms, each once, in order."""
+    words = _WORD.findall(caption)
+    if not words:
+        return []
+    tagged = _tagger().tag_sent(words, taglevel=1)
+    found = (lemma.lower() for _, lemma, tag in tagged if tag in NOUN_TAGS)
+    return list(dict.fromkeys(noun for noun in found if len(noun) > 1))

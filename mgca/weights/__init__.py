@@ -1,0 +1,59 @@
+"""Weights trained by this project: small safetensors files, checked against known hashes.
+
+``manifest.json`` maps each name to its file's SHA-256; the model card is ``README.md`` beside it.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+FOLDER = Path(__file__).parent
+
+
+class WeightsError(RuntimeError):
+    """A weights file is missing, damaged, or made for something else."""
+
+
+def manifest() -> dict[str, str]:
+    """SHA-256 of each weights file by its name."""
+    return json.loads((FOLDER / "manifest.json").read_text())
+
+
+def load_weights(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (float32) and metadata of weights that come with the project.
+
+    Raises:
+        WeightsError: If the name is unknown or the file is not the one the manifest names.
+    """
+    known = manifest()
+    path = FOLDER / f"{name}.safetensors"
+    if name not in known or not path.is_file():
+        raise WeightsError(f"no weights {name!r}, only {', '.join(sorted(known)) or 'none'}")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != known[name]:
+        raise WeightsError(
+            f"{path} has SHA-256 {found}, expected {known[name]}: reinstall mgca, or check the "
+            "file out again"
+        )
+    return read_tensors(path)
+
+
+def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors (floating ones as float32) and metadata of a safetensors file.
+
+    Raises:
+        WeightsError: If the file is missing, truncated or not a safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"no weights file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}
+            meta = file.metadata() or {}
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a complete safetensors file: {error}") from error
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, meta

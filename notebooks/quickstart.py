@@ -1,0 +1,7 @@
+# %% [markdown]
+# # Quickstart
+
+# %%
+import mgca
+
+mgca.__name__

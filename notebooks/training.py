@@ -1,0 +1,7 @@
+# %% [markdown]
+# # Training
+
+# %%
+import mgca
+
+mgca.__name__

@@ -1,0 +1,47 @@
+"""What all tests share: the same seed before each, one thread, and the way to the real data."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The order in which threads add numbers up is theirs. With one thread per process a sum is the same
+# on every machine with the same instructions, and pytest-xdist has the other cores.
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True)
+def same_seed():
+    """Start every test from seed 0, whatever ran before it and in whichever process."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """Folder of the real images and captions: $MGCA_DATA, or ../shared/data beside the project.
+
+    Where there is none the test is skipped; with MGCA_REQUIRE_DATA=1 it fails instead.
+    """
+    folder = Path(os.environ.get("MGCA_DATA") or ROOT / "../shared/data").resolve()
+    if not folder.is_dir():
+        reason = f"needs real data, and there is no folder {folder}: set MGCA_DATA to yours"
+        if os.environ.get("MGCA_REQUIRE_DATA") == "1":
+            pytest.fail(f"{reason} (MGCA_REQUIRE_DATA=1 forbids skipping)", pytrace=False)
+        pytest.skip(reason)
+    return folder
+
+
+# First, because pytest's own hook applies `-m "not needs_data"` to the marks that it finds.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "data_root" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.needs_data)
