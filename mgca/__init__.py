@@ -15,6 +15,7 @@ _FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.segm
 _MODULES = (
     "align",
     "backbone",
+    "captions",
     "config",
     "data",
     "decoder",
@@ -23,6 +24,7 @@ _MODULES = (
     "images",
     "losses",
     "metrics",
+    "photos",
     "prompts",
     "results",
     "train",

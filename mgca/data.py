@@ -1,6 +1,7 @@
 """Image-caption pairs and images with masks, as they lie on disk, checked before use."""
 
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgca.images import ImageError, open_image
+from mgca.images import open_image
 
 IGNORE = 255
 
@@ -62,6 +63,13 @@ class Captions:
     def __len__(self) -> int:
         return len(self.images)
 
+    def first(self, images: int | None) -> "Captions":
+        """The first so many images; all of them for None."""
+        if images is None or images >= len(self):
+            return self
+        digest = f"{self.digest}-first-{images}"
+        return Captions(self.name, self.images[:images], self.captions[:images], digest)
+
 
 def load_captions(file: str | os.PathLike, images: str | os.PathLike | None = None) -> Captions:
     """Read a tab-separated file with the columns ``image`` and ``caption``, any number per image.
@@ -72,30 +80,21 @@ def load_captions(file: str | os.PathLike, images: str | os.PathLike | None = No
 
     Raises:
         FileNotFoundError: If the file or one of the images is missing.
-        DataError: If a column is missing or a caption is empty.
+        DataError: If the file is not such a table, or a caption is empty.
     """
     file = Path(file)
     if not file.is_file():
         raise FileNotFoundError(f"no captions file {file}")
     folder = Path(images) if images else file.parent / "images"
-    by_image: dict[str, list[str]] = {}
-    with file.open(encoding="utf-8", newline="") as lines:
-        rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        if not {"image", "caption"} <= set(rows.fieldnames or ()):
-            raise DataError(f"{file}: expected the tab-separated columns image and caption")
-        for row in rows:
-            caption = (row["caption"] or "").strip()
-            if not caption:
-                raise DataError(f"{file}, line {rows.line_num}: empty caption of {row['image']}")
-            by_image.setdefault(row["image"], []).append(caption)
-    if not by_image:
-        raise DataError(f"{file}: no captions")
+    by_image = _captions_by_image(file)
     names = sorted(by_image)
+    # One look at the folder is quicker than one at each of millions of images.
     present = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-    missing = [name for name in names if name not in present]
+    missing = [name for name in names if name not in present and not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} of {len(names)} images of {file} are not in {folder}, first {missing[0]}"
+            f"{len(missing)} of {len(names)} images of {file} are not in {folder}, "
+            f"first {missing[0]}"
         )
     return Captions(
         name=file.stem,
@@ -103,6 +102,31 @@ def load_captions(file: str | os.PathLike, images: str | os.PathLike | None = No
         captions=[by_image[name] for name in names],
         digest=file_digest(file),
     )
+
+
+def _captions_by_image(file: Path) -> dict[str, list[str]]:
+    by_image: dict[str, list[str]] = {}
+    try:
+        # Spreadsheets put a mark in front of UTF-8, which utf-8-sig skips.
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            rows = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+            if not {"image", "caption"} <= set(rows.fieldnames or ()):
+                raise DataError(f"{file}: expected the tab-separated columns image and caption")
+            for row in rows:
+                place = f"{file}, line {rows.line_num}"
+                if None in row:
+                    raise DataError(f"{place}: more columns than the header; a tab in a caption?")
+                image, caption = ((row[key] or "").strip() for key in ("image", "caption"))
+                if not image:
+                    raise DataError(f"{place}: no image")
+                if not caption:
+                    raise DataError(f"{place}: empty caption of {image}")
+                by_image.setdefault(image, []).append(caption)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{file}: not a UTF-8 text table ({error})") from error
+    if not by_image:
+        raise DataError(f"{file}: no captions")
+    return by_image
 
 
 @dataclass(frozen=True)
@@ -139,10 +163,12 @@ class Masked:
         try:
             with Image.open(path) as image:
                 ids = np.array(image)
-        except (OSError, SyntaxError, ValueError) as error:
+        except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
             raise DataError(f"{path}: not a readable mask ({error})") from error
-        if ids.ndim != 2:
-            raise DataError(f"{path}: a mask has one channel of class ids, this has {ids.shape}")
+        if ids.ndim != 2 or ids.dtype.kind not in "bui":
+            raise DataError(
+                f"{path}: a mask has one channel of class ids, this has {ids.dtype} {ids.shape}"
+            )
         if size is not None and ids.shape != tuple(size):
             raise DataError(
                 f"{path}: the mask is {ids.shape}, its image {identifier} is {tuple(size)}"
@@ -164,10 +190,11 @@ class Masked:
             image = open_image(path)
             yield identifier, image, self.mask(index, (image.height, image.width))
 
-    def subset(self, identifiers: set[str]) -> "Masked":
-        """Only the items with these identifiers."""
-        items = [item for item in self.items if item[0] in identifiers]
-        return Masked(self.name, items, self.classes, self.subtract, self.digest)
+    def first(self, images: int | None) -> "Masked":
+        """The first so many images; all of them for None."""
+        if images is None or images >= len(self):
+            return self
+        return dataclasses.replace(self, items=self.items[:images])
 
 
 def _specifications() -> dict[str, dict]:
@@ -213,17 +240,3 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
         subtract=spec["subtract"],
         digest=file_digest(folder / "MANIFEST.sha256"),
     )
-
-
-__all__ = [
-    "IGNORE",
-    "Captions",
-    "DataError",
-    "ImageError",
-    "Masked",
-    "benchmark_names",
-    "data_root",
-    "file_digest",
-    "load_captions",
-    "load_masked",
-]

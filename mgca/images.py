@@ -2,6 +2,8 @@
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +25,17 @@ def open_image(source: ImageSource) -> Image.Image:
         source: A path, the bytes of a file, a PIL image, an (H, W), (H, W, 3) or (H, W, 4) array
             of uint8, or a (3, H, W) tensor, uint8 or in [0, 1].
 
-    EXIF rotation is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits.
+    EXIF rotation is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits, and
+    of an animation the first frame is taken.
 
     Raises:
         FileNotFoundError: If a path does not exist.
-        ImageError: If it is not a picture, is truncated, or is larger than Pillow's safe limit.
+        ImageError: If it is not a picture, is damaged, has more pixels than Pillow opens (179
+            million), or has 32-bit pixels, of which nobody says how much is white.
     """
     if isinstance(source, Image.Image):
-        return _as_rgb(source, "the image")
+        with _naming("the image"):
+            return _as_rgb(source, "the image")
     if isinstance(source, Tensor):
         return Image.fromarray(_array_of_tensor(source))
     if isinstance(source, np.ndarray):
@@ -45,27 +50,45 @@ def open_image(source: ImageSource) -> Image.Image:
     return _decode(path, str(path), path.stat().st_size)
 
 
-def _decode(file, name: str, size: int) -> Image.Image:
-    if size == 0:
-        raise ImageError(f"{name}: the file is empty (0 bytes)")
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors of the block as an :class:`ImageError` that names the picture."""
     try:
-        with Image.open(file) as image:
-            image.load()
-            return _as_rgb(image, name)
+        yield
+    except ImageError:
+        raise
     except UnidentifiedImageError:
         raise ImageError(f"{name}: not a picture in a format that Pillow reads") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: refused, {error}") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError(f"{name}: damaged or truncated ({error})") from error
+    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
+        reason = f"{type(error).__name__}: {error}"
+        raise ImageError(f"{name}: damaged or not readable ({reason})") from error
+
+
+def _decode(file, name: str, size: int) -> Image.Image:
+    if size == 0:
+        raise ImageError(f"{name}: empty (0 bytes)")
+    with _naming(name), Image.open(file) as image:
+        return _as_rgb(image, name)
 
 
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    image.load()
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels, its size is {image.size}")
+    # Pillow keeps 16-bit greys of PGM files as 32-bit integers, scaled so that white is 65535.
+    # Asked before the image is turned, which forgets the file's format.
+    sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if image.mode in ("I", "F") and not sixteen_bits:
+        raise ImageError(
+            f"{name}: has 32-bit pixels (mode {image.mode}), and no value that says what is white: "
+            "scale it to 8 bits first"
+        )
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if sixteen_bits:
+        grey = _eight_bits(np.asarray(image), image.info.get("transparency"))
+        return Image.fromarray(grey).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -73,16 +96,18 @@ def _as_rgb(image: Image.Image, name: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def _eight_bits(grey: np.ndarray) -> np.ndarray:
-    """16- and 32-bit greys to 8 bits: by the range of their type, as Pillow itself clips them."""
-    top = 65535.0 if grey.max(initial=0) > 255 else 255.0
-    return np.clip(grey.astype(np.float64) * (255.0 / top), 0, 255).round().astype(np.uint8)
+def _eight_bits(grey: np.ndarray, transparent: int | None) -> np.ndarray:
+    """Greys in which 65535 is white to 8 bits; the one that is transparent is laid on white."""
+    if transparent is not None:
+        grey = np.where(grey == transparent, 65535, grey)
+    return (grey / np.float32(257)).round().astype(np.uint8)
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise ImageError(
-            f"expected a uint8 array (H, W), (H, W, 3) or (H, W, 4), got {array.dtype} {array.shape}"
+            "expected a uint8 array (H, W), (H, W, 3) or (H, W, 4), "
+            f"got {array.dtype} {array.shape}"
         )
     if array.ndim == 3 and array.shape[2] not in (3, 4):
         raise ImageError(f"expected 3 or 4 channels last, got an array of shape {array.shape}")

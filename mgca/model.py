@@ -1,23 +1,22 @@
 """A backbone and a decoder, ready to segment: ``mgca.load(...).segment(image, classes)``."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.backbone import Backbone, load_backbone
 from mgca.config import SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
-from mgca.files import replacing
 from mgca.images import ImageSource, open_image, to_tensor
 from mgca.prompts import check_classes, class_embeddings
 from mgca.segment import Embedded, Segmentation
 from mgca.units import semantic_units
-from mgca.weights import WeightsError, load_weights, manifest, read_tensors
+from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors
 from mgca.windows import cut_windows, resize, window_boxes
 
 _WINDOWS_AT_ONCE = 4
@@ -51,19 +50,37 @@ class Model:
         Raises:
             FileNotFoundError, ImageError: As :func:`mgca.images.open_image`.
         """
+        geometry, windows = self.windows(image)
+        return dataclasses.replace(geometry, pixels=self.pixels(self.features(windows)))
+
+    def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
+        """Where the windows of an image lie, and the normalised windows (n, 3, h, w) themselves.
+
+        The first is an :class:`~mgca.segment.Embedded` whose ``pixels`` are still empty.
+        """
         original = open_image(image)
         resized = resize(original, self.config)
         tensor = to_tensor(resized, self.backbone.mean, self.backbone.std)
         size = (resized.height, resized.width)
         boxes = window_boxes(*size, self.config.window, self.config.stride)
         windows = cut_windows(tensor, boxes, self.backbone.stride)
-        device = next(self.backbone.parameters()).device
-        pixels = [self._pixels(part.to(device)) for part in windows.split(_WINDOWS_AT_ONCE)]
-        return Embedded(original, size, boxes, tuple(windows.shape[-2:]), torch.cat(pixels))
+        padded = (windows.shape[-2], windows.shape[-1])
+        return Embedded(original, size, boxes, padded, torch.empty(0)), windows
 
-    def _pixels(self, windows: Tensor) -> Tensor:
-        dense = self.backbone.dense(windows)
-        return dense if self.decoder is None else self.decoder(dense)
+    @torch.inference_mode()
+    def features(self, windows: Tensor) -> Tensor:
+        """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
+        device = next(self.backbone.parameters()).device
+        parts = [self.backbone.features(w.to(device)) for w in windows.split(_WINDOWS_AT_ONCE)]
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def pixels(self, features: Tensor) -> Tensor:
+        """Pixel embeddings (n, C, H', W') from the trunk's features."""
+        parts = [self.backbone.project(f) for f in features.split(_WINDOWS_AT_ONCE)]
+        if self.decoder is not None:
+            parts = [self.decoder(part) for part in parts]
+        return torch.cat(parts)
 
     def texts(self, classes: Sequence[str]) -> Tensor:
         """Class embeddings (K, C); those of the last lists asked for are kept."""
@@ -102,11 +119,12 @@ class Model:
         """
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
+        classes = check_classes(classes)
         texts = self.texts(classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         return Segmentation(
             embedded,
-            check_classes(classes),
+            classes,
             self._maps(embedded.pixels, texts, side),
             background=background,
             temperature=self.backbone.temperature if temperature is None else temperature,
@@ -129,6 +147,7 @@ def load(
     name: str = "lite",
     decoder: str | os.PathLike | None = "mgca",
     *,
+    pretrained: bool | str = True,
     config: SegmentConfig | None = None,
 ) -> Model:
     """Load a model that segments.
@@ -137,6 +156,7 @@ def load(
         name: ``"lite"``, which works offline, or ``"vit-b-16"``, or an open_clip model.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
             dense features alone, or the path of a trained decoder.
+        pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         config: Sliding window and units; the paper's by default.
 
     Raises:
@@ -149,13 +169,11 @@ def load(
             f"no trained decoder for {name!r} comes with the project: pass decoder=None for its "
             'dense features, decoder="path/to/decoder.safetensors", or use mgca.load("lite")'
         )
-    backbone = load_backbone(name)
     if decoder is None:
-        return Model(backbone, None, config)
-    if decoder == "mgca":
-        state, meta = load_weights(f"{name}-mgca")
-    else:
-        state, meta = read_tensors(decoder)
+        return Model(load_backbone(name, pretrained), None, config)
+    # Read first: the decoder says which dense features of a transformer it was trained on.
+    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
+    backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
     return Model(backbone, decoder_from(state, meta, backbone), config)
 
 
@@ -173,10 +191,10 @@ def decoder_from(
             f"({meta.get('backbone_digest', 'no digest')}), not on {backbone.name!r} "
             f"({backbone.digest})"
         )
-    decoder = GatedConvDecoder(backbone.dim, upsample=meta.get("upsample", "bilinear"))
     try:
+        decoder = GatedConvDecoder(backbone.dim, upsample=meta.get("upsample", "bilinear"))
         decoder.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
     return decoder
 
@@ -193,6 +211,9 @@ def save_decoder(
 
     Args:
         run: Hash of the configuration that trained it, kept in the file.
+
+    Raises:
+        OSError: If it cannot be written.
     """
     state = {
         key: value.detach().to(dtype).contiguous() for key, value in decoder.state_dict().items()
@@ -200,9 +221,8 @@ def save_decoder(
     meta = {
         "backbone": backbone.name,
         "backbone_digest": backbone.digest,
+        "last_block": backbone.last_block,
         "upsample": decoder.upsample,
         "run": run,
     }
-    with replacing(path) as temporary:
-        save_file(state, temporary, metadata=meta)
-    return Path(path)
+    return write_tensors(path, state, meta)

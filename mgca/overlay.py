@@ -19,6 +19,7 @@ _SAFE = (
 )
 _GREY = (60, 60, 60)
 _MAX_LEGEND = 24
+_MAX_NAME = 40
 
 
 def palette(classes: Sequence[str]) -> np.ndarray:
@@ -47,13 +48,14 @@ def overlay(
     Args:
         labels: (H, W), index into ``classes``.
         alpha: Opacity of the colours.
+
+    Raises:
+        ValueError: If ``alpha`` does not lie in [0, 1].
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
     colours = palette(classes)
-    photo = np.asarray(image.convert("RGB"), dtype=np.float32)
-    mixed = (1 - alpha) * photo + alpha * colours[labels]
-    picture = Image.fromarray(mixed.round().astype(np.uint8))
+    picture = Image.blend(image.convert("RGB"), Image.fromarray(colours[labels]), alpha)
     counts = np.bincount(labels.ravel(), minlength=len(classes))
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     return _with_legend(picture, present, classes, colours, counts / counts.sum())
@@ -68,7 +70,10 @@ def _with_legend(
 ) -> Image.Image:
     size = max(12, min(28, picture.height // 18))
     font = ImageFont.load_default(size)
-    lines = [(colours[i], f"{classes[i]}  {100 * shares[i]:.0f} %") for i in present[:_MAX_LEGEND]]
+    lines = [
+        (colours[i], f"{_one_line(classes[i])}  {100 * shares[i]:.0f} %")
+        for i in present[:_MAX_LEGEND]
+    ]
     if len(present) > _MAX_LEGEND:
         lines.append((np.array(_GREY), f"and {len(present) - _MAX_LEGEND} more"))
     width = 3 * size + max(int(font.getlength(text)) for _, text in lines)
@@ -82,6 +87,12 @@ def _with_legend(
         draw.rectangle((x, y, x + size, y + size), fill=tuple(int(c) for c in colour))
         draw.text((x + size + size // 2, y + size // 2), text, fill="black", font=font, anchor="lm")
     return canvas
+
+
+def _one_line(name: str) -> str:
+    """A class name as the legend shows it: line breaks as spaces, a long name cut."""
+    name = " ".join(name.split())
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
 
 
 def png_bytes(image: Image.Image) -> bytes:

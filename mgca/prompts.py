@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -23,7 +24,8 @@ CLASS_TEMPLATES = (*CLIP_TEMPLATES, "a photo of many {}.", "a photo of {}s.")
 
 NOUN_TAGS = ("NN1", "NN2", "NN0")
 _ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
-_WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
+_WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]*")
+_LONGEST_WORD = 50  # the tagger's time grows with the square of a word's length
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
@@ -42,7 +44,7 @@ def check_classes(classes: Sequence[str]) -> list[str]:
         names.append(name.strip())
     if not names:
         raise ValueError("expected at least one class name")
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise ValueError(f"class names given more than once: {', '.join(twice)}")
     return names
@@ -75,7 +77,7 @@ def _tagger():
 
 def nouns(caption: str) -> list[str]:
     """The nouns of an English caption as singular dictionary forms, each once, in order."""
-    words = _WORD.findall(caption)
+    words = [word for word in _WORD.findall(caption) if len(word) <= _LONGEST_WORD]
     if not words:
         return []
     tagged = _tagger().tag_sent(words, taglevel=1)

@@ -18,7 +18,9 @@ from torch.nn import functional as F
 from mgca.windows import Box
 
 BACKGROUND = "background"
-_BLOCK = 16_000_000  # floats of a block of scores
+# Floats of a block of scores. Blocks of 32 MB and more would go back to the system each time, and
+# getting them again takes longer than filling them.
+_BLOCK = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class Segmentation:
                 )
             if BACKGROUND in classes:
                 raise ValueError("the class 'background' is the threshold's own; do not ask for it")
-        if temperature <= 0:
+        if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.image = embedded.image
         self.classes = tuple(classes) if background is None else (BACKGROUND, *classes)
@@ -90,7 +92,7 @@ class Segmentation:
         """(H, W) int64, index into ``classes``: the class of the highest score."""
         best = torch.full(self._size, -torch.inf)
         labels = torch.zeros(self._size, dtype=torch.int64)
-        for first, rows, scores in self._blocks():
+        for first, rows, scores in self._scored():
             value, index = scores.max(dim=0)
             # Strictly better, so that of equal scores the first class wins, as in argmax.
             better = value > best[rows]
@@ -98,8 +100,7 @@ class Segmentation:
             labels[rows] = torch.where(better, index + first, labels[rows])
         if self._background is None:
             return labels
-        probability = (best / self._temperature - self._normaliser).exp()
-        return torch.where(probability > self._background, labels + 1, 0)
+        return torch.where(best > self._background, labels + 1, 0)
 
     @property
     def scores(self) -> Tensor:
@@ -121,9 +122,7 @@ class Segmentation:
             )
         skip = len(self.classes) - self._maps.shape[1]
         out = torch.empty(len(self.classes), *self._size)
-        for first, rows, scores in self._blocks():
-            if self._background is not None:
-                scores = (scores / self._temperature - self._normaliser[rows]).exp()
+        for first, rows, scores in self._scored():
             out[skip + first : skip + first + len(scores), rows] = scores
         if self._background is not None:
             out[0] = self._background
@@ -156,6 +155,13 @@ class Segmentation:
         for _, rows, scores in self._blocks():
             total[rows] = total[rows].logaddexp((scores / self._temperature).logsumexp(dim=0))
         return total
+
+    def _scored(self) -> Iterator[tuple[int, slice, Tensor]]:
+        """Blocks of ``scores``: cosines, or probabilities where there is a background."""
+        for first, rows, scores in self._blocks():
+            if self._background is not None:
+                scores = (scores / self._temperature - self._normaliser[rows]).exp()
+            yield first, rows, scores
 
     def _blocks(self) -> Iterator[tuple[int, slice, Tensor]]:
         """Scores at the original size: first class, rows, and the block (k, rows, W)."""

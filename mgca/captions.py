@@ -1,0 +1,82 @@
+"""Texts to train on: captions, and captions generated from their nouns (choice D10)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mgca.prompts import CLIP_TEMPLATES, nouns
+
+
+@dataclass(frozen=True)
+class TextPool:
+    """Every text that training may draw, and which image may draw which.
+
+    Attributes:
+        texts: All texts, each once.
+        originals: For each image and caption, the position of the caption in ``texts``.
+        generated: For each image and caption, one tuple of positions per noun, one per template.
+        names: For each image, the probability and the positions, one per template, of names that
+            a classifier recognises in it; empty without a classifier.
+    """
+
+    texts: list[str]
+    originals: list[list[int]]
+    generated: list[list[list[tuple[int, ...]]]]
+    names: list[list[tuple[float, tuple[int, ...]]]]
+
+    def draw(self, image: int, rule: str, generator: torch.Generator, *, names: float = 0.0) -> int:
+        """Position of a text drawn for an image.
+
+        A caption of the image is drawn first, then one text uniformly among it and those
+        generated from its nouns, one per noun with a template drawn at random.
+
+        Args:
+            rule: ``"uniform"``, ``"original"`` (captions only) or ``"nouns"`` (generated only,
+                where the caption has a noun).
+            names: Probability that a recognised name takes the caption's place, drawn by the
+                classifier's probabilities.
+        """
+
+        def below(size: int) -> int:
+            return int(torch.randint(size, (), generator=generator))
+
+        if names and float(torch.rand((), generator=generator)) < names:
+            weights = torch.tensor([probability for probability, _ in self.names[image]])
+            positions = self.names[image][int(torch.multinomial(weights, 1, generator=generator))][
+                1
+            ]
+            return positions[below(len(positions))]
+        caption = below(len(self.originals[image]))
+        by_noun = self.generated[image][caption]
+        if rule == "original" or not by_noun:
+            return self.originals[image][caption]
+        choice = below(len(by_noun) + (rule == "uniform"))
+        if choice == len(by_noun):
+            return self.originals[image][caption]
+        templates = by_noun[choice]
+        return templates[below(len(templates))]
+
+
+def build_pool(
+    captions: Sequence[Sequence[str]],
+    recognised: Sequence[Sequence[tuple[float, str]]] | None = None,
+) -> TextPool:
+    """The pool of all captions and of the texts made of their nouns and of recognised names.
+
+    Args:
+        captions: Of each image, any number.
+        recognised: Of each image, probabilities and names.
+    """
+    positions: dict[str, int] = {}
+
+    def position(text: str) -> int:
+        return positions.setdefault(text, len(positions))
+
+    def filled(word: str) -> tuple[int, ...]:
+        return tuple(position(template.format(word)) for template in CLIP_TEMPLATES)
+
+    originals = [[position(caption) for caption in own] for own in captions]
+    generated = [[[filled(n) for n in nouns(caption)] for caption in own] for own in captions]
+    names = [[(p, filled(name)) for p, name in own] for own in recognised or [[]] * len(captions)]
+    return TextPool(list(positions), originals, generated, names)

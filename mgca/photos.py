@@ -1,0 +1,252 @@
+"""The photos scale, end to end: alignment, decoder, evaluation, over seeds.
+
+``python -m mgca.photos`` trains on real captions and evaluates on real masks, and writes
+``results/photos/main.csv`` with the variants ``alignment`` and ``mgca``. What has been run already,
+by the hash of its configuration, is not run again.
+"""
+
+import argparse
+import dataclasses
+import logging
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mgca.align import (
+    AlignConfig,
+    imagenet_names,
+    recognised_names,
+    retrieval,
+    save_alignment,
+    softmax_pixels,
+    train_alignment,
+)
+from mgca.backbone.lite import Lite
+from mgca.captions import TextPool, build_pool
+from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
+from mgca.data import Captions, benchmark_names, load_captions, load_masked
+from mgca.evaluate import evaluate, result_rows
+from mgca.features import cache_folder, image_features, text_embeddings
+from mgca.model import Model, save_decoder
+from mgca.prompts import CLIP_TEMPLATES
+from mgca.results import add_results, provenance, read_results, write_run
+from mgca.train import TrainingData, train
+
+log = logging.getLogger(__name__)
+
+UNITS = (None, 36)
+
+
+def photos_training() -> TrainConfig:
+    """The decoder's training at this scale: the paper's values but for what two cores allow."""
+    return TrainConfig(
+        backbone="lite",
+        loss=LossConfig(),
+        learning_rate=1e-3,
+        batch_size=64,
+        steps=120,
+        warmup=0.1,
+        precision="bfloat16",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotosConfig:
+    """One run of the photos scale."""
+
+    align: AlignConfig = field(default_factory=AlignConfig)
+    train: TrainConfig = field(default_factory=photos_training)
+
+    @classmethod
+    def of_seed(cls, seed: int) -> "PhotosConfig":
+        """The published configuration with another seed."""
+        return cls(
+            align=dataclasses.replace(AlignConfig(), seed=seed),
+            train=dataclasses.replace(photos_training(), seed=seed),
+        )
+
+    def run(self, variant: str) -> str:
+        """Name of the run behind a variant; the alignment does not depend on the decoder."""
+        return config_hash(self.part(variant))
+
+    def part(self, variant: str) -> dict:
+        """The part of the configuration that a variant depends on."""
+        return {"align": to_dict(self.align)} if variant == "alignment" else to_dict(self)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Captions, their images' features and their texts' embeddings.
+
+    Attributes:
+        captions: As read.
+        features: (n, F, h, w) trunk features of the images.
+        pool: Texts that training may draw.
+        texts: (len(pool.texts), C) sentence embeddings, not centred.
+        names: (1000, templates, C), likewise, of ImageNet's names.
+        validation: Features and first captions' sentence embeddings of the held-out images.
+    """
+
+    captions: Captions
+    features: np.ndarray
+    pool: TextPool
+    texts: Tensor
+    names: Tensor
+    validation: tuple[np.ndarray, Tensor]
+
+
+def load_corpus(
+    root: str | os.PathLike, cache: str | os.PathLike | None = None, *, images: int | None = None
+) -> Corpus:
+    """Read the captions of Flickr8k and compute, or find, what the frozen encoders make of them.
+
+    Args:
+        root: Folder of the real data sets.
+        cache: Folder for features and embeddings.
+        images: Only the first so many, for a quick look.
+    """
+    backbone = Lite(pretrained=False)
+    folder = Path(root) / "flickr8k"
+    training = load_captions(folder / "captions_train.tsv").first(images)
+    held_out = load_captions(folder / "captions_val.tsv").first(images)
+    features = image_features(backbone, training, folder=cache)
+    known = imagenet_names()
+    pool = build_pool(training.captions, recognised_names(backbone, features, known))
+    filled = [template.format(name) for name in known for template in CLIP_TEMPLATES]
+    names = text_embeddings(backbone, filled, folder=cache)
+    return Corpus(
+        captions=training,
+        features=features,
+        pool=pool,
+        texts=text_embeddings(backbone, pool.texts, folder=cache),
+        names=names.view(len(known), len(CLIP_TEMPLATES), backbone.dim),
+        validation=(
+            image_features(backbone, held_out, folder=cache),
+            text_embeddings(backbone, [own[0] for own in held_out.captions], folder=cache),
+        ),
+    )
+
+
+def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, float]:
+    """Train the alignment in place and measure it.
+
+    Returns:
+        Loss and temperature, recall at 1 and 5 on the held-out images, and the share of the pixels
+        that the softmax of Eq. 3 spreads over.
+    """
+    measured = train_alignment(
+        config, backbone, corpus.features, corpus.pool, corpus.texts, corpus.names
+    )
+    features, texts = corpus.validation
+    texts = F.normalize(texts - backbone.text_centre, dim=-1)
+    measured |= retrieval(backbone, features, texts)
+    dense = backbone.project(torch.from_numpy(features[:256]).float())
+    return measured | {"softmax_pixels": softmax_pixels(dense, texts[:256])}
+
+
+def training_data(backbone: Lite, corpus: Corpus) -> TrainingData:
+    """What the decoder trains on: features, and texts centred as the backbone encodes them."""
+    texts = F.normalize(corpus.texts - backbone.text_centre, dim=-1)
+    return TrainingData(corpus.features, corpus.pool, texts)
+
+
+def missing_runs(config: PhotosConfig, table: pd.DataFrame) -> list[str]:
+    """Variants of a configuration that a results table does not hold yet."""
+    return [v for v in ("alignment", "mgca") if config.run(v) not in set(table["run"])]
+
+
+def run_seed(
+    config: PhotosConfig,
+    corpus: Corpus,
+    root: str | os.PathLike,
+    *,
+    out: str | os.PathLike,
+    work: str | os.PathLike,
+    datasets: Sequence[str] | None = None,
+    window_cache: str | os.PathLike | None = None,
+) -> pd.DataFrame:
+    """Train and evaluate one configuration; adds its rows to ``<out>/main.csv``.
+
+    Args:
+        config: The run; its two seeds should be the same.
+        corpus: What it trains on.
+        root: Folder of the real data sets.
+        out: Results folder, ``results/photos``.
+        work: Where trained weights and checkpoints go; an interrupted run goes on from there.
+        datasets: Sets to evaluate on, by default all.
+        window_cache: Folder for the frozen features of the evaluation's windows.
+
+    Returns:
+        The results table.
+    """
+    out = Path(out)
+    began = time.perf_counter()
+    backbone = Lite(pretrained=False)
+    measured = align(config.align, backbone, corpus)
+    log.info("alignment: %s", measured)
+    masked = [load_masked(name, root) for name in datasets or benchmark_names()]
+    data = {"flickr8k": corpus.captions.digest} | {m.name: m.digest for m in masked}
+    table = read_results(out / "main.csv")
+    for variant in missing_runs(config, table):
+        run = config.run(variant)
+        folder = Path(work) / run
+        decoder = None
+        if variant == "mgca":
+            decoder = train(config.train, backbone, training_data(backbone, corpus), folder)
+            save_decoder(folder / "lite-mgca.safetensors", decoder, backbone, run=run)
+        else:
+            save_alignment(folder / "lite-alignment.safetensors", backbone, run=run)
+        rows = []
+        for data_set in masked:
+            confusions = evaluate(Model(backbone, decoder), data_set, UNITS, features=window_cache)
+            rows += result_rows(
+                confusions, variant=variant, dataset=data_set.name, seed=config.train.seed, run=run
+            )
+            log.info("%s on %s: %s", variant, data_set.name, rows[-2 * len(UNITS) :])
+        record = provenance(
+            config.part(variant),
+            seed=config.train.seed,
+            data=data,
+            seconds=time.perf_counter() - began,
+        )
+        write_run(out, run, record | {"alignment": measured})
+        if decoder is not None:
+            shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
+        table = add_results(out / "main.csv", rows)
+    return table
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m mgca.photos``: the published runs, or those of other seeds."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--data", required=True, help="folder of the real data sets")
+    parser.add_argument("--out", default="results/photos", help="results folder")
+    parser.add_argument("--work", default="_build/photos", help="trained weights and checkpoints")
+    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    cache = cache_folder(given.cache)
+    corpus = load_corpus(given.data, cache)
+    for seed in given.seeds:
+        run_seed(
+            PhotosConfig.of_seed(seed),
+            corpus,
+            given.data,
+            out=given.out,
+            work=given.work,
+            window_cache=cache,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""Train the decoder on image-caption pairs: AdamW, warm-up and cosine, resumable bit for bit."""
+
+import csv
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgca.backbone.base import Backbone
+from mgca.captions import TextPool
+from mgca.config import TrainConfig, config_hash, to_dict
+from mgca.decoder import GatedConvDecoder
+from mgca.files import replacing
+from mgca.losses import mgca_loss
+from mgca.model import save_decoder
+from mgca.progress import progress
+from mgca.weights import WeightsError, read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]
+
+
+class NotFinite(RuntimeError):
+    """The loss or its gradient is not a finite number."""
+
+
+class TrainingData(NamedTuple):
+    """What a step draws from.
+
+    Attributes:
+        features: (n, F, h, w), the frozen trunk's features of each image.
+        pool: Which texts each image may draw.
+        texts: (len(pool.texts), C), their embeddings.
+    """
+
+    features: np.ndarray
+    pool: TextPool
+    texts: Tensor
+
+
+def total_steps(config: TrainConfig, images: int) -> int:
+    """Optimisation steps of a run; a last batch of an epoch that is not full is left out.
+
+    Raises:
+        ValueError: If there are fewer images than a batch takes.
+    """
+    if images < config.batch_size:
+        raise ValueError(
+            f"{images} images do not fill a batch of {config.batch_size}: lower batch_size"
+        )
+    return config.steps or max(1, round(config.epochs * (images // config.batch_size)))
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Rate of a step (from 0): a linear warm-up, then cosine decay to 0."""
+    warmup = round(config.warmup * steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+
+
+def make_optimizer(config: TrainConfig, decoder: GatedConvDecoder) -> torch.optim.Optimizer:
+    """AdamW, or Adam with its weight decay in the gradient (choice D9)."""
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(decoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def batch_of(config: TrainConfig, data: TrainingData, step: int) -> tuple[list[int], list[int]]:
+    """Images and texts of a step. They depend on the seed and the step alone, so that a resumed
+    run needs no state of a generator."""
+    images = len(data.features)
+    per_epoch = images // config.batch_size
+    epoch, position = divmod(step, per_epoch)
+    order = torch.randperm(images, generator=_generator(config.seed, 0, epoch))
+    start = position * config.batch_size
+    chosen = order[start : start + config.batch_size].tolist()
+    generator = _generator(config.seed, 1, step)
+    texts = [
+        data.pool.draw(image, config.captions, generator, names=config.names) for image in chosen
+    ]
+    return chosen, texts
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(seed >> 1))
+
+
+def train(
+    config: TrainConfig,
+    backbone: Backbone,
+    data: TrainingData,
+    folder: str | os.PathLike,
+    *,
+    checkpoint_every: int = 50,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+) -> GatedConvDecoder:
+    """Train a decoder, or go on where an interrupted run of the same configuration stopped.
+
+    Writes ``decoder.safetensors`` (float32), ``metrics.csv`` and, while it runs, a checkpoint into
+    ``folder``. On one machine a resumed run ends with the same bits as an uninterrupted one.
+
+    Args:
+        config: Of the run.
+        backbone: The frozen encoders.
+        data: Features and texts.
+        folder: Of this run alone.
+        checkpoint_every: Steps between checkpoints.
+        on_step: Called with the metrics of each step.
+
+    Raises:
+        ValueError: If the data does not fill a batch, or the folder holds another configuration.
+        NotFinite: If the loss is NaN or infinite; the last checkpoint is kept.
+        OSError: If the folder cannot be written to.
+    """
+    if (backbone.name, backbone.last_block) != (config.backbone, config.last_block):
+        raise ValueError(
+            f"the configuration is for {config.backbone} with last_block={config.last_block!r}, "
+            f"the backbone is {backbone.name} with {backbone.last_block!r}"
+        )
+    folder = Path(folder)
+    steps = total_steps(config, len(data.features))
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(config.seed)
+    decoder = GatedConvDecoder(backbone.dim, upsample=config.upsample)
+    decoder.to(next(backbone.parameters()).device)
+    optimizer = make_optimizer(config, decoder)
+    start = _resume(folder, config, decoder, optimizer)
+    rows = _metrics_until(folder / "metrics.csv", start)
+    began = time.perf_counter()
+    bar = progress(total=steps, initial=start, desc="training", unit="step")
+    for step in range(start, steps):
+        rate = learning_rate(config, step, steps)
+        row = {"step": step, "rate": rate}
+        row |= _step(config, backbone, decoder, optimizer, data, step, rate)
+        row["seconds"] = round(time.perf_counter() - began, 2)
+        rows.append(row)
+        if on_step:
+            on_step(row)
+        bar.set_postfix(loss=f"{row['total']:.3f}")
+        bar.update()
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            _write_metrics(folder / "metrics.csv", rows)
+            _save(folder, config, decoder, optimizer, step + 1)
+    bar.close()
+    save_decoder(
+        folder / "decoder.safetensors",
+        decoder,
+        backbone,
+        run=config_hash(config),
+        dtype=torch.float32,
+    )
+    return decoder.requires_grad_(False).eval()
+
+
+def _step(
+    config: TrainConfig,
+    backbone: Backbone,
+    decoder: GatedConvDecoder,
+    optimizer: torch.optim.Optimizer,
+    data: TrainingData,
+    step: int,
+    rate: float,
+) -> dict[str, float]:
+    """One optimisation step; the losses and the gradient's norm."""
+    images, texts = batch_of(config, data, step)
+    device = next(decoder.parameters()).device
+    with torch.no_grad():
+        dense = backbone.project(torch.from_numpy(data.features[images]).to(device).float())
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
+        pixels = decoder(dense)
+    # Similarities and softmaxes over hundreds of pixels need float32.
+    losses = mgca_loss(pixels.float(), data.texts[texts].to(device), config.loss)
+    optimizer.zero_grad(set_to_none=True)
+    losses["total"].backward()
+    gradient = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()])
+    )
+    if not (torch.isfinite(losses["total"]) and torch.isfinite(gradient)):
+        raise NotFinite(
+            f"step {step}: the loss is {losses['total'].item()} and its gradient's norm "
+            f"{gradient.item()}. Lower learning_rate, or use precision='float32'; the last "
+            "checkpoint is from before this step"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    values = {name: loss.item() for name, loss in losses.items()}
+    return values | {"gradient": gradient.item()}
+
+
+def _save(
+    folder: Path,
+    config: TrainConfig,
+    decoder: GatedConvDecoder,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+) -> None:
+    """A checkpoint in one file: weights, the optimizer's moments, the step, the configuration."""
+    state = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+    meta = {"step": step, "config": to_dict(config)}
+    write_tensors(folder / "checkpoint.safetensors", state, meta)
+
+
+def _resume(
+    folder: Path,
+    config: TrainConfig,
+    decoder: GatedConvDecoder,
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Load the checkpoint of the folder, if there is one; the step to go on with."""
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        return 0
+    try:
+        state, meta = read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; delete it to start again") from error
+    differences = _differences(meta["config"], to_dict(config))
+    if differences:
+        raise ValueError(
+            f"{path} belongs to another configuration ({'; '.join(differences)}): use another "
+            "folder, or delete this one"
+        )
+    decoder.load_state_dict({k[8:]: v for k, v in state.items() if k.startswith("decoder.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    log.info("resuming %s at step %s", folder, meta["step"])
+    return meta["step"]
+
+
+def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
+    """Where two configurations differ, as "name: theirs -> ours"."""
+    found = []
+    for key in sorted(set(theirs) | set(ours)):
+        left, right = theirs.get(key), ours.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found.append(f"{prefix}{key}: {left} there, {right} here")
+    return found
+
+
+def _metrics_until(path: Path, step: int) -> list[dict[str, float]]:
+    """Rows of a metrics file before a step; later ones are computed again."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [row for row in rows if int(row["step"]) < step]
+
+
+def _write_metrics(path: Path, rows: Sequence[dict]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, METRICS, restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,162 @@
+"""A segmentation: labels and scores agree, in whatever blocks, with and without a background."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch.nn import functional as F
+
+import mgca.segment
+from mgca.segment import BACKGROUND, Embedded, Segmentation
+from mgca.windows import window_boxes
+
+CLASSES = ("cat", "dog", "house", "sky", "grass")
+BLOCKS = [1, 300, 2_000, 16_000_000]  # one row of one class, one class, two classes, all at once
+
+
+def embedded(original=(50, 71), size=(32, 45), window=32, stride=16) -> Embedded:
+    boxes = window_boxes(*size, window, stride)
+    image = Image.new("RGB", original[::-1])
+    return Embedded(image, size, boxes, (window, window), torch.empty(0))
+
+
+def random_maps(windows: Embedded, classes=5) -> torch.Tensor:
+    """Cosines of maps at a quarter of the windows' size."""
+    return torch.rand(len(windows.boxes), classes, 8, 8) * 0.2 + 0.1
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("background", [None, 0.0, 0.35, 1.0])
+@pytest.mark.parametrize("original", [(50, 71), (20, 33), (32, 45)])
+def test_labels_are_the_largest_score(monkeypatch, block, background, original):
+    windows = embedded(original)
+    options = {"background": background, "temperature": 0.05}
+    maps = random_maps(windows)
+    whole = Segmentation(windows, CLASSES, maps, **options)
+    expected = whole.scores, whole.labels
+    monkeypatch.setattr(mgca.segment, "_BLOCK", block)
+    blocks = Segmentation(windows, CLASSES, maps, **options)
+    assert blocks.scores.shape == (len(blocks.classes), *original)
+    assert blocks.labels.shape == original and blocks.labels.dtype == torch.int64
+    assert torch.equal(blocks.labels, blocks.scores.argmax(0))
+    torch.testing.assert_close(blocks.scores, expected[0], rtol=0, atol=1e-5)
+    assert torch.equal(blocks.labels, expected[1])
+
+
+def test_scores_are_the_windows_averaged_and_resized():
+    windows = embedded()
+    maps = random_maps(windows)
+    total, count = torch.zeros(5, 32, 45), torch.zeros(32, 45)
+    for box, window in zip(windows.boxes, maps, strict=True):
+        columns = slice(box.left, box.left + 32)
+        total[:, :, columns] += F.interpolate(window[None], (32, 32), mode="bilinear")[0]
+        count[:, columns] += 1
+    expected = F.interpolate((total / count)[None], (50, 71), mode="bilinear")[0]
+    found = Segmentation(windows, CLASSES, maps).scores
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_background_is_where_no_probability_reaches_the_threshold(monkeypatch, block):
+    monkeypatch.setattr(mgca.segment, "_BLOCK", block)
+    windows, threshold, temperature = embedded(), 0.4, 0.04
+    maps = random_maps(windows)
+    cosines = Segmentation(windows, CLASSES, maps).scores.double()
+    found = Segmentation(windows, CLASSES, maps, background=threshold, temperature=temperature)
+    assert found.classes == (BACKGROUND, *CLASSES)
+    scores = found.scores
+    assert torch.equal(scores[0], torch.full((50, 71), threshold))
+    kept = 0
+    for y in range(0, 50, 7):
+        for x in range(71):
+            exponentials = [math.exp(c / temperature) for c in cosines[:, y, x].tolist()]
+            probabilities = [e / sum(exponentials) for e in exponentials]
+            assert scores[1:, y, x].tolist() == pytest.approx(probabilities, abs=1e-4)
+            if abs(max(probabilities) - threshold) > 1e-4:
+                best = probabilities.index(max(probabilities)) + 1
+                assert found.labels[y, x] == (best if max(probabilities) > threshold else 0)
+                kept += max(probabilities) > threshold
+    assert 0.1 < kept / (8 * 71) < 0.9
+
+
+def test_threshold_0_keeps_every_class_and_1_none():
+    windows = embedded()
+    maps = random_maps(windows)
+    plain = Segmentation(windows, CLASSES, maps).labels
+    assert torch.equal(Segmentation(windows, CLASSES, maps, background=0.0).labels, plain + 1)
+    assert not Segmentation(windows, CLASSES, maps, background=1.0).labels.any()
+
+
+def test_a_probability_equal_to_the_threshold_is_background():
+    windows = embedded()
+    maps = random_maps(windows)
+    best = Segmentation(windows, CLASSES, maps, background=0.0).scores.amax(0)
+    threshold = best.median().item()
+    found = Segmentation(windows, CLASSES, maps, background=threshold)
+    assert (best == threshold).any()
+    assert torch.equal(found.labels > 0, best > threshold)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    values=st.lists(st.sampled_from([0.1, 0.2, 0.25, 0.3]), min_size=2, max_size=6),
+    step=st.integers(0, 3),
+    block=st.sampled_from(BLOCKS),
+    background=st.sampled_from([None, 0.0, 0.3, 0.5]),
+    temperature=st.sampled_from([0.01, 0.07, 1.0]),
+)
+def test_labels_are_the_largest_score_with_ties(values, step, block, background, temperature):
+    # The same everywhere; some classes are equal, and some differ in the last bits only.
+    maps = torch.tensor(values)
+    for _ in range(step):
+        maps[1::2] = torch.nextafter(maps[1::2], torch.tensor(1.0))
+    windows = embedded((8, 9), (8, 8), 8, 8)
+    maps = maps[None, :, None, None].expand(1, -1, 2, 2)
+    names = [f"class {k}" for k in range(len(values))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mgca.segment, "_BLOCK", block)
+        segmentation = Segmentation(
+            windows, names, maps, background=background, temperature=temperature
+        )
+        assert torch.equal(segmentation.labels, segmentation.scores.argmax(0))
+
+
+@pytest.mark.parametrize("background", [None, 0.35])
+def test_areas_are_the_shares_of_the_labels(background):
+    windows = embedded()
+    segmentation = Segmentation(windows, CLASSES, random_maps(windows), background=background)
+    areas = segmentation.areas()
+    assert tuple(areas) == segmentation.classes
+    assert sum(areas.values()) == pytest.approx(1, abs=1e-12)
+    for k, area in enumerate(areas.values()):
+        assert area == pytest.approx((segmentation.labels == k).sum().item() / (50 * 71))
+
+
+@pytest.mark.parametrize(
+    "classes, options, message",
+    [
+        (CLASSES, {"background": 1.1}, "probability"),
+        (CLASSES, {"background": -0.1}, "probability"),
+        (CLASSES[:1], {"background": 0.5}, "two classes"),
+        ((BACKGROUND, *CLASSES[1:]), {"background": 0.5}, "the threshold's own"),
+        (CLASSES, {"temperature": 0}, "temperature"),
+    ],
+)
+def test_a_background_that_cannot_be_is_refused(classes, options, message):
+    windows = embedded()
+    with pytest.raises(ValueError, match=message):
+        Segmentation(windows, classes, random_maps(windows, len(classes)), **options)
+
+
+def test_scores_that_do_not_fit_are_refused_and_labels_are_not(monkeypatch):
+    little = SimpleNamespace(available=50_000)  # bytes; the scores take 71,000
+    monkeypatch.setattr(mgca.segment.psutil, "virtual_memory", lambda: little)
+    windows = embedded()
+    segmentation = Segmentation(windows, CLASSES, random_maps(windows))
+    with pytest.raises(MemoryError, match="5 classes at 71x50"):
+        _ = segmentation.scores
+    assert segmentation.labels.shape == (50, 71)

