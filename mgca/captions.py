@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from mgca.prompts import CLIP_TEMPLATES, nouns
 
@@ -56,6 +58,29 @@ class TextPool:
             return self.originals[image][caption]
         templates = by_noun[choice]
         return templates[below(len(templates))]
+
+    def describing(self, image: int) -> list[int]:
+        """Positions of an image's own texts: its captions, and one per noun and name."""
+        words = [filled for caption in self.generated[image] for filled in caption]
+        words += [filled for _, filled in self.names[image]]
+        return self.originals[image] + [filled[-1] for filled in dict.fromkeys(words)]
+
+
+def known_pairs(
+    pool: TextPool, embeddings: Tensor, images: Sequence[int], texts: Sequence[int], above: float
+) -> Tensor:
+    """(images, texts) bool: which texts are, nearly or exactly, known to describe which images.
+
+    Args:
+        embeddings: (len(pool.texts), C) of the pool's texts.
+        above: Cosine similarity to one of the image's own texts from which on a text counts.
+    """
+    unit = F.normalize(embeddings[list(texts)], dim=-1)
+    known = [
+        (F.normalize(embeddings[pool.describing(image)], dim=-1) @ unit.t()).amax(dim=0) >= above
+        for image in images
+    ]
+    return torch.stack(known)
 
 
 def build_pool(

@@ -85,6 +85,8 @@ class TrainConfig:
             its nouns, only the ``"original"`` or only the ``"nouns"`` (D10).
         names: Share of the texts drawn that name what the backbone's own classifier recognises
             in the image, in place of a caption. The paper has none (0).
+        known: Similarity to one of an image's own texts above which another's text counts as known
+            to describe the image, and is not its negative. The paper has none (None).
         optimizer: ``"adamw"``, decoupled weight decay, or ``"adam"`` (D9).
         learning_rate, weight_decay: Of the optimizer.
         warmup: Share of the steps with a linearly rising rate; cosine decay follows.
@@ -101,6 +103,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     captions: str = "uniform"
     names: float = 0.0
+    known: float | None = None
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     weight_decay: float = 0.05
@@ -120,6 +123,8 @@ class TrainConfig:
             raise ValueError("epochs and steps must be positive")
         _share(self, "warmup")
         _share(self, "names")
+        if self.known is not None:
+            _share(self, "known")
         _choice(self, "last_block", ("value", "value-bare", "attention"))
         _choice(self, "upsample", ("bilinear", "nearest"))
         _choice(self, "captions", ("uniform", "original", "nouns"))

@@ -66,12 +66,19 @@ def region_embeddings(
     return torch.matmul(weights, pixels.flatten(2).transpose(1, 2))
 
 
-def info_nce(logits: Tensor, direction: str = "both") -> Tensor:
+def info_nce(logits: Tensor, direction: str = "both", exclude: Tensor | None = None) -> Tensor:
     """Cross-entropy of a (B, B) matrix of image-text logits whose diagonal holds the pairs.
 
     ``"image"`` contrasts each image with all texts (rows), ``"text"`` each text with all images
     (columns), ``"both"`` is their mean (choice D5).
+
+    Args:
+        exclude: (B, B) bool, pairs off the diagonal that are no negatives, because the text is
+            known to describe the image too. None: every other pair is a negative.
     """
+    if exclude is not None:
+        eye = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill(exclude & ~eye, -torch.inf)
     target = torch.arange(logits.shape[0], device=logits.device)
     if direction == "image":
         return F.cross_entropy(logits, target)
@@ -95,6 +102,7 @@ def object_loss(
     measure: str = "dot",
     detach_weights: bool = False,
     direction: str = "both",
+    exclude: Tensor | None = None,
     scores: Tensor | None = None,
 ) -> Tensor:
     """Align the object that a caption describes with the caption (Eq. 3 to 5).
@@ -104,6 +112,7 @@ def object_loss(
         alpha: Area of the object as a share of the image.
         temperature: Of the contrast.
         measure, detach_weights, direction: Choices D3, D4 and D5.
+        exclude: Pairs that are no negatives, as in :func:`info_nce`.
         scores: ``similarity(pixels, texts, measure)``, if it is already at hand.
 
     Raises:
@@ -112,7 +121,7 @@ def object_loss(
     scores = _scores(pixels, texts, measure, scores)
     objects = _positives(pixels, scores, alpha, detach_weights)
     logits = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).t()
-    return info_nce(logits / temperature, direction)
+    return info_nce(logits / temperature, direction, exclude)
 
 
 def region_loss(
@@ -125,6 +134,7 @@ def region_loss(
     measure: str = "dot",
     detach_weights: bool = False,
     direction: str = "both",
+    exclude: Tensor | None = None,
     scores: Tensor | None = None,
 ) -> Tensor:
     """Push away, in every other image, the small region most like the caption (Eq. 6).
@@ -138,7 +148,7 @@ def region_loss(
     regions = region_embeddings(pixels, scores, alpha_neg, detach_weights=detach_weights)
     negatives = torch.einsum("ijc,jc->ij", F.normalize(regions, dim=-1), texts)
     positives = (objects * texts).sum(dim=-1)
-    return info_nce(_with_diagonal(negatives, positives) / temperature, direction)
+    return info_nce(_with_diagonal(negatives, positives) / temperature, direction, exclude)
 
 
 def pixel_loss(
@@ -150,6 +160,7 @@ def pixel_loss(
     k_neg: float = 0.0,
     measure: str = "dot",
     direction: str = "both",
+    exclude: Tensor | None = None,
     scores: Tensor | None = None,
 ) -> Tensor:
     """Contrast the semi-hard positive pixel with the hard negative pixels (Eq. 7).
@@ -168,16 +179,24 @@ def pixel_loss(
     own = scores.diagonal(dim1=0, dim2=1).t()  # (B, N): s_ii
     positives = _ranked(own, rank_in_region(k, size))
     negatives = _ranked(scores, rank_in_region(k_neg, size))
-    return info_nce(_with_diagonal(negatives, positives) / math.sqrt(pixels.shape[1]), direction)
+    logits = _with_diagonal(negatives, positives) / math.sqrt(pixels.shape[1])
+    return info_nce(logits, direction, exclude)
 
 
-def mgca_loss(pixels: Tensor, texts: Tensor, config: LossConfig | None = None) -> dict[str, Tensor]:
+def mgca_loss(
+    pixels: Tensor,
+    texts: Tensor,
+    config: LossConfig | None = None,
+    *,
+    exclude: Tensor | None = None,
+) -> dict[str, Tensor]:
     """The objective of MGCA: the weighted sum of the three levels (Eq. 8, choice D8).
 
     Args:
         pixels: (B, C, H, W) pixel embeddings. texts: (B, C) text embeddings.
         config: Areas, ranks, temperature, weights and choices; the paper's by default. A level
             whose weight is 0 is not computed.
+        exclude: Pairs that are no negatives, as in :func:`info_nce`.
 
     Returns:
         The levels in use under ``"object"``, ``"region"`` and ``"pixel"``, and ``"total"``.
@@ -187,7 +206,12 @@ def mgca_loss(pixels: Tensor, texts: Tensor, config: LossConfig | None = None) -
     """
     config = config or LossConfig()
     scores = _scores(pixels, texts, config.measure, None)
-    common = {"measure": config.measure, "direction": config.direction, "scores": scores}
+    common = {
+        "measure": config.measure,
+        "direction": config.direction,
+        "exclude": exclude,
+        "scores": scores,
+    }
     regional = common | {
         "temperature": config.temperature,
         "detach_weights": config.detach_weights,

@@ -47,14 +47,23 @@ UNITS = (None, 36)
 
 
 def photos_training() -> TrainConfig:
-    """The decoder's training at this scale: the paper's values but for what two cores allow."""
+    """The decoder's training at this scale: the paper's values, but for what is given here.
+
+    ``alpha`` follows the paper's rule, the average area of what texts describe: in COCO's captioned
+    images a named thing covers 0.18 and all the things a caption names 0.25 of the image. The
+    captions are of few subjects, so that a batch of them has many texts that fit several images:
+    hence ``known``, and ``names`` from a broader vocabulary. The batch, the steps and the rate are
+    what two cores allow.
+    """
     return TrainConfig(
         backbone="lite",
-        loss=LossConfig(),
+        loss=LossConfig(alpha=0.2, direction="text"),
+        names=0.3,
+        known=0.6,
         learning_rate=1e-3,
-        batch_size=64,
-        steps=120,
         warmup=0.1,
+        steps=40,
+        batch_size=64,
         precision="bfloat16",
     )
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
-from mgca.captions import TextPool
+from mgca.captions import TextPool, known_pairs
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
 from mgca.files import replacing
@@ -179,7 +179,10 @@ def _step(
     with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
         pixels = decoder(dense)
     # Similarities and softmaxes over hundreds of pixels need float32.
-    losses = mgca_loss(pixels.float(), data.texts[texts].to(device), config.loss)
+    exclude = None
+    if config.known is not None:
+        exclude = known_pairs(data.pool, data.texts, images, texts, config.known).to(device)
+    losses = mgca_loss(pixels.float(), data.texts[texts].to(device), config.loss, exclude=exclude)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
     gradient = torch.linalg.vector_norm(
