@@ -87,6 +87,9 @@ class TrainConfig:
             in the image, in place of a caption. The paper has none (0).
         known: Similarity to one of an image's own texts above which another's text counts as known
             to describe the image, and is not its negative. The paper has none (None).
+        hold_mean: Keep the mean pixel embedding where the frozen features have it: the mean change
+            of a batch is taken out before the losses, that of the data out of the trained
+            decoder. The paper does not (False).
         optimizer: ``"adamw"``, decoupled weight decay, or ``"adam"`` (D9).
         learning_rate, weight_decay: Of the optimizer.
         warmup: Share of the steps with a linearly rising rate; cosine decay follows.
@@ -104,6 +107,7 @@ class TrainConfig:
     captions: str = "uniform"
     names: float = 0.0
     known: float | None = None
+    hold_mean: bool = False
     optimizer: str = "adamw"
     learning_rate: float = 1e-4
     weight_decay: float = 0.05

@@ -26,6 +26,7 @@
 
 # %% tags=["parameters"]
 meta_points = 36
+picture_file = ""  # where to save the first picture, if anywhere
 
 # %%
 import matplotlib.pyplot as plt
@@ -57,6 +58,8 @@ photos = {
 
 # %%
 result = model.segment(photos["coffee"], ["a cup of coffee", "a spoon", "a wooden table"])
+if picture_file:
+    result.overlay().save(picture_file)
 result
 
 # %% [markdown]
@@ -184,4 +187,4 @@ model.segment(embedded["rocket"], ["rocket", "smoke", "tower"], meta_points, bac
 # `lite` is EfficientNet-Lite0 (4.7 M parameters, trained on ImageNet) beside a sentence encoder,
 # aligned on 7,291 captioned photographs of mostly people and dogs. It shows how the method works
 # and runs anywhere; it is far from what the same method does on CLIP. The page on
-# [results](../results.md) has its numbers.
+# [results](results.ipynb) has its numbers.

@@ -156,9 +156,9 @@ def test_odd_names_reach_the_text_encoder_as_they_are(model):
 def test_2000_classes(model):
     classes = [f"class {i}" for i in range(2000)]
     embedded = model.embed(photo(480, 640))
-    start = time.perf_counter()
+    start = time.process_time()
     labels = model.segment(embedded, classes, meta_points=None).labels
-    assert time.perf_counter() - start < 60  # about 5 on an idle machine
+    assert time.process_time() - start < 60  # about 5 on an idle machine
     assert labels.shape == (480, 640)
     rows = np.array([0, 1, 201, 479])
     scores = expected_scores(embedded, model.texts(classes), rows)
@@ -423,7 +423,7 @@ def test_saved_decoder_is_the_decoder(tmp_path, upsample):
 
 def test_load_takes_a_saved_decoder(tmp_path, monkeypatch):
     backbone, decoder = TinyBackbone(), random_decoder()
-    monkeypatch.setattr("mgca.model.load_backbone", lambda name: TinyBackbone())
+    monkeypatch.setattr("mgca.model.load_backbone", lambda *args, **options: TinyBackbone())
     path = save_decoder(tmp_path / "d.safetensors", decoder, backbone, dtype=torch.float32)
     loaded = mgca.load("tiny", decoder=path).segment(photo(60, 80), ANIMALS)
     direct = Model(backbone, decoder).segment(photo(60, 80), ANIMALS)
@@ -546,9 +546,9 @@ def test_long_captions_are_cut_at_256_word_pieces(lite):
 
 
 def test_any_language_has_an_embedding(lite):
-    embeddings = lite.encode_text(["собака", "犬", "🐕", "☃ ☃", "12345", "\x00", "?!", "{}"])
-    assert embeddings.isfinite().all()
-    torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
+    texts = ["собака", "犬", "🐕", "☃ ☃", "12345", "\x00", "?!", "{}"]
+    for embeddings in (lite.text(texts), lite.encode_text(texts)):
+        torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
 
 
 @pytest.mark.parametrize(
@@ -564,6 +564,7 @@ def test_any_language_has_an_embedding(lite):
         ("Three dogs and 2 cats.", ["dog", "cat"]),
         ("A DOG, a dog and the dogs", ["dog"]),
         ("people in a café", ["people", "café"]),
+        ("a T shirt", ["shirt"]),
     ],
 )
 def test_nouns(caption, expected):
@@ -574,10 +575,10 @@ def test_nouns_of_long_captions():
     caption = " ".join(["a dog runs over the wet grass with its owner"] * 50)
     assert len(caption.split()) == 500
     assert nouns(caption) == ["dog", "grass", "owner"]
-    start = time.perf_counter()
+    start = time.process_time()
     # A web page's address or a hash is no word, and must not take the tagger minutes.
     assert nouns("a dog " + "x" * 3000 + " beside a house") == ["dog", "house"]
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

@@ -124,6 +124,7 @@ def test_mask_is_the_ids(tmp_path):
 def test_subtracted_ids(tmp_path):
     ids = np.array([[0, 1, 2, 3, 255]], dtype=np.uint8)
     assert masked(tmp_path, ids, subtract=1).mask(0).tolist() == [[255, 0, 1, 2, 255]]
+    assert masked(tmp_path, ids, subtract=2).mask(0).tolist() == [[255, 255, 0, 1, 255]]
 
 
 def test_palette_mask_is_read_as_indices(tmp_path):

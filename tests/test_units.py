@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional as F
 from tiny import TinyBackbone
+from torch.nn import functional as F
 
 from mgca.config import SegmentConfig
 from mgca.model import Model
