@@ -181,7 +181,7 @@ def _install(
     """Put the map into the tower's head, standardisation folded in, at the configured norm."""
     weight = linear.weight / std
     bias = linear.bias - weight @ mean
-    sample = torch.from_numpy(np.asarray(features[:: max(1, len(features) // 64)])).float()
+    sample = torch.from_numpy(np.array(features[:: max(1, len(features) // 64)], dtype=np.float32))
     dense = torch.einsum("cf,nfhw->nchw", weight, sample) + bias[:, None, None]
     factor = config.pixel_norm / dense.square().sum(dim=1).mean().sqrt()
     # Half precision, as the weights are kept on disk: a loaded backbone is then the trained one.

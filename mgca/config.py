@@ -7,6 +7,7 @@ the book's page "What the paper leaves open" lists the choices.
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,11 +59,10 @@ class LossConfig:
     direction: str = "both"
 
     def __post_init__(self) -> None:
-        if min(self.object, self.region, self.pixel) < 0 or not (
-            self.object or self.region or self.pixel
-        ):
+        weights = (self.object, self.region, self.pixel)
+        if not (all(0 <= w < math.inf for w in weights) and any(weights)):
             raise ValueError("the weights of the levels must not be negative, nor all zero")
-        if self.temperature <= 0:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise ValueError(f"temperature must be positive, not {self.temperature}")
         _share(self, "alpha", zero=False)
         _share(self, "alpha_neg", zero=False)
@@ -121,9 +121,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise ValueError("contrastive training needs a batch of at least 2 image-text pairs")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
+        if not (0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf):
             raise ValueError("learning_rate must be positive and weight_decay not negative")
-        if self.epochs <= 0 or (self.steps is not None and self.steps < 1):
+        if not 0 < self.epochs < math.inf or (self.steps is not None and self.steps < 1):
             raise ValueError("epochs and steps must be positive")
         _share(self, "warmup")
         _share(self, "names")

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
 from mgca.config import config_hash
 from mgca.data import Captions
-from mgca.files import replacing, write_text
+from mgca.files import write_text
 from mgca.images import open_image, to_tensor
 from mgca.progress import progress
+from mgca.weights import write_tensors
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,5 @@ def text_embeddings(
         bar.update(len(parts[-1]))
     bar.close()
     embeddings = torch.cat(parts)
-    with replacing(path) as temporary:
-        save_file({"embeddings": embeddings}, temporary)
+    write_tensors(path, {"embeddings": embeddings}, {})
     return embeddings

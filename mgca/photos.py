@@ -40,6 +40,7 @@ from mgca.model import Model, save_decoder
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, provenance, read_results, write_run
 from mgca.train import TrainingData, train
+from mgca.weights import publish
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
     features, texts = corpus.validation
     texts = F.normalize(texts - backbone.text_centre, dim=-1)
     measured |= retrieval(backbone, features, texts)
-    dense = backbone.project(torch.from_numpy(features[:256]).float())
+    dense = backbone.project(torch.from_numpy(np.array(features[:256], dtype=np.float32)))
     return measured | {"softmax_pixels": softmax_pixels(dense, texts[:256])}
 
 
@@ -243,6 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", default="results/photos", help="results folder")
     parser.add_argument("--work", default="_build/photos", help="trained weights and checkpoints")
     parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
+    parser.add_argument("--export", action="store_true", help="make the first seed's the weights")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -257,6 +259,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             work=given.work,
             window_cache=cache,
         )
+    if given.export:
+        export_weights(PhotosConfig.of_seed(given.seeds[0]), given.work)
+
+
+def export_weights(config: PhotosConfig, work: str | os.PathLike) -> None:
+    """Make the weights of a finished run those that come with the project."""
+    for name, variant in (("lite-alignment", "alignment"), ("lite-mgca", "mgca")):
+        publish(name, Path(work) / config.run(variant) / f"{name}.safetensors")
 
 
 if __name__ == "__main__":

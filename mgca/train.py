@@ -226,7 +226,7 @@ def _take_out_mean_change(
     changes = []
     for features in np.array_split(data.features[::every], max(1, images // 32)):
         if len(features):
-            dense = backbone.project(torch.from_numpy(features).to(device).float())
+            dense = backbone.project(torch.from_numpy(features.astype(np.float32)).to(device))
             changes.append(mean_change(decoder(dense), dense, decoder.upsample) * len(features))
     change = torch.stack(changes).sum(dim=0).flatten() / len(data.features[::every])
     last = decoder.blocks[-1]

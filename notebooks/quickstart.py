@@ -57,7 +57,7 @@ photos = {
 # words are free: single nouns, or short phrases.
 
 # %%
-result = model.segment(photos["coffee"], ["a cup of coffee", "a spoon", "a wooden table"])
+result = model.segment(photos["temple"], ["a temple", "the sky", "trees"])
 if picture_file:
     result.overlay().save(picture_file)
 result

@@ -60,28 +60,46 @@ def region(p_i, s_ij, share, detach):
     return numerator / denominator
 
 
-def info_nce(logits, direction):
-    """Cross-entropy of a square list of lists whose pairs are on the diagonal."""
+def info_nce(logits, direction, exclude=None):
+    """Cross-entropy of a square list of lists whose pairs are on the diagonal.
+
+    Pair (i, j) is left out of the negatives where ``exclude[i][j]``.
+    """
+
+    def kept(i, j):
+        return i == j or exclude is None or not exclude[i][j]
+
     images = texts = 0
     for i in range(len(logits)):
-        row = sum(logits[i][j].exp() for j in range(len(logits)))
-        column = sum(logits[j][i].exp() for j in range(len(logits)))
+        row = sum(logits[i][j].exp() for j in range(len(logits)) if kept(i, j))
+        column = sum(logits[j][i].exp() for j in range(len(logits)) if kept(j, i))
         images = images + (row.log() - logits[i][i]) / len(logits)
         texts = texts + (column.log() - logits[i][i]) / len(logits)
     return {"image": images, "text": texts, "both": (images + texts) / 2}[direction]
 
 
-def object_loss(pixels, texts, *, alpha, temperature, measure, detach_weights, direction):
+def object_loss(
+    pixels, texts, *, alpha, temperature, measure, detach_weights, direction, exclude=None
+):
     """Eq. 5."""
     p, pairs = pixel_list(pixels), range(len(texts))
     s = similarities(p, texts, measure)
     o = [region(p[i], s[i][i], alpha, detach_weights) for i in pairs]
     logits = [[cosine(o[i], texts[j]) / temperature for j in pairs] for i in pairs]
-    return info_nce(logits, direction)
+    return info_nce(logits, direction, exclude)
 
 
 def region_loss(
-    pixels, texts, *, alpha, alpha_neg, temperature, measure, detach_weights, direction
+    pixels,
+    texts,
+    *,
+    alpha,
+    alpha_neg,
+    temperature,
+    measure,
+    detach_weights,
+    direction,
+    exclude=None,
 ):
     """Eq. 6."""
     p, pairs = pixel_list(pixels), range(len(texts))
@@ -92,10 +110,10 @@ def region_loss(
             share = alpha if i == j else alpha_neg
             o = region(p[i], s[i][j], share, detach_weights)
             logits[i][j] = cosine(o, texts[j]) / temperature
-    return info_nce(logits, direction)
+    return info_nce(logits, direction, exclude)
 
 
-def pixel_loss(pixels, texts, *, alpha, k, k_neg, measure, direction):
+def pixel_loss(pixels, texts, *, alpha, k, k_neg, measure, direction, exclude=None):
     """Eq. 7."""
     p, pairs = pixel_list(pixels), range(len(texts))
     s = similarities(p, texts, measure)
@@ -106,12 +124,13 @@ def pixel_loss(pixels, texts, *, alpha, k, k_neg, measure, direction):
             place = rank(k if i == j else k_neg, size)
             n = largest_first(s[i][j])[place - 1]
             logits[i][j] = s[i][j][n] / math.sqrt(len(texts[j]))
-    return info_nce(logits, direction)
+    return info_nce(logits, direction, exclude)
 
 
-def total_loss(pixels, texts, config):
+def total_loss(pixels, texts, config, exclude=None):
     """Eq. 8."""
     common = {"measure": config.measure, "direction": config.direction, "alpha": config.alpha}
+    common["exclude"] = exclude
     soft = {"temperature": config.temperature, "detach_weights": config.detach_weights}
     return (
         config.object * object_loss(pixels, texts, **common, **soft)

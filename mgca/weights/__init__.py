@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mgca.files import replacing
+from mgca.files import replacing, write_text
 
 FOLDER = Path(__file__).parent
 
@@ -42,6 +42,20 @@ def load_weights(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             "file out again"
         )
     return read_tensors(path)
+
+
+def publish(name: str, path: str | Path) -> None:
+    """Copy a weights file to those that come with the project, and note its hash.
+
+    Raises:
+        WeightsError: If it is not a complete safetensors file.
+    """
+    read_tensors(path)
+    data = Path(path).read_bytes()
+    with replacing(FOLDER / f"{name}.safetensors") as temporary:
+        temporary.write_bytes(data)
+    known = manifest() | {name: hashlib.sha256(data).hexdigest()}
+    write_text(FOLDER / "manifest.json", json.dumps(known, indent=1) + "\n")
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
