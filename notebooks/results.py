@@ -131,7 +131,7 @@ Markdown(
 # With the mean change of the pixel embeddings taken out after training, on the first 70 images of
 # each set, where the alignment has 15.4 and 17.9: A 16.0 and 17.7, B 15.9 and 17.5, C 14.8 and
 # 16.3.
-# Hence `hold_mean` in the published runs; see [](../open-choices.md#photos-choices).
+# Hence `hold_mean` in the published runs; see [the photos scale](#photos-choices).
 
 # %% [markdown]
 # ## Paper scale
