@@ -14,8 +14,8 @@
 # # Training on real captions
 #
 # This page trains MGCA's decoder at the *photos* scale: captions and photographs of Flickr8k, the
-# two frozen encoders of `lite`, and nothing else. No mask is seen in training. What is trained is
-# then asked to segment Pascal VOC, COCO and CamVid.
+# two frozen encoders of `lite`, and the names that the image encoder's own classifier recognises.
+# No mask is seen in training. What is trained is then asked to segment Pascal VOC, COCO and CamVid.
 #
 # Change the parameters with papermill, for example
 # `papermill training.ipynb out.ipynb -p steps 120 -p seed 1`.
@@ -116,7 +116,7 @@ if corpus_found:
     rows = []
     training_data = photos.training_data(backbone, corpus)
     decoder = train(config.train, backbone, training_data, work / "run", on_step=rows.append)
-    display(pd.DataFrame(rows).set_index("step").round(4))
+    display(pd.DataFrame(rows).set_index("step").iloc[:: max(1, steps // 5)].round(4))
 else:
     print("not run: no captions here")
 
