@@ -5,7 +5,6 @@ each position. It plays the part that CLIP's own training plays for ViT-B/16: im
 from captions, with the granularity gap that MGCA then closes.
 """
 
-import logging
 import math
 import os
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from mgca.backbone.lite import Lite
 from mgca.captions import TextPool
 from mgca.losses import info_nce
 from mgca.weights import write_tensors
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -215,9 +215,7 @@ def save_decoder(
     Raises:
         OSError: If it cannot be written.
     """
-    state = {
-        key: value.detach().to(dtype).contiguous() for key, value in decoder.state_dict().items()
-    }
+    state = {key: value.to(dtype) for key, value in decoder.state_dict().items()}
     meta = {
         "backbone": backbone.name,
         "backbone_digest": backbone.digest,

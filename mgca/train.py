@@ -281,7 +281,7 @@ def _resume(
 
 
 def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
-    """Where two configurations differ, as "name: theirs -> ours"."""
+    """Where two configurations differ, as "name: theirs there, ours here"."""
     found = []
     for key in sorted(set(theirs) | set(ours)):
         left, right = theirs.get(key), ours.get(key)
