@@ -41,7 +41,7 @@ FIRST_PAGE := _build/html/index.html
 .DELETE_ON_ERROR:
 # Kept, so that make does not convert a notebook again only to have the intermediate file.
 .SECONDARY:
-.PHONY: help book test lint clean distclean data-note
+.PHONY: help book test lint verify clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ test: data-note lint ## check the style and run the tests
 lint: $(ENVIRONMENT) ## check the style only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
+	$(BIN)/python -m mgca.verify
 
 clean: ## remove what was built, keep the environment
 	rm -rf _build book/notebooks build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgca.images import open_image
+from mgca.images import ImageSource, open_image
 
 IGNORE = 255
 
@@ -56,7 +56,7 @@ class Captions:
     """
 
     name: str
-    images: list[Path]
+    images: Sequence[ImageSource]
     captions: list[list[str]]
     digest: str
 
@@ -139,6 +139,7 @@ class Masked:
         classes: Names that are asked for; ``masks`` holds their indices, or 255 for ignored.
         subtract: Subtracted from the ids on disk; negative results are ignored.
         digest: SHA-256 of the set's own manifest.
+        background: Whether id 0 of ``masks`` is the background and class ``i`` is ``1 + i``.
     """
 
     name: str
@@ -146,6 +147,7 @@ class Masked:
     classes: tuple[str, ...]
     subtract: int
     digest: str
+    background: bool = False
 
     def __len__(self) -> int:
         return len(self.items)
@@ -176,7 +178,7 @@ class Masked:
         ids = ids.astype(np.int64)
         ignored = (ids == IGNORE) | (ids < self.subtract)
         ids -= self.subtract
-        unknown = np.unique(ids[~ignored & (ids >= len(self.classes))])
+        unknown = np.unique(ids[~ignored & (ids >= len(self.classes) + self.background)])
         if unknown.size:
             raise DataError(
                 f"{path}: id {int(unknown[0]) + self.subtract} is not one of the "

@@ -2,22 +2,42 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from PIL import Image
 
 from mgca.config import config_hash, to_dict
-from mgca.data import Masked
 from mgca.files import replacing
-from mgca.images import open_image
 from mgca.metrics import Confusion
 from mgca.model import Model
 from mgca.progress import progress
 from mgca.segment import Embedded
 
 PIXEL = "pixel"
+
+
+class MaskedSet(Protocol):
+    """What is evaluated on: :class:`mgca.data.Masked`, or a set of the scenes.
+
+    Attributes:
+        name, digest: Of the set and its contents.
+        classes: Names that are asked for.
+        background: Whether masks hold 0 for the background and 1 + the index of a class, or the
+            index itself. 255 is ignored in both.
+    """
+
+    name: str
+    digest: str
+    classes: tuple[str, ...]
+    background: bool
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]: ...
 
 
 def unit_name(meta_points: int | None) -> str:
@@ -28,36 +48,50 @@ def unit_name(meta_points: int | None) -> str:
 @torch.inference_mode()
 def evaluate(
     model: Model,
-    data: Masked,
+    data: MaskedSet,
     units: Sequence[int | None] = (None, 36),
     *,
+    background: float | None = None,
+    temperature: float | None = None,
     features: str | os.PathLike | None = None,
+    also: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, Confusion]:
     """Segment every image with the set's own class names and count its pixels.
 
     Args:
         model: To be evaluated.
-        data: Images with masks; every pixel gets one of its classes, ignored ones do not count.
+        data: Images with masks; ignored pixels do not count.
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
+        background, temperature: Threshold and temperature of the softmax over classes, for a set
+            with a background; they have no effect on others. As in :meth:`Model.segment`.
         features: Folder to keep the frozen trunk's features of the windows in, so that another
             decoder on the same trunk needs not compute them again. None keeps nothing.
+        also: Called with the name of each unit, and labels and truth (H, W) of each image.
 
     Returns:
-        One confusion matrix per unit, by the name of the unit.
+        One confusion matrix per unit, by the name of the unit. With a background, its class is
+        number 0.
 
     Raises:
         FileNotFoundError, ImageError, DataError: If an image or mask cannot be used.
+        ValueError: If the set has a background and no threshold is given.
     """
-    confusions = {unit_name(unit): Confusion(len(data.classes)) for unit in units}
+    if not data.background:
+        background = None
+    elif background is None:
+        raise ValueError(f"{data.name} has a background: give the threshold, background=")
+    count = len(data.classes) + data.background
+    confusions = {unit_name(unit): Confusion(count) for unit in units}
     cache = _WindowFeatures(model, data, features) if features else None
     bar = progress(total=len(data), desc=data.name, unit="image")
-    for index, (identifier, path, _) in enumerate(data.items):
-        image = open_image(path)
-        truth = data.mask(index, (image.height, image.width))
+    for identifier, image, truth in data:
         embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
         for unit in units:
-            labels = model.segment(embedded, data.classes, unit).labels
-            confusions[unit_name(unit)].add(labels.numpy(), truth)
+            segmentation = model.segment(embedded, data.classes, unit, background, temperature)
+            labels = segmentation.labels.numpy()
+            confusions[unit_name(unit)].add(labels, truth)
+            if also:
+                also(unit_name(unit), labels, truth)
         bar.update()
     bar.close()
     return confusions
@@ -66,7 +100,7 @@ def evaluate(
 class _WindowFeatures:
     """Trunk features of the windows of each image, one file per image."""
 
-    def __init__(self, model: Model, data: Masked, folder: str | os.PathLike) -> None:
+    def __init__(self, model: Model, data: MaskedSet, folder: str | os.PathLike) -> None:
         key = config_hash(
             {
                 "trunk": model.backbone.trunk_digest,

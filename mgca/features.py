@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from mgca.backbone.base import Backbone
 from mgca.config import config_hash
 from mgca.data import Captions
 from mgca.files import write_text
-from mgca.images import open_image, to_tensor
+from mgca.images import ImageSource, open_image, to_tensor
 from mgca.progress import progress
 from mgca.weights import write_tensors
 
@@ -33,9 +34,9 @@ def cache_folder(folder: str | os.PathLike | None = None) -> Path:
     return Path(folder or os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca")
 
 
-def training_image(path: Path, size: int) -> Image.Image:
+def training_image(image: ImageSource, size: int) -> Image.Image:
     """A training image: its shorter side resized to ``size``, then the centre cropped."""
-    image = open_image(path)
+    image = open_image(image)
     scale = size / min(image.size)
     width, height = (max(size, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -85,9 +86,9 @@ def image_features(
     return np.load(path, mmap_mode="r")
 
 
-def _batch(backbone: Backbone, paths: list[Path], size: int) -> Tensor:
+def _batch(backbone: Backbone, images: Sequence[ImageSource], size: int) -> Tensor:
     return torch.stack(
-        [to_tensor(training_image(path, size), backbone.mean, backbone.std) for path in paths]
+        [to_tensor(training_image(image, size), backbone.mean, backbone.std) for image in images]
     )
 
 

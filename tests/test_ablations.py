@@ -1,0 +1,473 @@
+"""Ablations: the grids, and computing what is missing once, whatever runs, stops or fails."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny import TinyBackbone
+
+from mgca.ablations import (
+    ABLATIONS,
+    AblationError,
+    grid,
+    main,
+    measure,
+    missing,
+    models_at_hand,
+    run_ablation,
+    run_ablations,
+)
+from mgca.boundary import Contours
+from mgca.captions import build_pool
+from mgca.config import LossConfig, SegmentConfig, TrainConfig
+from mgca.data import Masked
+from mgca.model import Model
+from mgca.report import (
+    difference,
+    group_means,
+    mean_and_std,
+    pictures,
+    provenance_table,
+    with_group_means,
+)
+from mgca.results import COLUMNS, read_results, read_run
+from mgca.scales import NotRun, PhotosScale, Scale, load_scale
+from mgca.train import TrainingData
+
+CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
+CLASSES = ("dog", "bus", "grass")
+
+
+class TinyScale(Scale):
+    """A few random images. Workers write into ``folder`` which backbones they asked for."""
+
+    name = "tiny"
+    datasets = ("things", "stuff")
+    groups = {"with background": ("things",), "both": ("things", "stuff")}
+
+    def __init__(self, folder: Path, fails: tuple[int, str] | None = None) -> None:
+        self.training = TrainConfig(
+            backbone="tiny", steps=2, batch_size=2, learning_rate=1e-2, loss=LossConfig(alpha=0.3)
+        )
+        self.settings = {"images": 2}
+        self.cache = folder / "cache"
+        self.folder = folder
+        self.fails = fails
+
+    def prepare(self) -> None:
+        self._note("prepared")
+        generator = np.random.default_rng(0)
+        for name in self.datasets:
+            for number, size in enumerate([(48, 64), (64, 40)]):
+                path = self.folder / f"{name}-{number}.png"
+                Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+                mask = generator.integers(0, 3, size, dtype=np.uint8)
+                Image.fromarray(mask).save(path.with_suffix(".mask.png"))
+
+    def backbone(self, seed: int, last_block: str = "value") -> TinyBackbone:
+        self._note(f"{seed} {last_block}")
+        if self.fails == (seed, last_block):
+            raise RuntimeError("no such backbone today")
+        backbone = TinyBackbone(seed)
+        backbone.last_block = last_block
+        return backbone
+
+    def data(self, backbone: TinyBackbone) -> TrainingData:
+        images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+        pool = build_pool(CAPTIONS)
+        features = backbone.features(images).numpy().astype(np.float16)
+        return TrainingData(features, pool, backbone.encode_text(pool.texts))
+
+    def sets(self) -> list[Masked]:
+        return [self._set(name) for name in self.datasets]
+
+    def _set(self, name: str) -> Masked:
+        paths = [self.folder / f"{name}-{number}.png" for number in range(2)]
+        items = [(path.stem, path, path.with_suffix(".mask.png")) for path in paths]
+        return Masked(name, items, CLASSES, 0, "digest", background=name == "things")
+
+    def digests(self) -> dict[str, str]:
+        return {"things": "digest"}
+
+    def segment(self) -> SegmentConfig:
+        return SegmentConfig(short_side=64, long_side=96, window=64, stride=32)
+
+    def background(self, model: Model) -> dict[str, float]:
+        return {"background": 0.35, "temperature": 0.5}
+
+    def _note(self, line: str) -> None:
+        with (self.folder / "notes").open("a") as file:
+            file.write(line + "\n")
+
+    def notes(self) -> list[str]:
+        """What was asked for since the last look."""
+        path = self.folder / "notes"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def scale(tmp_path):
+    return TinyScale(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Granularity, computed once for the tests that only read it; tests that write copy it."""
+    folder = tmp_path_factory.mktemp("done")
+    torch.manual_seed(0)
+    table = run_ablation("granularity", TinyScale(folder), [0, 1], **folders(folder))
+    return folder, table
+
+
+def folders(folder: Path) -> dict[str, Path]:
+    return {"out": folder / "results", "work": folder / "work"}
+
+
+def copy(done, tmp_path: Path, **options) -> TinyScale:
+    for source in done[0].iterdir():
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / source.name)
+        elif source.suffix == ".png":
+            shutil.copyfile(source, tmp_path / source.name)
+    return TinyScale(tmp_path, **options)
+
+
+def names(ablation: str, scale: Scale) -> list[str]:
+    return [variant.name for variant in grid(ablation, scale)]
+
+
+def test_the_grids_hold_what_the_paper_varies(scale):
+    assert names("granularity", scale) == [
+        *("baseline", "maskclip", "object", "region", "pixel", "object+region", "all")
+    ]
+    assert names("k", scale)[:3] == ["k=0", "k=0.03", "k=0.06"]
+    assert {"k=1", "k_neg=0.25"} <= set(names("k", scale))
+    areas = names("areas", scale)
+    assert {"alpha_neg=0.05", "alpha_neg=0.8,no pixel", "alpha=0.05", "alpha=0.3"} <= set(areas)
+    (units,) = grid("meta_points", scale)
+    assert units.units == (None, 16, 25, 36, 49, 64, 81, 121)
+    for ablation in ABLATIONS:
+        assert len(set(names(ablation, scale))) == len(names(ablation, scale))
+    with pytest.raises(ValueError, match="unknown ablation 'alpha'"):
+        grid("alpha", scale)
+
+
+def test_variants_change_what_they_name_and_nothing_else(scale):
+    by_name = {v.name: v for ablation in ABLATIONS for v in grid(ablation, scale)}
+    own = scale.training.loss
+    for name, expected in {
+        "object": {"region": 0, "pixel": 0},
+        "object+region": {"pixel": 0},
+        "alpha_neg=0.2,no pixel": {"alpha_neg": 0.2, "pixel": 0},
+        "alpha=0.1": {"alpha": 0.1},
+        "k=0.5": {"k": 0.5},
+        "k_neg=0.06": {"k_neg": 0.06},
+        "all": {},
+    }.items():
+        loss = dataclasses.replace(own, **expected)
+        assert by_name[name].train == dataclasses.replace(scale.training, loss=loss)
+    assert (by_name["baseline"].train, by_name["baseline"].last_block) == (None, "attention")
+    assert (by_name["maskclip"].train, by_name["maskclip"].last_block) == (None, "value")
+
+
+def test_equal_configurations_are_one_run(scale):
+    runs = {v.name: v.run(scale, 0) for ablation in ABLATIONS for v in grid(ablation, scale)}
+    same = {runs[n] for n in ("all", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")}
+    assert len(same) == 1
+    assert runs["object+region"] == runs["alpha_neg=0.05,no pixel"]
+    assert len(set(runs.values())) == len(runs) - 5
+    everything = grid("granularity", scale)[-1]
+    assert everything.run(scale, 1) != everything.run(scale, 0)
+    scale.settings = {"images": 3}
+    assert everything.run(scale, 0) not in same
+
+
+def test_the_photos_scale_has_no_last_attention_block(tmp_path):
+    photos = PhotosScale(tmp_path, tmp_path)
+    assert names("granularity", photos)[:2] == ["baseline", "object"]
+    with pytest.raises(ValueError, match="no last attention block"):
+        photos.backbone(0, "attention")
+
+
+def test_the_photos_scale_aligns_each_seed_once(tmp_path, monkeypatch):
+    (tmp_path / "flickr8k").mkdir()
+    (tmp_path / "flickr8k" / "captions_train.tsv").write_text("image\tcaption\n")
+    seeds = []
+
+    def align(config, backbone, corpus):
+        seeds.append(config.seed)
+        backbone.text_centre += 1 + config.seed
+        backbone.temperature = 0.03
+
+    monkeypatch.setattr("mgca.photos.align", align)
+    monkeypatch.setattr("mgca.scales._corpus", lambda root, cache: None)
+    digests = []
+    for seed in (0, 0, 1):
+        backbone = PhotosScale(tmp_path, tmp_path / "cache").backbone(seed)
+        assert backbone.temperature == 0.03 and backbone.text_centre[0] == 1 + seed
+        digests.append(backbone.digest)
+    assert seeds == [0, 1]
+    assert digests[0] == digests[1]  # what a decoder of the seed was trained for
+
+
+def test_the_photos_scale_reads_its_results_without_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MGCA_DATA", raising=False)
+    scale = load_scale("photos", cache=tmp_path)
+    assert len(missing("granularity", scale, [0], tmp_path)) == 6
+    with pytest.raises(FileNotFoundError, match="set MGCA_DATA"):
+        run_ablation("granularity", scale, [0], **folders(tmp_path))
+
+
+def test_the_photos_scale_is_pinned_to_its_data(data_root, tmp_path):
+    scale = load_scale("photos", data=data_root, cache=tmp_path)
+    assert tuple(data.name for data in scale.sets()) == scale.datasets
+    assert set(scale.digests()) == {"flickr8k", *scale.datasets}
+
+
+def test_what_cannot_be_run_says_what_it_takes(tmp_path, capsys):
+    with pytest.raises(NotRun, match=r"CLIP ViT-B/16.*CC3M.*GPUs"):
+        load_scale("paper")
+    with pytest.raises(ValueError, match="unknown scale 'small'"):
+        load_scale("small")
+    with pytest.raises(SystemExit):
+        main(["k", "--scale", "paper", "--out", str(tmp_path)])
+    assert "CC3M" in capsys.readouterr().err
+
+
+def test_the_table_holds_what_the_runs_measured(done):
+    folder, table = done
+    scale = TinyScale(folder)
+    assert list(table.columns) == COLUMNS
+    assert set(table["seed"]) == {0, 1} and set(table["unit"]) == {"pixel", "36"}
+    assert list(table["variant"].unique()) == names("granularity", scale)
+    written = read_results(folder / "results" / "granularity.csv")
+    pd.testing.assert_frame_equal(written, table, check_dtype=False)
+    for variant in grid("granularity", scale):
+        record = read_run(folder / "results", variant.run(scale, 1))
+        assert record["config"] == json.loads(json.dumps(variant.config(scale, 1)))
+        assert (record["seed"], record["threads"]) == (1, 1)
+        assert record["data"] == scale.digests() and record["seconds"] >= 0
+        units = {row["unit"] for row in record["measured"]}
+        assert units == (
+            {"pixel", "16", "25", "36", "49", "64", "81", "121"}
+            if variant.name == "all"
+            else {"pixel", "36"}
+        )
+    assert {"iou:background", "iou:dog"} <= set(table[table["dataset"] == "things"]["metric"])
+    assert "iou:background" not in set(table[table["dataset"] == "stuff"]["metric"])
+    assert missing("granularity", scale, [0, 1], folder / "results") == []
+
+
+def test_each_backbone_was_asked_for_once_per_run(done):
+    notes = (done[0] / "notes").read_text().splitlines()
+    # Once more for each seed, before the runs.
+    assert notes.count("prepared") == 1
+    assert notes.count("0 value") == notes.count("1 value") == 7
+    assert notes.count("0 attention") == notes.count("1 attention") == 1
+
+
+def test_nothing_missing_computes_and_writes_nothing(done, tmp_path):
+    scale = copy(done, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.*")}
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    pd.testing.assert_frame_equal(again, done[1])
+    assert scale.notes() == []
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.*")}
+    one = run_ablation("granularity", scale, [1], **folders(tmp_path))
+    assert set(one["seed"]) == {1}
+    assert set(read_results(tmp_path / "results" / "granularity.csv")["seed"]) == {0, 1}
+
+
+def test_a_run_of_one_table_is_a_run_of_the_others(done, tmp_path):
+    scale = copy(done, tmp_path)
+    points = run_ablation("meta_points", scale, [0, 1], **folders(tmp_path))
+    assert scale.notes() == []
+    shared = ["dataset", "unit", "seed", "metric", "value", "run"]
+    ours = points[points["unit"].isin(["pixel", "36"])][shared]
+    theirs = done[1][(done[1]["variant"] == "all") & ~done[1]["metric"].str.startswith("iou:")]
+    key = ["dataset", "unit", "seed", "metric"]
+    pd.testing.assert_frame_equal(
+        ours.sort_values(key, ignore_index=True),
+        theirs[shared].sort_values(key, ignore_index=True),
+    )
+    assert {variant.name for variant, _ in missing("k", scale, [0], tmp_path / "results")} == {
+        *(n for n in names("k", scale) if n not in ("k=0.06", "k_neg=0"))
+    }
+
+
+def test_only_what_is_missing_is_computed(done, tmp_path):
+    scale = copy(done, tmp_path)
+    pixel = next(v for v in grid("granularity", scale) if v.name == "pixel")
+    (tmp_path / "results" / "runs" / f"{pixel.run(scale, 1)}.json").unlink()
+    assert missing("granularity", scale, [0, 1], tmp_path / "results") == [(pixel, 1)]
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert scale.notes() == ["prepared", "1 value", "1 value"]
+    pd.testing.assert_frame_equal(again, done[1])
+
+
+def test_an_interrupted_grid_goes_on(done, tmp_path, monkeypatch):
+    scale = TinyScale(tmp_path)
+    import mgca.ablations as ablations
+
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    compute = ablations._compute
+    monkeypatch.setattr(ablations, "_compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation("granularity", scale, [0, 1], **folders(tmp_path), jobs=1)
+    kept = list((tmp_path / "results" / "runs").iterdir())
+    assert len(kept) == 3
+    assert read_results(tmp_path / "results" / "granularity.csv")["run"].nunique() == 3
+    table = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(calls) == 4 + 14 - 3
+    pd.testing.assert_frame_equal(table, done[1])
+
+
+def test_fresh_computes_everything_again(done, tmp_path):
+    scale = copy(done, tmp_path)
+    for decoder in (tmp_path / "work").glob("*/decoder.safetensors"):
+        decoder.write_bytes(b"from another time")
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path), fresh=True)
+    assert len(scale.notes()) == 1 + 2 + 14
+    pd.testing.assert_frame_equal(again, done[1])
+
+
+def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path):
+    scale = TinyScale(tmp_path, fails=(1, "attention"))
+    match = "1 of 14 runs failed\ngranularity, variant baseline, seed 1: .*no such backbone today"
+    with pytest.raises(AblationError, match=match):
+        run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 13
+    table = read_results(tmp_path / "results" / "granularity.csv")
+    assert len(table[["variant", "seed"]].drop_duplicates()) == 13
+    scale.fails = None
+    run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(scale.notes()) == (1 + 2 + 14) + (1 + 1 + 1)
+
+
+def test_numbers_do_not_depend_on_how_many_run_at_a_time(done, tmp_path):
+    scale = TinyScale(tmp_path)
+    table = run_ablation("granularity", scale, [0, 1], **folders(tmp_path), jobs=2)
+    pd.testing.assert_frame_equal(table, done[1])
+    for path in (tmp_path / "work").glob("*/decoder.safetensors"):
+        assert path.read_bytes() == (done[0] / "work" / path.parent.name / path.name).read_bytes()
+
+
+def test_threads_are_as_before(tmp_path):
+    torch.set_num_threads(2)
+    try:
+        run_ablation("meta_points", TinyScale(tmp_path), [0], **folders(tmp_path))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_variants_that_the_grid_no_longer_has_leave_the_table(done, tmp_path):
+    scale = copy(done, tmp_path)
+    path = tmp_path / "results" / "granularity.csv"
+    lines = path.read_text().replace("maskclip", "a former variant")
+    path.write_text(lines)
+    run_ablation("granularity", scale, [0], **folders(tmp_path))
+    assert "a former variant" not in set(read_results(path)["variant"])
+    pd.testing.assert_frame_equal(read_results(path), done[1], check_dtype=False)
+
+
+def test_several_tables_at_once_share_their_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgca.ablations.K", (0.0,))
+    monkeypatch.setattr("mgca.ablations.K_NEG", ())
+    scale = TinyScale(tmp_path)
+    tables = run_ablations(["k", "meta_points"], scale, [0], **folders(tmp_path), fresh=True)
+    assert list(tables) == ["k", "meta_points"]
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
+    assert list(tables["k"]["variant"].unique()) == ["k=0", "k=0.06", "k_neg=0"]
+
+
+def test_measures_are_those_of_segmenting_each_image(scale):
+    scale.prepare()
+    model = Model(scale.backbone(0), None, scale.segment())
+    things = scale.sets()[0]
+    rows = measure(model, things, [16], background=scale.background(model))
+    contours = Contours(4)
+    for _, image, truth in things:
+        labels = model.segment(image, CLASSES, 16, **scale.background(model)).labels
+        contours.add(labels.numpy(), truth)
+    values = {row["metric"]: row["value"] for row in rows}
+    assert {(row["dataset"], row["unit"]) for row in rows} == {("things", "16")}
+    assert values["boundary_iou"] == round(contours.boundary_iou, 3)
+    assert values["components"] == round(contours.components, 3)
+    classes = [value for metric, value in values.items() if metric.startswith("iou:")]
+    assert values["miou"] == pytest.approx(np.mean(classes), abs=1e-3)
+
+
+def test_models_at_hand_are_those_that_need_no_training(done, tmp_path):
+    folder, _ = done
+    scale = TinyScale(tmp_path)
+    columns = {"frozen": ("baseline", None), "+ pixel": ("pixel", None), "units": ("pixel", 36)}
+    there = models_at_hand("granularity", columns, scale, 0, folder / "work")
+    assert list(there) == list(columns)
+    model, unit, options = there["units"]
+    assert model.decoder is not None and model.config == scale.segment()
+    assert (unit, options) == (36, scale.background(model))
+    assert there["frozen"][0].decoder is None
+    assert there["frozen"][0].backbone.last_block == "attention"
+    assert list(models_at_hand("granularity", columns, scale, 0, tmp_path)) == ["frozen"]
+
+
+def test_reading_a_table(done):
+    folder, table = done
+    groups = group_means(table, TinyScale.groups)
+    miou = table[(table["metric"] == "miou") & (table["unit"] == "pixel")]
+    values = miou.set_index(["variant", "dataset", "seed"])["value"].unstack()
+    both = values.loc["all"].mean()
+    gain = difference(groups, ("all", "pixel"), ("baseline", "pixel"), "both")
+    expected = both - values.loc["baseline"].mean()
+    assert gain.mean == pytest.approx(expected.mean()) and gain.std == pytest.approx(expected.std())
+    assert f"({gain.mean:+.2f} ± {gain.std:.2f})" in gain.verdict
+    shown = mean_and_std(groups)
+    assert shown.loc[("all", "pixel"), "both"] == f"{both.mean():.1f} ± {both.std():.1f}"
+    assert list(shown.columns) == ["with background", "both"]
+    lines = with_group_means(table, TinyScale.groups)
+    assert list(mean_and_std(lines).columns) == ["things", "stuff", "both"]
+    assert with_group_means(table, {"with background": ("things",)}) is table
+    with pytest.raises(KeyError):
+        difference(groups, ("all", "pixel"), ("none", "pixel"), "both")
+    runs = provenance_table(table, folder / "results")
+    assert len(runs) == 14 and (runs["seconds"] >= 0).all()
+
+
+def test_a_difference_holds_beyond_the_spread_of_the_seeds():
+    def table(*gains: float) -> pd.DataFrame:
+        rows = [("a", seed, gain) for seed, gain in enumerate(gains)]
+        rows += [("b", seed, 0.0) for seed in range(len(gains))]
+        built = pd.DataFrame(rows, columns=["variant", "seed", "value"])
+        return built.assign(dataset="d", unit="pixel", metric="miou", run="r")[COLUMNS]
+
+    def holds(*gains: float) -> bool:
+        return difference(table(*gains), ("a", "pixel"), ("b", "pixel"), "d").holds
+
+    assert holds(1.0, 1.1, 0.9) and holds(0.2)
+    assert not holds(1.0, -0.9, 0.5) and not holds(-1.0, -1.1) and not holds(-0.2)
+
+
+def test_pictures_have_a_column_for_each_model(done):
+    scale = TinyScale(done[0])
+    model = Model(scale.backbone(0), None, scale.segment())
+    options = scale.background(model)
+    models = {"one": (model, None, options), "two": (model, 16, options)}
+    figure = pictures(scale.sets()[0], models, (1,))
+    assert [axis.get_title() for axis in figure.axes] == ["image", "truth", "one", "two"]
