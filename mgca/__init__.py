@@ -13,9 +13,12 @@ __version__ = "0.1.0"
 
 _FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.segment"}
 _MODULES = (
+    "ablations",
     "align",
     "backbone",
+    "boundary",
     "captions",
+    "clip",
     "config",
     "data",
     "decoder",
@@ -26,7 +29,10 @@ _MODULES = (
     "metrics",
     "photos",
     "prompts",
+    "report",
     "results",
+    "scales",
+    "scenes",
     "train",
     "units",
     "weights",

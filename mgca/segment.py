@@ -196,6 +196,8 @@ def average_windows(embedded: Embedded, maps: Tensor) -> Tensor:
 def resize_rows(scores: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
     """Some rows of the bilinear resizing of ``scores`` (K, h, w) to ``size``: (K, rows, W)."""
     height, width = size
+    if scores.shape[1:] == (height, width):
+        return scores[:, rows]
     if rows.stop - rows.start == height:
         return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
     source = scores.shape[1]

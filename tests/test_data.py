@@ -154,6 +154,22 @@ def test_ids_out_of_range(tmp_path, subtract, unknown):
     assert masked(tmp_path, ids, subtract=subtract).mask(0).max() == 2
 
 
+@pytest.mark.parametrize("subtract", [0, 1])
+def test_a_background_moves_the_classes_up_by_one(tmp_path, subtract):
+    def on_disk(*ids):
+        array = np.array([[*(i + subtract for i in ids), 255]], dtype=np.uint8)
+        return masked(tmp_path, array, subtract=subtract)
+
+    data_set = on_disk(0, 1, 2, 3)
+    with pytest.raises(DataError, match=f"id {3 + subtract} is not one of the 3 classes"):
+        data_set.mask(0)
+    with_background = dataclasses.replace(data_set, background=True)
+    assert with_background.mask(0).tolist() == [[0, 1, 2, 3, 255]]
+    on_disk(0, 4)
+    with pytest.raises(DataError, match=f"id {4 + subtract} is not one of the 3 classes"):
+        with_background.mask(0)
+
+
 def test_mask_of_another_size(tmp_path):
     data_set = masked(tmp_path, np.zeros((2, 3), dtype=np.uint8))
     with pytest.raises(DataError, match=r"the mask is \(2, 3\), its image one is \(3, 2\)"):

@@ -125,5 +125,5 @@ def test_notebooks_are_percent_sources_in_the_book():
         form = notebook.metadata["jupytext"]["text_representation"]["format_name"]
         assert form == "percent", path.name
     toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
-    pages = {chapter["file"] for chapter in toc["chapters"]}
+    pages = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
     assert {f"notebooks/{p.stem}" for p in found} <= pages

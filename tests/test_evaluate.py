@@ -1,5 +1,7 @@
 """Evaluation: counts as by hand, one pass for all units, and features kept for another decoder."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -74,6 +76,86 @@ def test_kept_features_serve_another_decoder(masked, tmp_path, monkeypatch):
     difference = np.abs(other["pixel"].counts - plain["pixel"].counts).sum()
     assert difference < 0.01 * plain["pixel"].counts.sum()  # features are kept in half precision
     assert not np.array_equal(other["pixel"].counts, before["pixel"].counts)
+
+
+def test_without_units_features_are_only_kept(masked, tmp_path, monkeypatch):
+    model = Model(TinyBackbone())
+    plain = evaluate(model, masked, (16,))
+    assert evaluate(model, masked, (), features=tmp_path / "cache") == {}
+    assert len(list((tmp_path / "cache").glob("*/*.npy"))) == len(masked)
+    monkeypatch.setattr(TinyBackbone, "features", lambda *_: pytest.fail("computed again"))
+    kept = evaluate(model, masked, (16,), features=tmp_path / "cache")
+    assert kept["16"].counts.sum() == plain["16"].counts.sum()
+
+
+@pytest.fixture
+def with_background(masked):
+    """The same images and masks, whose ids now are the background, red and green."""
+    return dataclasses.replace(masked, background=True)
+
+
+def test_a_background_is_what_no_class_is_probable_in(with_background):
+    model = Model(TinyBackbone(), decoder_of(0))
+    options = {"background": 0.45, "temperature": 0.5}
+    confusions = evaluate(model, with_background, (None, 16), **options)
+    for unit, name in ((None, "pixel"), (16, "16")):
+        expected = np.zeros((4, 4), dtype=int)
+        for _, image, mask in with_background:
+            cosines = model.segment(image, CLASSES, unit).scores
+            most, best = (cosines / 0.5).softmax(dim=0).max(dim=0)
+            labels = torch.where(most > 0.45, 1 + best, 0).numpy()
+            np.add.at(expected, (mask[mask != 255], labels[mask != 255]), 1)
+        found = confusions[name].counts
+        assert found.shape == (4, 4) and not found[3].any()  # no pixel is blue
+        assert np.abs(found - expected).sum() <= 1e-3 * expected.sum()
+        assert found[:, 0].sum() > 0 and found[:, 1:].sum() > 0
+    other = evaluate(model, with_background, (None,), background=0.45, temperature=0.1)
+    assert not np.array_equal(other["pixel"].counts, confusions["pixel"].counts)
+
+
+@pytest.mark.parametrize("threshold, background", [(0.0, False), (1.0, True)])
+def test_the_extremes_of_the_threshold(with_background, threshold, background):
+    for confusion in evaluate(
+        Model(TinyBackbone()), with_background, background=threshold
+    ).values():
+        predicted = confusion.counts.sum(axis=0)
+        assert predicted.sum() > 0
+        assert (predicted[0] > 0, predicted[1:].any()) == (background, not background)
+
+
+@pytest.mark.parametrize("units", [(None, 16), ()])
+def test_a_set_with_a_background_asks_for_the_threshold(with_background, units):
+    with pytest.raises(ValueError, match="colours has a background: give the threshold"):
+        evaluate(Model(TinyBackbone()), with_background, units, temperature=0.1)
+
+
+def test_a_set_without_takes_no_notice_of_it(masked):
+    model = Model(TinyBackbone(), decoder_of(0))
+    plain = evaluate(model, masked)
+    given = evaluate(model, masked, background=0.9, temperature=3.0)
+    for name, confusion in plain.items():
+        assert np.array_equal(given[name].counts, confusion.counts)
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_labels_and_truth_of_each_unit_and_image_are_passed_on(masked, background):
+    masked = dataclasses.replace(masked, background=background)
+    seen = []
+    confusions = evaluate(
+        Model(TinyBackbone(), decoder_of(0)),
+        masked,
+        (None, 16),
+        background=0.4,
+        also=lambda *given: seen.append(given),
+    )
+    assert [unit for unit, _, _ in seen] == ["pixel", "16"] * 3
+    truths = [mask for _, _, mask in masked for _ in range(2)]
+    again = {name: Confusion(3 + background) for name in confusions}
+    for (unit, labels, truth), expected in zip(seen, truths, strict=True):
+        assert np.array_equal(truth, expected) and labels.shape == truth.shape
+        again[unit].add(labels, truth)
+    for name, confusion in confusions.items():
+        assert np.array_equal(again[name].counts, confusion.counts)
 
 
 def test_a_mask_that_does_not_fit_is_named(masked):

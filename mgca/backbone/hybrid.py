@@ -44,6 +44,10 @@ class HybridConfig:
     grid: int = 14
     enlarge: int = 1
 
+    def __post_init__(self) -> None:
+        if self.enlarge < 1 or _TRUNK_STRIDE % self.enlarge:
+            raise ValueError(f"enlarge must divide {_TRUNK_STRIDE}, not {self.enlarge}")
+
 
 class Trunk(nn.Module):
     """The first stages of EfficientNet-Lite0, frozen.

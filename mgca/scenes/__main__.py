@@ -5,6 +5,7 @@
 
 import argparse
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,8 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given.what == "decoder":
         scale = ScenesScale(cache)
         run = config_hash(scale.training)
-        folder = Path(given.work) / run
         backbone = scale.backbone(0)
+        # A checkpoint of a decoder for another small CLIP must not be gone on with.
+        folder = Path(given.work) / config_hash({"run": run, "backbone": backbone.digest})
         decoder = train(scale.training, backbone, scale.data(backbone), folder)
         publish(
             "scenes-mgca", save_decoder(folder / "half.safetensors", decoder, backbone, run=run)
@@ -63,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     config = scenes_clip()
     run = config_hash(config)
-    folder = Path(given.work) / run
+    # A checkpoint of another drawing of the world must not be gone on with.
+    drawn = training_pairs(config.images, TRAINING_SEED).digest
+    folder = Path(given.work) / config_hash({"run": run, "world": drawn})
     backbone, trained = clip(config, folder, cache)
     seconds = time.perf_counter() - began
     state, meta = hybrid_state(backbone)
@@ -71,9 +75,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     publish("scenes-clip", folder / "clip.safetensors")
     measured = image_level(backbone, 500, TEST_SEED)
     log.info("%s %s", trained, measured)
-    data = {"scenes": training_pairs(config.images, TRAINING_SEED).digest}
-    record = provenance(to_dict(config), seed=config.seed, data=data, seconds=seconds)
+    record = provenance(
+        to_dict(config), seed=config.seed, data={"training": drawn}, seconds=seconds
+    )
     write_run(given.out, run, record | {"trained": trained})
+    shutil.copyfile(folder / "metrics.csv", Path(given.out) / "runs" / f"{run}.csv")
     rows = [
         {
             "variant": "clip",

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 from mgca.backbone.hybrid import Hybrid
 from mgca.images import to_tensor
 from mgca.prompts import class_embeddings
+from mgca.scenes.scene import THINGS
 from mgca.scenes.sets import evaluation_set, training_pairs
 
 
@@ -33,22 +34,24 @@ def image_level(backbone: Hybrid, images: int, seed: int) -> dict[str, float]:
         images: Scenes to measure on. seed: Of the scenes.
 
     Returns:
-        ``top word present``: the class most similar to an image occurs in it. ``largest first``:
-        it is the class that covers most of it. ``R@1``, ``R@5``: how often the first caption of
-        an image is among the one or five captions, of as many, most similar to it.
+        ``top word present``: the class most similar to an image occurs in it. ``largest thing
+        first``: the thing most similar to it is the largest in it. ``R@1``, ``R@5``: how often the
+        first caption of an image is among the one or five captions, of as many, most similar to it.
     """
     scenes = evaluation_set("scenes", images, seed=seed)
     pictures, masks = zip(*((picture, mask) for _, picture, mask in scenes), strict=True)
     texts = class_embeddings(backbone, scenes.classes)
-    top = (embed_images(backbone, list(pictures)) @ texts.t()).argmax(dim=1).tolist()
-    areas = [np.bincount(mask.ravel(), minlength=len(scenes.classes)) for mask in masks]
+    scores = embed_images(backbone, list(pictures)) @ texts.t()
+    areas = torch.stack(
+        [torch.from_numpy(np.bincount(m.ravel(), minlength=len(texts))) for m in masks]
+    )
+    present = areas.gather(1, scores.argmax(dim=1, keepdim=True)) > 0
+    things = slice(0, len(THINGS))
+    largest = areas[:, things].argmax(dim=1) == scores[:, things].argmax(dim=1)
     pairs = training_pairs(images, seed)
     captions = F.normalize(backbone.encode_text([own[0] for own in pairs.captions]), dim=-1)
     scores = embed_images(backbone, [pairs.images[i] for i in range(images)]) @ captions.t()
     rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
-    return {
-        "top word present": 100
-        * float(np.mean([a[t] > 0 for a, t in zip(areas, top, strict=True)])),
-        "largest first": 100
-        * float(np.mean([a.argmax() == t for a, t in zip(areas, top, strict=True)])),
-    } | {f"R@{k}": 100 * float((rank < k).float().mean()) for k in (1, 5)}
+    measured = {"top word present": present, "largest thing first": largest}
+    measured |= {f"R@{k}": rank < k for k in (1, 5)}
+    return {name: 100 * float(hits.float().mean()) for name, hits in measured.items()}

@@ -23,7 +23,7 @@ IMAGES = 4_000  # that the decoder trains on
 
 def scenes_clip() -> ClipConfig:
     """The small CLIP's training at this scale."""
-    return ClipConfig(sizes=HybridConfig(dim=96, grid=14, enlarge=2), images=8_000, epochs=5)
+    return ClipConfig(sizes=HybridConfig(dim=96, enlarge=2), images=8_000, epochs=5, text_norm=1.5)
 
 
 def scenes_training() -> TrainConfig:
@@ -31,10 +31,10 @@ def scenes_training() -> TrainConfig:
     return TrainConfig(
         backbone="scenes",
         loss=LossConfig(alpha=0.34),
-        learning_rate=1e-3,
+        learning_rate=6e-3,
         warmup=0.1,
-        steps=200,
-        batch_size=48,
+        steps=150,
+        batch_size=32,
         precision="bfloat16",
     )
 
@@ -51,14 +51,14 @@ class ScenesScale(Scale):
     name = "scenes"
     datasets = ("things", "scenes", "open")
     groups = {"with background": ("things",), "without background": ("scenes",)}
-    temperature, threshold = 0.07, 0.5
+    threshold = 0.5
 
     def __init__(
         self,
         cache: str | os.PathLike | None = None,
         *,
         seed: int = TEST_SEED,
-        images: int = 200,
+        images: int = 150,
     ) -> None:
         self.training = scenes_training()
         self.cache = cache_folder(cache).resolve()
@@ -70,7 +70,7 @@ class ScenesScale(Scale):
             "world": to_dict(WorldConfig()),
             "training": [IMAGES, TRAINING_SEED],
             "evaluation": [images, seed],
-            "background": [self.temperature, self.threshold],
+            "background": self.threshold,
         }
 
     def prepare(self) -> None:
@@ -101,14 +101,15 @@ class ScenesScale(Scale):
         return [evaluation_set(name, self._images, seed=self._seed) for name in self.datasets]
 
     def digests(self) -> dict[str, str]:
-        return {_pairs().name: _pairs().digest} | {data.name: data.digest for data in self.sets()}
+        # One of the sets has the name of the training pairs.
+        return {"training": _pairs().digest} | {data.name: data.digest for data in self.sets()}
 
     def segment(self) -> SegmentConfig:
         """One window that is the image."""
         return SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)
 
     def background(self, model: Model) -> dict[str, float]:
-        return {"background": self.threshold, "temperature": self.temperature}
+        return {"background": self.threshold, "temperature": model.backbone.temperature}
 
 
 # Once per process: the runs of a worker share them.
