@@ -1,0 +1,240 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Ablation: areas of the object and of the hard negative
+#
+# **What the paper claims** (Section 4.3, Fig. 7 left). The area of the hard negative region,
+# `alpha_neg`, has little effect on the full model. Without the pixel level its effect shows: a
+# smaller area makes the model distinguish more challenging regions, and helps. The area of the
+# object, `alpha`, is not varied: the paper takes the average area of what texts describe in the
+# training data.
+#
+# **How it is measured here.** One decoder per value and seed, everything else as in the scale's
+# configuration: `alpha_neg` with all three levels and without the pixel level, `alpha` with all
+# three. The unit is the pixel; `results/<scale>/areas.csv` has the numbers with 36 meta-points too.
+#
+# Change the parameters with papermill, for example
+# `papermill ablation_areas.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
+# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
+# again.
+
+# %% tags=["parameters"]
+scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
+seeds = [0, 1, 2]
+data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+jobs = None  # runs at a time, where some are missing
+
+# %%
+import json
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from IPython.display import Markdown, display
+
+from mgca.ablations import models_at_hand, run_ablation
+from mgca.report import (
+    difference,
+    group_means,
+    mean_and_std,
+    pictures,
+    provenance_table,
+    with_group_means,
+)
+from mgca.scales import load_scale
+
+sns.set_theme(style="whitegrid", palette="colorblind")
+here = Path.cwd()
+project = here if (here / "results").is_dir() else here.parent
+# A path relative to the project, also when the notebook runs in its own folder.
+os.chdir(project)
+results, work = project / "results" / scale, project / "_build" / scale
+if isinstance(seeds, str):  # as papermill -p passes a list
+    seeds = json.loads(seeds)
+setting = load_scale(scale, data=data or None)
+table = run_ablation(
+    "areas",
+    setting,
+    seeds,
+    out=results,
+    work=work,
+    jobs=jobs,
+    fresh=os.environ.get("FRESH") == "1",
+)
+means = group_means(table, setting.groups)
+groups = list(setting.groups)
+
+pixel = means[(means["unit"] == "pixel") & (means["metric"] == "miou")]
+name = pixel["variant"].str.extract(
+    r"^(?P<parameter>\w+)=(?P<share>[\d.]+)(?P<without>,no pixel)?$"
+)
+pixel = pixel.assign(
+    parameter=name["parameter"],
+    share=name["share"].astype(float),
+    losses=name["without"].notna().map({True: "object and region", False: "all three levels"}),
+)
+
+# %% [markdown]
+# ## Tables
+#
+# mIoU in percent with the pixel as the unit, mean ± standard deviation over the seeds.
+
+# %% tags=["remove-input"]
+lines = with_group_means(table, setting.groups)
+mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(columns=None)
+
+# %% [markdown]
+# ### What the paper reports
+#
+# The paper shows its curves in Fig. 7 without a table. Its text, for comparison:
+#
+# | of the paper | finding |
+# |---|---|
+# | `alpha_neg`, all three levels | alterations exert little effect |
+# | `alpha_neg`, no pixel level | a smaller area benefits the dense predictions |
+# | `alpha_neg` chosen | 0.05 |
+# | `alpha` chosen | 0.4, the average area of what the texts of CC3M describe |
+
+# %% [markdown]
+# ## Figure
+
+# %% tags=["remove-input"]
+own = setting.training.loss
+figure, axes = plt.subplots(
+    len(groups), 2, figsize=(9, 3 * len(groups)), squeeze=False, layout="constrained"
+)
+for row, group in zip(axes, groups, strict=True):
+    for axis, parameter in zip(row, ["alpha_neg", "alpha"], strict=True):
+        shown = pixel[(pixel["dataset"] == group) & (pixel["parameter"] == parameter)]
+        sns.lineplot(
+            shown,
+            x="share",
+            y="value",
+            hue="losses",
+            style="losses",
+            hue_order=["all three levels", "object and region"],
+            style_order=["all three levels", "object and region"],
+            markers=True,
+            errorbar="sd",
+            err_style="bars",
+            ax=axis,
+            legend=parameter == "alpha_neg",
+        )
+        axis.axvline(getattr(own, parameter), color="grey", linestyle=":")
+        axis.set(xscale="log", xlabel=f"{parameter}, share of the image", ylabel="mIoU (%)")
+        shares = shown["share"].unique()
+        axis.set_xticks(shares, [f"{share:g}" for share in shares], fontsize=8)
+        axis.minorticks_off()
+        axis.set_title(group)
+    row[0].legend(title="", fontsize=8)
+plt.show()
+by_value = pixel.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
+best = {curve: by_value[curve].idxmax() for curve in by_value.index.droplevel("share").unique()}
+found = "; ".join(
+    f"{group}: best `alpha_neg` is {best[group, 'alpha_neg', 'all three levels']:g} with all "
+    f"levels and {best[group, 'alpha_neg', 'object and region']:g} without the pixel level, best "
+    f"`alpha` {best[group, 'alpha', 'all three levels']:g}"
+    for group in groups
+)
+Markdown(
+    "**Figure.** mIoU over the areas; error bars: standard deviation over seeds; dotted: the "
+    f"scale's own value. {found}."
+)
+
+# %% [markdown]
+# ## What holds here
+#
+# A claim holds here if the difference, seed by seed, is positive by more than its standard
+# deviation over the seeds.
+
+
+# %% tags=["remove-input"]
+def gain(more: str, less: str, group: str):
+    """By how much one variant exceeds another, per pixel."""
+    return difference(means, (more, "pixel"), (less, "pixel"), group)
+
+
+text = []
+for group in groups:
+    text.append(f"\n**{group.capitalize()}**\n")
+    full, reduced = (
+        by_value[group, "alpha_neg", losses] for losses in ("all three levels", "object and region")
+    )
+    spread = [curve.max() - curve.min() for curve in (full, reduced)]
+    seeds_std = pixel[pixel["dataset"] == group].groupby("variant")["value"].std().median()
+    little = spread[0] < spread[1]
+    text.append(
+        f"* `alpha_neg` has less effect with all levels than without the pixel level: "
+        f"**{'holds' if little else 'does not hold'}** (the curve spans {spread[0]:.2f} points "
+        f"with all levels, {spread[1]:.2f} without; a seed's standard deviation is typically "
+        f"{seeds_std:.2f})."
+    )
+    low, high = f"alpha_neg={own.alpha_neg:g}", f"alpha_neg={reduced.index.max():g}"
+    small = gain(f"{low},no pixel", f"{high},no pixel", group)
+    text.append(
+        "* Without the pixel level a small `alpha_neg` is better than a large one: "
+        f"{small.verdict}, {own.alpha_neg:g} less {reduced.index.max():g}."
+    )
+    area = best[group, "alpha", "all three levels"]
+    if area == own.alpha:
+        text.append(f"* The scale's own `alpha`, {own.alpha:g}, is the best of those tried.")
+    else:
+        text.append(
+            f"* `alpha` = {area:g} exceeds the scale's own, {own.alpha:g}, by "
+            f"{gain(f'alpha={area:g}', f'alpha={own.alpha:g}', group)} points."
+        )
+Markdown("\n".join(text))
+
+# %% [markdown]
+# ## Pictures
+#
+# Small and large areas, on the same images as in the ablation of the granularity.
+
+# %% tags=["remove-input"]
+columns = {
+    name: (name, None)
+    for name in (
+        f"alpha_neg={own.alpha_neg:g}",
+        "alpha_neg=0.05,no pixel",
+        "alpha_neg=0.8,no pixel",
+        "alpha=0.05",
+        "alpha=0.8",
+    )
+}
+try:
+    models = models_at_hand("areas", columns, setting, seeds[0], work)
+    if models:
+        pictures(setting.sets()[0], models)
+        plt.show()
+    absent = [title for title in columns if title not in models]
+    if absent:
+        display(
+            Markdown(
+                f"Left out, because their decoders are not at hand: {', '.join(absent)}. To train "
+                f"them: `python -m mgca.ablations areas --scale {scale} --seeds {seeds[0]} "
+                "--fresh`."
+            )
+        )
+except FileNotFoundError as error:
+    display(Markdown(f"No pictures: {error}."))
+
+# %% [markdown]
+# ## Where each number comes from
+
+# %% tags=["remove-input"]
+provenance_table(table, results)
+
+# %% [markdown]
+# `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
+# data and everything that was measured. A run that stands in several tables was computed once.
