@@ -1,6 +1,7 @@
 # Everything runs in .venv, made from requirements.lock. `make` lists the targets.
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 JUPYTEXT := $(BIN)/jupytext
@@ -41,7 +42,7 @@ FIRST_PAGE := _build/html/index.html
 .DELETE_ON_ERROR:
 # Kept, so that make does not convert a notebook again only to have the intermediate file.
 .SECONDARY:
-.PHONY: help book test lint verify clean distclean data-note
+.PHONY: help book test lint ablations verify clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +56,9 @@ test: data-note lint ## check the style and run the tests
 lint: $(ENVIRONMENT) ## check the style only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
+	$(BIN)/python -m mgca.ablations granularity areas k meta_points --scale scenes --jobs $(JOBS)
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/python -m mgca.verify
