@@ -29,13 +29,13 @@ from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import MaskedSet, evaluate, unit_name
 from mgca.files import write_text
-from mgca.model import Model, decoder_from, load
+from mgca.model import Model, decoder_from
 from mgca.progress import progress
 from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
 from mgca.segment import BACKGROUND
 from mgca.train import train
-from mgca.weights import manifest, read_tensors
+from mgca.weights import load_weights, manifest, read_tensors
 
 log = logging.getLogger(__name__)
 
@@ -453,9 +453,18 @@ def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | N
         backbone = scale.backbone(seed, variant.last_block)
         decoder = training and decoder_from(*read_tensors(path), backbone)
         return Model(backbone, decoder, scale.segment())
-    if training == scale.training and f"{training.backbone}-mgca" in manifest():
-        return load(training.backbone, config=scale.segment())
+    name = published_name(variant, scale)
+    if name in manifest():
+        state, meta = load_weights(name)
+        if meta["run"] == config_hash(training):
+            backbone = scale.backbone(seed, variant.last_block)
+            return Model(backbone, decoder_from(state, meta, backbone), scale.segment())
     return None
+
+
+def published_name(variant: Variant, scale: Scale) -> str:
+    """Name of a variant's weights among those that come with the project."""
+    return f"{scale.training.backbone}-{'mgca' if variant.name == 'all' else variant.name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -29,7 +29,7 @@ class Model:
     Args:
         backbone: Frozen encoders.
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
-        config: Sliding window and units.
+        config: Sliding window and units; by default the paper's, at the backbone's own window.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Model:
     ) -> None:
         self.backbone = backbone
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
-        self.config = config or SegmentConfig()
+        self.config = config or _usual(backbone)
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
     @torch.inference_mode()
@@ -143,6 +143,12 @@ class Model:
         return scores.gather(2, index).unflatten(2, assignment.shape[1:])
 
 
+def _usual(backbone: Backbone) -> SegmentConfig:
+    """Windows of the backbone's side that overlap by half, as the paper's."""
+    side = backbone.window
+    return SegmentConfig(short_side=side, window=side, stride=side // 2)
+
+
 def load(
     name: str = "lite",
     decoder: str | os.PathLike | None = "mgca",
@@ -153,11 +159,11 @@ def load(
     """Load a model that segments.
 
     Args:
-        name: ``"lite"``, which works offline, or ``"vit-b-16"``, or an open_clip model.
+        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, or an open_clip model.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
             dense features alone, or the path of a trained decoder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
-        config: Sliding window and units; the paper's by default.
+        config: Sliding window and units; by default the paper's, at the backbone's own window.
 
     Raises:
         ValueError: If the name is unknown.

@@ -19,7 +19,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mgca.align import (
     AlignConfig,
@@ -105,7 +104,8 @@ class Corpus:
         pool: Texts that training may draw.
         texts: (len(pool.texts), C) sentence embeddings, not centred.
         names: (1000, templates, C), likewise, of ImageNet's names.
-        validation: Features and first captions' sentence embeddings of the held-out images.
+        held_out: Captions of images kept out of the training.
+        validation: Their features, and the sentence embeddings of their first captions.
     """
 
     captions: Captions
@@ -113,6 +113,7 @@ class Corpus:
     pool: TextPool
     texts: Tensor
     names: Tensor
+    held_out: Captions
     validation: tuple[np.ndarray, Tensor]
 
 
@@ -141,6 +142,7 @@ def load_corpus(
         pool=pool,
         texts=text_embeddings(backbone, pool.texts, folder=cache),
         names=names.view(len(known), len(CLIP_TEMPLATES), backbone.dim),
+        held_out=held_out,
         validation=(
             image_features(backbone, held_out, folder=cache),
             text_embeddings(backbone, [own[0] for own in held_out.captions], folder=cache),
@@ -159,7 +161,7 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
         config, backbone, corpus.features, corpus.pool, corpus.texts, corpus.names
     )
     features, texts = corpus.validation
-    texts = F.normalize(texts - backbone.text_centre, dim=-1)
+    texts = backbone.centred(texts)
     measured |= retrieval(backbone, features, texts)
     dense = backbone.project(torch.from_numpy(np.array(features[:256], dtype=np.float32)))
     return measured | {"softmax_pixels": softmax_pixels(dense, texts[:256])}
@@ -167,8 +169,7 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
 
 def training_data(backbone: Lite, corpus: Corpus) -> TrainingData:
     """What the decoder trains on: features, and texts centred as the backbone encodes them."""
-    texts = F.normalize(corpus.texts - backbone.text_centre, dim=-1)
-    return TrainingData(corpus.features, corpus.pool, texts)
+    return TrainingData(corpus.features, corpus.pool, backbone.centred(corpus.texts))
 
 
 def missing_runs(config: PhotosConfig, table: pd.DataFrame) -> list[str]:
@@ -201,14 +202,17 @@ def run_seed(
         The results table.
     """
     out = Path(out)
+    table = read_results(out / "main.csv")
+    missing = missing_runs(config, table)
+    if not missing:
+        return table
     began = time.perf_counter()
     backbone = Lite(pretrained=False)
     measured = align(config.align, backbone, corpus)
     log.info("alignment: %s", measured)
     masked = [load_masked(name, root) for name in datasets or benchmark_names()]
     data = {"flickr8k": corpus.captions.digest} | {m.name: m.digest for m in masked}
-    table = read_results(out / "main.csv")
-    for variant in missing_runs(config, table):
+    for variant in missing:
         run = config.run(variant)
         folder = Path(work) / run
         decoder = None

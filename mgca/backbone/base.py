@@ -28,6 +28,8 @@ class Backbone(nn.Module, ABC):
         trunk_digest: Names what :meth:`features` depends on; part of the key of cached features.
         digest: Names what :meth:`dense` depends on; a decoder is trained for one digest.
         text_digest: Names the text encoder's weights.
+        window: Side of the sliding window, and of an image's shorter side, that models use unless
+            told otherwise, in pixels.
         last_block: How the last block of a vision transformer is used (choice D1).
     """
 
@@ -40,6 +42,7 @@ class Backbone(nn.Module, ABC):
     trunk_digest: str
     digest: str
     text_digest: str
+    window: int = 448
     last_block: str = "value"
 
     @abstractmethod

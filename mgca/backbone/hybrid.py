@@ -162,6 +162,7 @@ def load_hybrid(name: str, *, pretrained: bool = True, last_block: str = "value"
     """
     state, meta = load_weights(f"{name}-clip")
     backbone = Hybrid(name, HybridConfig(**meta["sizes"]), last_block=last_block)
+    backbone.window = backbone.config.grid * backbone.stride
     if pretrained:
         backbone.model.load_state_dict(state)
     return backbone.refresh()

@@ -174,8 +174,12 @@ class Lite(Backbone):
         return project_positions(self.tower, features)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        # What all sentences share says nothing about any image, and is most of their similarity.
-        return F.normalize(self.text(check_texts(texts)) - self.text_centre, dim=-1)
+        return self.centred(self.text(check_texts(texts)))
+
+    def centred(self, sentences: Tensor) -> Tensor:
+        """Sentence embeddings (..., 384) less what all sentences share, as unit vectors: that says
+        nothing about any image, and is most of their similarity."""
+        return F.normalize(sentences - self.text_centre, dim=-1)
 
 
 def load_lite(*, pretrained: bool = True) -> Lite:
