@@ -88,25 +88,19 @@ def test_another_run_or_missing_rows_are_a_mismatch():
         (False, 1.1, True),
     ],
 )
-def test_identical_here_and_close_elsewhere(
-    same, change, fails, small, tmp_path, monkeypatch, capsys
-):
-    out = tmp_path / "published"
-    scale = small(tmp_path / "cache")
-    published = run_ablation("meta_points", scale, [0], out=out, work=tmp_path / "work")
-
-    def again(table, scale, seeds, **folders):
-        changed = published.copy()
-        changed.loc[changed["metric"] == "miou", "value"] += change
-        return changed
-
-    monkeypatch.setattr(verify, "run_ablation", again)
+def test_identical_here_and_close_elsewhere(same, change, fails, tmp_path, monkeypatch, capsys):
+    published = rows({("pixel", "miou"): 40.0, ("36", "miou"): 42.0, ("36", "components"): 3.0})
+    published.to_csv(tmp_path / "meta_points.csv", index=False)
+    computed = published.copy()
+    computed.loc[computed["metric"] == "miou", "value"] += change
+    monkeypatch.setattr(verify, "run_ablation", lambda *arguments, **folders: computed)
+    monkeypatch.setattr(verify, "read_run", lambda out, run: {})
     monkeypatch.setattr(verify, "same_kind", lambda record: same)
     if fails:
         with pytest.raises(verify.Mismatch, match="differs by"):
-            verify.main(["--out", str(out)])
+            verify.main(["--out", str(tmp_path)])
     else:
-        verify.main(["--out", str(out)])
+        verify.main(["--out", str(tmp_path)])
         assert "largest" in capsys.readouterr().out
 
 
