@@ -174,7 +174,7 @@ Markdown("\n".join(text))
 #
 # IoU in percent with the pixel as the unit, mean over the seeds; classes that occur.
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 classes = table[(table["unit"] == "pixel") & table["metric"].str.startswith(CLASS_IOU)]
 classes = classes.assign(**{"class": classes["metric"].str.removeprefix(CLASS_IOU)})
 for dataset, rows in classes.groupby("dataset", sort=False):

@@ -331,6 +331,29 @@ else:
 Markdown(caption)
 
 # %% [markdown]
+# ## Where it did not hold: likely reasons
+#
+# What follows are explanations that fit the numbers, not experiments.
+#
+# * **The pixel level alone.** At the paper's scale it is by far the strongest. Here it equals the
+#   region level where every pixel has a class, and falls behind where there is a background. Its
+#   logits are dot products over $\sqrt{C}$ and not cosines over a temperature, so nothing in it
+#   asks the cosines to be as far apart as the threshold on their softmax expects; the two other
+#   levels do. All variants share one threshold, chosen beforehand.
+# * **Small negatives.** The paper finds small hard negatives better, and uses a share of 0.05. In
+#   this world the visible part of a thing covers 0.09 of an image on average, and stuff much more:
+#   a negative that is as large as the things are is the more faithful one. The curve without a
+#   background turns down again at 0.8.
+# * **The area of the object.** The rule "average area of what texts describe" gives 0.34 here. A
+#   small object serves as well or better: see [the areas](ablation_areas.ipynb). Captions name
+#   several contents of different places at once, and the softmax within the object already weighs
+#   its pixels.
+# * **Noisy patches with a background.** Things that were lost in the background of the frozen
+#   features appear once they are aligned, and with them their fragments.
+# * **k = 0.** The difference has the paper's sign in both groups; three seeds do not separate it
+#   from nothing.
+
+# %% [markdown]
 # ## Set beforehand
 #
 # Two goals of this project were set before its runs. Whether the decoder gains on plain features
