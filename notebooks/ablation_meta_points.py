@@ -114,7 +114,7 @@ paper.set_index(["semantic_unit", "meta_points"])
 # ## Figure
 
 # %% tags=["remove-input"]
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.4), layout="constrained")
+figure, axes = plt.subplots(3, 1, figsize=(6.5, 8), layout="constrained")
 for axis, (metric, title) in zip(axes, metrics.items(), strict=True):
     sns.pointplot(
         means[means["metric"] == metric],
