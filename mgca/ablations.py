@@ -13,8 +13,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from mgca.boundary import Contours
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import MaskedSet, evaluate, unit_name
+from mgca.features import threads
 from mgca.files import write_text
 from mgca.model import Model, decoder_from
 from mgca.progress import progress
@@ -219,7 +219,7 @@ def run_ablations(
     plan = _plan(ablations, scale, seeds, out, fresh)
     failed = []
     if plan:
-        with one_thread():
+        with threads(1):
             scale.prepare()
             # A backbone that each seed trains anew is trained here, and not by every worker.
             for seed in sorted({task.seed for task in plan.values()}):
@@ -307,23 +307,12 @@ def _assemble(
     return table[table["seed"].isin(seeds)].reset_index(drop=True)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread within: the order in which several add numbers up is theirs."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _attempt(
     task: _Task, scale: Scale, run: str, folder: Path, fresh: bool
 ) -> tuple[str, dict[str, Any], str]:
     """The run, and its record or what went wrong: an error must not end the other runs."""
     try:
-        with one_thread():
+        with threads(1):
             return run, _compute(task, scale, folder, fresh), ""
     except Exception:
         return run, {}, traceback.format_exc()

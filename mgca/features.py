@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,18 @@ log = logging.getLogger(__name__)
 def cache_folder(folder: str | os.PathLike | None = None) -> Path:
     """Where caches lie: the folder given, $MGCA_CACHE, or ~/.cache/mgca."""
     return Path(folder or os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca")
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads within: the order in which they add numbers up, and with it the last bits,
+    depends on how many they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def training_image(image: ImageSource, size: int) -> Image.Image:

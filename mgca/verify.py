@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     table = compare(published, computed)
     shown = table[table["metric"] == "miou"]
-    print(shown.pivot_table(index="unit", columns="dataset", values=list(shown.columns[5:])))
+    print(shown.drop(columns=["variant", "seed", "metric"]).to_string(index=False))
     identical = same_kind(read_run(given.out, computed["run"].iloc[0]))
     # Counts of components have another scale than percentages; they are compared where bits are.
     judged, allowed = (table, 0.0) if identical else (shown, given.tolerance)

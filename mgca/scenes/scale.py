@@ -9,7 +9,7 @@ from mgca.clip import ClipConfig
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data import Captions
 from mgca.evaluate import MaskedSet, evaluate
-from mgca.features import cache_folder, image_features, text_embeddings
+from mgca.features import cache_folder, image_features, text_embeddings, threads
 from mgca.model import Model
 from mgca.scales import Scale
 from mgca.scenes.scene import WorldConfig
@@ -91,7 +91,9 @@ class ScenesScale(Scale):
         return load_hybrid("scenes", last_block=last_block)
 
     def data(self, backbone: Hybrid) -> TrainingData:
-        features = image_features(backbone, _pairs(), size=SIDE, folder=self.cache)
+        # Whatever fills the cache, and on however many cores, its bits are the same.
+        with threads(2):
+            features = image_features(backbone, _pairs(), size=SIDE, folder=self.cache)
         pool = _pool()
         return TrainingData(
             features, pool, text_embeddings(backbone, pool.texts, folder=self.cache)
