@@ -54,8 +54,10 @@ class ClipConfig:
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2:
             raise ValueError("epochs must be positive, and a batch holds at least two pairs")
-        if min(self.learning_rate, self.pixel_norm, self.text_norm) <= 0 or self.weight_decay < 0:
-            raise ValueError("rates and norms must be positive")
+        if not (min(self.learning_rate, self.pixel_norm, self.text_norm) > 0 <= self.weight_decay):
+            raise ValueError("rates and norms must be positive, weight_decay not negative")
+        if not (0 <= self.names <= 1 and 0 <= self.warmup <= 1):
+            raise ValueError("names and warmup are shares and must lie in [0, 1]")
 
 
 def train_clip(
@@ -79,12 +81,19 @@ def train_clip(
         Loss of the last epoch and the temperature.
 
     Raises:
-        ValueError: If the images do not fill a batch, or the folder holds another configuration.
+        ValueError: If the images do not fill a batch, the backbone has other sizes, names are asked
+            for and the pool has none, or the folder holds another configuration.
         NotFinite: If the loss is NaN or infinite; the last checkpoint is kept.
     """
     per_epoch = len(features) // config.batch_size
     if not per_epoch:
         raise ValueError(f"{len(features)} images do not fill a batch of {config.batch_size}")
+    if config.sizes != backbone.config:
+        raise ValueError(
+            f"the configuration is for {config.sizes}, the backbone is {backbone.config}"
+        )
+    if config.names and not all(pool.names):
+        raise ValueError("names= draws recognised names, and some images of the pool have none")
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(config.seed)
     model = backbone.model

@@ -249,3 +249,14 @@ def test_matrices_decay_and_nothing_else(backbone):
     everything = list(backbone.model.parameters())
     assert len(decaying["params"]) + len(others["params"]) == len(everything)
     assert any(p is backbone.model.logit_scale for p in others["params"])
+
+
+def test_a_configuration_of_other_sizes_or_without_names_is_refused(backbone, toy, tmp_path):
+    other = dataclasses.replace(CONFIG, sizes=dataclasses.replace(SIZES, dim=4))
+    with pytest.raises(ValueError, match="the configuration is for"):
+        train_clip(other, backbone, *toy, tmp_path)
+    with pytest.raises(ValueError, match="recognised names"):
+        train_clip(dataclasses.replace(CONFIG, names=0.5), backbone, *toy, tmp_path)
+    for wrong in ({"names": 1.5}, {"warmup": -0.1}, {"learning_rate": float("nan")}):
+        with pytest.raises(ValueError, match="must"):
+            dataclasses.replace(CONFIG, **wrong)
