@@ -151,6 +151,7 @@ def test_a_folder_of_another_configuration_is_refused(backbone, toy, tmp_path):
     other = dataclasses.replace(
         CONFIG, learning_rate=1e-2, sizes=dataclasses.replace(SIZES, heads=2)
     )
+    backbone.config = other.sizes
     with pytest.raises(
         ValueError, match=r"\(learning_rate: 0.003 there, 0.01 here; sizes.heads: 1 there, 2 here\)"
     ):
