@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from mgca.backbone.lite import Lite
 from mgca.captions import TextPool
 from mgca.losses import info_nce
+from mgca.metrics import recall
 from mgca.weights import write_tensors
 
 
@@ -214,6 +215,4 @@ def retrieval(backbone: Lite, features: np.ndarray, texts: Tensor) -> dict[str, 
     """
     pooled = torch.from_numpy(np.asarray(features, dtype=np.float32).mean(axis=(2, 3)))
     image = F.normalize(backbone.project(pooled[:, :, None, None])[:, :, 0, 0], dim=-1)
-    scores = image @ F.normalize(texts, dim=-1).t()
-    rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
-    return {f"R@{k}": 100 * float((rank < k).float().mean()) for k in (1, 5)}
+    return recall(image @ F.normalize(texts, dim=-1).t())

@@ -18,7 +18,7 @@ from mgca.captions import TextPool
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.losses import info_nce
 from mgca.progress import progress
-from mgca.train import NotFinite, learning_rate
+from mgca.train import finite_gradient, learning_rate
 
 METRICS = ["epoch", "step", "loss", "temperature"]
 
@@ -120,7 +120,8 @@ def train_clip(
             loss = _loss(model, torch.from_numpy(features[chosen.numpy()]), sentences[drawn])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            _check_finite(model, loss, epoch * per_epoch + position)
+            advice = "Lower learning_rate; the last checkpoint is from before this epoch"
+            finite_gradient(model, loss, epoch * per_epoch + position, advice)
             optimizer.step()
             total += loss.item()
             bar.set_postfix(loss=f"{loss.item():.3f}")
@@ -173,17 +174,6 @@ def _loss(model: nn.Module, features: Tensor, sentences: Tensor) -> Tensor:
     images = F.normalize(images.float(), dim=-1)
     texts = F.normalize(model.text(sentences), dim=-1)
     return info_nce(model.logit_scale.exp().clamp(max=100) * images @ texts.t())
-
-
-def _check_finite(model: nn.Module, loss: Tensor, step: int) -> None:
-    gradient = torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(p.grad) for p in model.parameters()])
-    )
-    if not (torch.isfinite(loss) and torch.isfinite(gradient)):
-        raise NotFinite(
-            f"step {step}: the loss is {loss.item()} and its gradient's norm {gradient.item()}. "
-            "Lower learning_rate; the last checkpoint is from before this epoch"
-        )
 
 
 @torch.no_grad()

@@ -57,6 +57,14 @@ def training_image(image: ImageSource, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
+def features_file(
+    backbone: Backbone, data: Captions, *, size: int = 224, folder: str | os.PathLike | None = None
+) -> Path:
+    """Where :func:`image_features` keeps what it computes; the file need not be there."""
+    key = config_hash({"trunk": backbone.trunk_digest, "data": data.digest, "size": size})
+    return cache_folder(folder) / f"features-{key}.npy"
+
+
 @torch.inference_mode()
 def image_features(
     backbone: Backbone,
@@ -75,8 +83,7 @@ def image_features(
         FileNotFoundError, ImageError: If an image cannot be read.
         OSError: If the disk has too little room; nothing is computed then.
     """
-    key = config_hash({"trunk": backbone.trunk_digest, "data": data.digest, "size": size})
-    path = cache_folder(folder) / f"features-{key}.npy"
+    path = features_file(backbone, data, size=size, folder=folder)
     if path.is_file():
         return np.load(path, mmap_mode="r")
     sample = backbone.features(_batch(backbone, data.images[:1], size))

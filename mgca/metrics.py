@@ -1,6 +1,9 @@
-"""Mean intersection over union, from a confusion matrix."""
+"""Mean intersection over union, from a confusion matrix, and recall of retrieval."""
+
+from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 
 class Confusion:
@@ -51,3 +54,14 @@ class Confusion:
         """Share of the counted pixels that are right, in percent; NaN without any."""
         total = self.counts.sum()
         return 100 * float(np.diag(self.counts).sum() / total) if total else float("nan")
+
+
+def recall(scores: Tensor, at: Sequence[int] = (1, 5)) -> dict[str, float]:
+    """Image-to-text recall in percent: how often an image's own text is among the first few.
+
+    Args:
+        scores: (n, n) similarities of images (rows) to texts, the pairs on the diagonal.
+        at: How many texts count as the first few.
+    """
+    rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
+    return {f"R@{k}": 100 * float((rank < k).float().mean()) for k in at}

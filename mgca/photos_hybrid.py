@@ -25,6 +25,7 @@ from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data import benchmark_names, load_masked
 from mgca.evaluate import evaluate, result_rows
 from mgca.features import cache_folder, image_features
+from mgca.metrics import recall
 from mgca.model import Model
 from mgca.photos import UNITS, Corpus, load_corpus, photos_training
 from mgca.results import add_results, provenance, read_results, write_run
@@ -74,9 +75,7 @@ def retrieval(backbone: Hybrid, features: np.ndarray, sentences: torch.Tensor) -
     with torch.inference_mode():
         images = backbone.model.visual(torch.from_numpy(np.array(features, dtype=np.float32)))
     texts = F.normalize(text_map(backbone, sentences), dim=-1)
-    scores = F.normalize(images, dim=-1) @ texts.t()
-    rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
-    return {f"R@{k}": 100 * float((rank < k).float().mean()) for k in (1, 5)}
+    return recall(F.normalize(images, dim=-1) @ texts.t())
 
 
 def run_seed(seed: int, corpus: Corpus, root: Path, *, out: Path, work: Path, cache: Path) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgca.backbone.base import Backbone
 from mgca.captions import TextPool, known_pairs
@@ -187,20 +187,34 @@ def _step(
     losses = mgca_loss(pixels, data.texts[texts].to(device), config.loss, exclude=exclude)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
-    gradient = torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(p.grad) for p in decoder.parameters()])
+    gradient = finite_gradient(
+        decoder,
+        losses["total"],
+        step,
+        "Lower learning_rate, or use precision='float32'; the last checkpoint is from before this "
+        "step",
     )
-    if not (torch.isfinite(losses["total"]) and torch.isfinite(gradient)):
-        raise NotFinite(
-            f"step {step}: the loss is {losses['total'].item()} and its gradient's norm "
-            f"{gradient.item()}. Lower learning_rate, or use precision='float32'; the last "
-            "checkpoint is from before this step"
-        )
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()
     values = {name: loss.item() for name, loss in losses.items()}
-    return values | {"gradient": gradient.item()}
+    return values | {"gradient": gradient}
+
+
+def finite_gradient(model: nn.Module, loss: Tensor, step: int, advice: str) -> float:
+    """Norm of the gradient of a step, after checking it and the loss.
+
+    Raises:
+        NotFinite: If one of them is NaN or infinite, with the advice.
+    """
+    gradient = torch.linalg.vector_norm(
+        torch.stack([torch.linalg.vector_norm(p.grad) for p in model.parameters()])
+    ).item()
+    if not (math.isfinite(loss.item()) and math.isfinite(gradient)):
+        raise NotFinite(
+            f"step {step}: the loss is {loss.item()} and its gradient's norm {gradient}. {advice}"
+        )
+    return gradient
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:

@@ -41,9 +41,8 @@ import seaborn as sns
 from IPython.display import Markdown, display
 
 from mgca.captions import build_pool
-from mgca.config import config_hash
 from mgca.evaluate import evaluate
-from mgca.features import image_features, text_embeddings
+from mgca.features import features_file, image_features, text_embeddings
 from mgca.model import Model
 from mgca.report import Difference, difference, group_means, pictures
 from mgca.results import read_results
@@ -73,8 +72,7 @@ scale = ScenesScale(cache)
 # %%
 backbone = scale.backbone(seed)
 pairs = training_pairs(IMAGES, TRAINING_SEED)
-key = config_hash({"trunk": backbone.trunk_digest, "data": pairs.digest, "size": SIDE})
-if not (cache / f"features-{key}.npy").is_file():
+if not features_file(backbone, pairs, size=SIDE, folder=cache).is_file():
     pairs = training_pairs(min(images, IMAGES), TRAINING_SEED)
 began = time.perf_counter()
 features = image_features(backbone, pairs, size=SIDE, folder=cache)

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid
 from mgca.images import to_tensor
+from mgca.metrics import recall
 from mgca.prompts import class_embeddings
 from mgca.scenes.scene import THINGS
 from mgca.scenes.sets import evaluation_set, training_pairs
@@ -51,7 +52,6 @@ def image_level(backbone: Hybrid, images: int, seed: int) -> dict[str, float]:
     pairs = training_pairs(images, seed)
     captions = F.normalize(backbone.encode_text([own[0] for own in pairs.captions]), dim=-1)
     scores = embed_images(backbone, [pairs.images[i] for i in range(images)]) @ captions.t()
-    rank = (scores > scores.diagonal()[:, None]).sum(dim=1)
     measured = {"top word present": present, "largest thing first": largest}
-    measured |= {f"R@{k}": rank < k for k in (1, 5)}
-    return {name: 100 * float(hits.float().mean()) for name, hits in measured.items()}
+    shares = {name: 100 * float(hits.float().mean()) for name, hits in measured.items()}
+    return shares | recall(scores)
