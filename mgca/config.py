@@ -13,6 +13,8 @@ from typing import Any
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
+# What mgca.backbone.last_block knows; named here, where a configuration is read without open_clip.
+LAST_BLOCKS = ("attention", "value", "value-bare", "sclip", "clearclip", "naclip")
 
 
 def _choice(config: object, name: str, allowed: tuple[str, ...]) -> None:
@@ -129,7 +131,7 @@ class TrainConfig:
         _share(self, "names")
         if self.known is not None:
             _share(self, "known")
-        _choice(self, "last_block", ("value", "value-bare", "attention"))
+        _choice(self, "last_block", LAST_BLOCKS)
         _choice(self, "upsample", ("bilinear", "nearest"))
         _choice(self, "captions", ("uniform", "original", "nouns"))
         _choice(self, "optimizer", ("adamw", "adam"))

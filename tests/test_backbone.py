@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from mgca.backbone import ConvTower, PlainViT, UnsupportedBackbone, load_backbone
-from mgca.backbone.vit import interpolate_positions, value_only
+from mgca.backbone.last_block import LAST_BLOCKS, last_block, neighbourhood
+from mgca.backbone.vit import interpolate_positions
 
 # isort: split
 # After mgca.backbone, which lets them import beside a CPU build of torch.
@@ -17,6 +18,8 @@ import open_clip
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg, resize_pos_embed
 from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
+
+import mgca.config
 
 STATISTICS = {"mean": (0.5,) * 3, "std": (0.25,) * 3}
 TEXT = CLIPTextCfg(context_length=16, width=32, heads=2, layers=1)
@@ -55,10 +58,75 @@ def test_value_only_is_attention_under_a_diagonal_mask(layer_scale):
     block = small_clip(ls_init_value=layer_scale).visual.transformer.resblocks[-1]
     tokens = torch.randn(2, 10, 64, dtype=torch.float64)
     mask = only_itself(10)
-    torch.testing.assert_close(value_only(block, tokens), block(tokens, attn_mask=mask))
+    value = last_block(block, tokens, (3, 3), "value")
+    torch.testing.assert_close(value, block(tokens, attn_mask=mask)[:, 1:])
     attended = block.ls_1(block.attention(block.ln_1(tokens), attn_mask=mask))
-    torch.testing.assert_close(value_only(block, tokens, bare=True), attended)
-    assert not torch.allclose(value_only(block, tokens), block(tokens), atol=1e-3)
+    bare = last_block(block, tokens, (3, 3), "value-bare")
+    torch.testing.assert_close(bare, attended[:, 1:])
+    assert not torch.allclose(value, block(tokens)[:, 1:], atol=1e-3)
+
+
+def published_last_block(block, tokens, size, name) -> torch.Tensor:
+    """SCLIP, ClearCLIP and NACLIP as their papers say, token by token and head by head."""
+    attention, columns = block.attn, size[1]
+    width, heads = attention.embed_dim, attention.num_heads
+    per_head = width // heads
+    out = torch.zeros_like(tokens)
+    for b in range(len(tokens)):
+        x = block.ln_1(tokens[b])
+        joint = torch.zeros_like(x)
+        for head in range(heads):
+            part = slice(head * per_head, (head + 1) * per_head)
+            q, k, v = (
+                x @ attention.in_proj_weight[start : start + width][part].T
+                + attention.in_proj_bias[start : start + width][part]
+                for start in (0, width, 2 * width)
+            )
+            for i in range(len(x)):
+                queries = torch.stack([q[i] @ other for other in q]) / math.sqrt(per_head)
+                keys = torch.stack([k[i] @ other for other in k]) / math.sqrt(per_head)
+                if name == "sclip":
+                    weights = queries.softmax(0) + keys.softmax(0)
+                elif name == "clearclip":
+                    weights = queries.softmax(0)
+                else:
+                    if i:
+                        y, x_ = divmod(i - 1, columns)
+                        for j in range(1, len(keys)):
+                            v_, u = divmod(j - 1, columns)
+                            keys[j] += math.exp(-((y - v_) ** 2 + (x_ - u) ** 2) / (2 * 5.0**2))
+                    weights = keys.softmax(0)
+                joint[i, part] = weights @ v
+        out[b] = block.ls_1(attention.out_proj(joint))
+    if name == "sclip":
+        out = tokens + out
+        out = out + block.ls_2(block.mlp(block.ln_2(out)))
+    return out[:, 1:]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layer_scale", [None, 0.3])
+@pytest.mark.parametrize("size", [(3, 3), (2, 5)])
+@pytest.mark.parametrize("name", ["sclip", "clearclip", "naclip"])
+def test_other_last_blocks_are_the_published_ones(name, size, layer_scale):
+    block = small_clip(ls_init_value=layer_scale).visual.transformer.resblocks[-1]
+    tokens = 3 * torch.randn(2, 1 + size[0] * size[1], 64, dtype=torch.float64)
+    expected = published_last_block(block, tokens, size, name)
+    torch.testing.assert_close(last_block(block, tokens, size, name), expected)
+
+
+def test_configurations_name_the_last_blocks_there_are():
+    assert set(mgca.config.LAST_BLOCKS) == set(LAST_BLOCKS)
+    outputs = {name: small_vit(small_clip(), name).last_block for name in LAST_BLOCKS}
+    assert list(outputs) == list(outputs.values())
+
+
+def test_the_neighbourhood_prefers_near_patches_and_leaves_the_class_token_alone():
+    bonus = neighbourhood((2, 3), torch.zeros((), dtype=torch.float64), deviation=2.0)
+    assert bonus.shape == (7, 7)
+    assert not bonus[0].any() and not bonus[:, 0].any()
+    assert bonus[1, 1] == 1
+    assert bonus[1, 6] == pytest.approx(math.exp(-5 / 8))  # one row and two columns away
 
 
 def of_another_size(clip, size) -> open_clip.CLIP:
@@ -135,8 +203,8 @@ def test_what_a_small_clip_offers():
     texts = ["a cat", "a very long text " * 30]
     embeddings = vit.encode_text(texts)
     torch.testing.assert_close(embeddings, clip.encode_text(vit.tokenizer(texts)))
-    digests = {small_vit(clip, last).digest for last in ("value", "value-bare", "attention")}
-    assert len(digests) == 3
+    digests = {small_vit(clip, last).digest for last in LAST_BLOCKS}
+    assert len(digests) == len(LAST_BLOCKS)
     with torch.no_grad():
         clip.visual.proj[0, 0] += 1e-9
     assert small_vit(clip).digest not in digests
@@ -185,7 +253,7 @@ def test_other_towers_are_not_plain_transformers(visual):
 
 
 def test_an_unknown_last_block_is_refused():
-    with pytest.raises(ValueError, match="value, value-bare, attention, not 'key'"):
+    with pytest.raises(ValueError, match="naclip, not 'key'"):
         small_vit(last_block="key")
 
 

@@ -57,7 +57,7 @@ def test_loss_config_refuses(wrong, message):
         ({"steps": 0}, "steps"),
         ({"warmup": 1.5}, "warmup"),
         ({"names": -0.5}, "names"),
-        ({"last_block": "query"}, "value, value-bare, attention"),
+        ({"last_block": "query"}, "attention, value, value-bare, sclip"),
         ({"upsample": "bicubic"}, "bilinear, nearest"),
         ({"captions": "all"}, "uniform, original, nouns"),
         ({"optimizer": "sgd"}, "adamw, adam"),

@@ -18,6 +18,7 @@ from mgca.backbone.hybrid import (
     hybrid_state,
     load_hybrid,
 )
+from mgca.backbone.last_block import LAST_BLOCKS
 from mgca.backbone.lite import SentenceEncoder, load_trunk
 from mgca.weights import WeightsError, publish, write_tensors
 
@@ -111,7 +112,7 @@ def test_the_value_path_is_attention_of_each_token_to_itself(make, size):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("last_block", ["value", "value-bare", "attention"])
+@pytest.mark.parametrize("last_block", LAST_BLOCKS)
 @pytest.mark.parametrize("size", [(32, 32), (48, 24)])
 def test_kept_trunk_features_give_the_same(make, last_block, size):
     hybrid, images = make(last_block), torch.randn(2, 3, *size)
@@ -165,9 +166,9 @@ def test_digests_name_what_the_features_depend_on(make):
     again = make(name="other")
     assert (again.digest, again.text_digest) == (first.digest, first.text_digest)
     assert first.trunk_digest == first.digest
-    blocks = {make(last_block).digest for last_block in ("value", "value-bare", "attention")}
+    blocks = {make(last_block).digest for last_block in LAST_BLOCKS}
     enlarged = make(sizes=dataclasses.replace(SIZES, enlarge=1))
-    assert len(blocks | {enlarged.digest}) == 4
+    assert len(blocks | {enlarged.digest}) == 1 + len(LAST_BLOCKS)
     assert enlarged.text_digest == first.text_digest
     assert enlarged.trunk.trunk_digest != first.trunk.trunk_digest
 

@@ -42,8 +42,8 @@ def load_backbone(
         name: ``"lite"``, ``"scenes"``, ``"vit-b-16"`` or the name of an open_clip model.
         pretrained: True for the published weights, False for random ones. For other open_clip
             models the tag of the weights (``open_clip.list_pretrained_tags_by_model(name)``).
-        last_block: Last attention layer of a vision transformer: ``"value"``, ``"value-bare"`` or
-            ``"attention"`` (choice D1).
+        last_block: Of a vision transformer, one of
+            :data:`mgca.backbone.last_block.LAST_BLOCKS` (choice D1).
 
     Raises:
         ValueError: If the name or the tag is unknown.

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
-
-LAST_BLOCKS = ("value", "value-bare", "attention")
+from mgca.backbone.last_block import LAST_BLOCKS, last_block
 
 
 def interpolate_positions(
@@ -32,26 +31,6 @@ def interpolate_positions(
     return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)[0]])
 
 
-def value_only(block: ResidualAttentionBlock, tokens: Tensor, *, bare: bool = False) -> Tensor:
-    """A transformer block in which each token attends to itself only.
-
-    The attention reduces to its value and output projections; the residual branch and the MLP
-    stay, unless ``bare``.
-    """
-    attention = block.attn
-    width = attention.embed_dim
-    value = F.linear(
-        block.ln_1(tokens),
-        attention.in_proj_weight[2 * width :],
-        attention.in_proj_bias[2 * width :],
-    )
-    value = block.ls_1(attention.out_proj(value))
-    if bare:
-        return value
-    tokens = tokens + value
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
-
-
 class PlainViT(Backbone):
     """An open_clip model with a plain vision transformer.
 
@@ -60,8 +39,8 @@ class PlainViT(Backbone):
         model: An open_clip ``CLIP`` or ``CustomTextCLIP``.
         tokenizer: Texts to (n, context) token ids.
         mean, std: Statistics of the model's image preprocessing.
-        last_block: ``"value"`` (as in MaskCLIP, residual branch and MLP kept), ``"value-bare"``
-            (without them) or ``"attention"`` (the block as trained: plain dense features).
+        last_block: How the last block is used, one of
+            :data:`mgca.backbone.last_block.LAST_BLOCKS`.
 
     Raises:
         UnsupportedBackbone: If the image tower is not a plain vision transformer.
@@ -117,11 +96,7 @@ class PlainViT(Backbone):
     def last(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
         """All tokens (B, 1 + h * w, width) through the last block: patches (B, width, h, w)."""
         block = self.model.visual.transformer.resblocks[-1]
-        if self.last_block == "attention":
-            tokens = block(tokens)[:, 1:]
-        else:
-            # The class token is dropped first: without attention no other token sees it.
-            tokens = value_only(block, tokens[:, 1:], bare=self.last_block == "value-bare")
+        tokens = last_block(block, tokens, size, self.last_block)
         return tokens.transpose(1, 2).unflatten(2, size)
 
     def project(self, features: Tensor) -> Tensor:
