@@ -14,6 +14,7 @@ from mgca.config import SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.images import ImageSource, open_image, to_tensor
 from mgca.prompts import check_classes, class_embeddings
+from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
 from mgca.units import semantic_units
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors
@@ -125,22 +126,29 @@ class Model:
         return Segmentation(
             embedded,
             classes,
-            self._maps(embedded.pixels, texts, side),
+            self.scores(embedded.pixels, texts, side),
             background=background,
             temperature=self.backbone.temperature if temperature is None else temperature,
         )
 
-    def _maps(self, pixels: Tensor, texts: Tensor, side: int | None) -> Tensor:
-        """Cosine similarities (n, K, H', W') of pixels, or of their units, to the classes."""
+    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+        """Cosine similarities of the units of windows, or of their pixels, to the classes.
+
+        Args:
+            pixels: (n, C, H', W') pixel embeddings of the windows.
+            texts: (K, C) unit vectors.
+            side: Of the grid of meta-points, or None for the pixel unit.
+        """
         if side is None:
-            return torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
+            maps = torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
+            return ScoreMap.of_maps(maps)
         grid = (min(side, pixels.shape[2]), min(side, pixels.shape[3]))
         assignment, units = semantic_units(
             pixels, grid, placement=self.config.placement, average=self.config.average
         )
-        scores = torch.einsum("kc,ngc->nkg", texts, F.normalize(units, dim=-1))
-        index = assignment.flatten(1)[:, None].expand(-1, len(texts), -1)
-        return scores.gather(2, index).unflatten(2, assignment.shape[1:])
+        table = F.normalize(units, dim=-1).flatten(0, 1) @ texts.t()
+        first = torch.arange(len(units), device=units.device) * units.shape[1]
+        return ScoreMap(table, assignment + first[:, None, None])
 
 
 def _usual(backbone: Backbone) -> SegmentConfig:

@@ -1,8 +1,8 @@
 """The result of segmenting an image: labels, scores and a picture, at the original's size.
 
 Scores of the windows are kept at the resolution of the pixel embeddings. Everything larger is
-computed in blocks of classes and rows, so that neither 2,000 classes nor a large photograph needs
-more memory than a few hundred megabytes.
+computed in bands of rows and blocks of pixels, so that neither 2,000 classes nor a large photograph
+needs more memory than a few hundred megabytes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,14 +13,16 @@ import psutil
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
+from mgca.score_map import PixelScores, ScoreMap
 from mgca.windows import Box
 
 BACKGROUND = "background"
-# Floats of a block of scores. Blocks of 32 MB and more would go back to the system each time, and
-# getting them again takes longer than filling them.
-_BLOCK = 4_000_000
+# Pixels of a band of rows.
+_BAND = 1_000_000
+# Closer than this, rounding may decide: such scores are summed, and not inferred from their taps'.
+_CLOSE = 1e-5
+_CLOSE_PROBABILITY = 1e-4
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,11 @@ class Segmentation:
     Args:
         embedded: The image and its windows.
         classes: Names of the K classes.
-        maps: (n, K, H', W') cosine similarities of each window's pixels to the classes.
+        maps: Scores of the windows' positions for the K classes: cosine similarities, or any others
+            of which the largest wins.
         background: Threshold on the largest probability, or None for no background class.
-        temperature: Of the softmax over classes; it matters to the background only.
+        temperature: Of the softmax over classes that gives probabilities of scores; None where
+            scores are probabilities already. It matters to the background only.
 
     Attributes:
         classes: What ``labels`` index; ``"background"`` comes first where there is a threshold.
@@ -64,43 +68,70 @@ class Segmentation:
         self,
         embedded: Embedded,
         classes: Sequence[str],
-        maps: Tensor,
+        maps: ScoreMap,
         *,
         background: float | None = None,
-        temperature: float = 0.01,
+        temperature: float | None = 0.01,
     ) -> None:
         if background is not None:
             if not 0 <= background <= 1:
                 raise ValueError(f"background is a probability in [0, 1], not {background}")
-            if len(classes) < 2:
+            if len(classes) < 2 and temperature is not None:
                 raise ValueError(
                     "a background needs at least two classes: the softmax over one is always 1"
                 )
             if BACKGROUND in classes:
                 raise ValueError("the class 'background' is the threshold's own; do not ask for it")
-        if not temperature > 0:
+        if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.image = embedded.image
         self.classes = tuple(classes) if background is None else (BACKGROUND, *classes)
-        self._embedded = embedded
-        self._maps = maps
         self._background = background
         self._temperature = temperature
+        self._pixels = PixelScores(maps, self._size, embedded.size, embedded.boxes, embedded.padded)
 
     @cached_property
     def labels(self) -> Tensor:
         """(H, W) int64, index into ``classes``: the class of the highest score."""
-        best = torch.full(self._size, -torch.inf)
-        labels = torch.zeros(self._size, dtype=torch.int64)
-        for first, rows, scores in self._scored():
-            value, index = scores.max(dim=0)
-            # Strictly better, so that of equal scores the first class wins, as in argmax.
-            better = value > best[rows]
-            best[rows] = torch.where(better, value, best[rows])
-            labels[rows] = torch.where(better, index + first, labels[rows])
+        labels = torch.empty(self._size, dtype=torch.int64)
+        certain = self._certain()
+        for rows in self._bands():
+            band = self._pixels.agreement(certain, rows)
+            y, x = (band < 0).nonzero(as_tuple=True)
+            for part, scores in self._pixels.blocks(y + rows.start, x):
+                best, index = self._values(scores).max(dim=1)
+                if self._background is not None:
+                    index = torch.where(best > self._background, index + 1, 0)
+                band[y[part], x[part]] = index
+            labels[rows] = band
+        return labels
+
+    def _certain(self) -> Tensor:
+        """(R,): the label of a pixel whose taps all have this row of the table's class; else -1.
+
+        A pixel's scores are weighted means of its taps', so a class that leads at all of them
+        leads, and probabilities that are nowhere above a threshold stay below. The logarithm of a
+        softmax is concave in the scores, so one that is everywhere above the threshold stays above.
+        """
+        scores = self._pixels.table
+        best, index = scores.topk(min(2, scores.shape[1]), dim=1)
+        leads = (
+            best[:, 0] - best[:, -1] > _CLOSE if scores.shape[1] > 1 else best[:, 0] == best[:, 0]
+        )
         if self._background is None:
-            return labels
-        return torch.where(best > self._background, labels + 1, 0)
+            return torch.where(leads, index[:, 0], -1)
+        probability = self._values(scores).amax(dim=1)
+        above = probability > self._background + _CLOSE_PROBABILITY
+        certain = torch.where(leads & above, index[:, 0] + 1, -1)
+        if self._temperature is None:
+            certain[probability < self._background - _CLOSE_PROBABILITY] = 0
+        return certain
+
+    def _values(self, scores: Tensor) -> Tensor:
+        """Scores (p, K), or their probabilities where there is a background."""
+        if self._background is None or self._temperature is None:
+            return scores
+        return (scores / self._temperature).softmax(dim=1)
 
     @property
     def scores(self) -> Tensor:
@@ -112,21 +143,50 @@ class Segmentation:
         Raises:
             MemoryError: If they would not fit into the memory that is free.
         """
-        needed = 4 * len(self.classes) * self._size[0] * self._size[1]
+        height, width = self._size
+        needed = 4 * len(self.classes) * height * width
         free = psutil.virtual_memory().available
         if needed > 0.8 * free:
             raise MemoryError(
-                f"scores of {len(self.classes)} classes at {self._size[1]}x{self._size[0]} take "
+                f"scores of {len(self.classes)} classes at {width}x{height} take "
                 f"{needed / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free: use labels, fewer "
                 "classes or a smaller image"
             )
-        skip = len(self.classes) - self._maps.shape[1]
-        out = torch.empty(len(self.classes), *self._size)
-        for first, rows, scores in self._scored():
-            out[skip + first : skip + first + len(scores), rows] = scores
-        if self._background is not None:
-            out[0] = self._background
-        return out
+        out = torch.empty(len(self.classes), height * width)
+        skip = len(self.classes) - self._pixels.table.shape[1]
+        out[:skip] = self._background if skip else 0
+        for pixels, scores in self._all():
+            out[skip:, pixels] = self._values(scores).t()
+        return out.view(-1, height, width)
+
+    def confidence(self, temperature: float) -> tuple[Tensor, Tensor]:
+        """The best class (H, W) int64, background aside, and its probability (H, W) float32.
+
+        Args:
+            temperature: Of the softmax over classes.
+        """
+        labels = torch.empty(self._size, dtype=torch.int64)
+        probability = torch.empty(self._size)
+        for pixels, scores in self._all():
+            best, index = (scores / temperature).softmax(dim=1).max(dim=1)
+            labels.view(-1)[pixels] = index
+            probability.view(-1)[pixels] = best
+        return labels, probability
+
+    def _all(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All pixels, counted row by row, in blocks (p,), and their scores (p, K)."""
+        width = self._size[1]
+        for rows in self._bands():
+            y = torch.arange(rows.start, rows.stop).repeat_interleave(width)
+            x = torch.arange(width).repeat(rows.stop - rows.start)
+            for part, scores in self._pixels.blocks(y, x):
+                yield y[part] * width + x[part], scores
+
+    def _bands(self) -> Iterator[slice]:
+        height, width = self._size
+        at_once = max(1, _BAND // width)
+        for top in range(0, height, at_once):
+            yield slice(top, min(top + at_once, height))
 
     def areas(self) -> dict[str, float]:
         """Share of the image that each class covers."""
@@ -147,66 +207,3 @@ class Segmentation:
     @property
     def _size(self) -> tuple[int, int]:
         return self.image.height, self.image.width
-
-    @cached_property
-    def _normaliser(self) -> Tensor:
-        """(H, W): log of the sum of the exponentials over the classes, of the softmax."""
-        total = torch.full(self._size, -torch.inf)
-        for _, rows, scores in self._blocks():
-            total[rows] = total[rows].logaddexp((scores / self._temperature).logsumexp(dim=0))
-        return total
-
-    def _scored(self) -> Iterator[tuple[int, slice, Tensor]]:
-        """Blocks of ``scores``: cosines, or probabilities where there is a background."""
-        for first, rows, scores in self._blocks():
-            if self._background is not None:
-                scores = (scores / self._temperature - self._normaliser[rows]).exp()
-            yield first, rows, scores
-
-    def _blocks(self) -> Iterator[tuple[int, slice, Tensor]]:
-        """Scores at the original size: first class, rows, and the block (k, rows, W)."""
-        height, width = self._size
-        classes = self._maps.shape[1]
-        at_once = min(classes, max(1, _BLOCK // (self._embedded.size[0] * self._embedded.size[1])))
-        rows_at_once = max(1, _BLOCK // (width * at_once))
-        for first in range(0, classes, at_once):
-            averaged = average_windows(self._embedded, self._maps[:, first : first + at_once])
-            for top in range(0, height, rows_at_once):
-                rows = slice(top, min(top + rows_at_once, height))
-                yield first, rows, resize_rows(averaged, self._size, rows).cpu()
-
-
-def average_windows(embedded: Embedded, maps: Tensor) -> Tensor:
-    """Scores (K, h, w) of the resized image: windows upsampled bilinearly, averaged where they
-    overlap.
-
-    Args:
-        maps: (n, K, H', W').
-    """
-    total = maps.new_zeros(maps.shape[1], *embedded.size)
-    count = maps.new_zeros(embedded.size)
-    for box, window in zip(embedded.boxes, maps, strict=True):
-        scores = F.interpolate(window[None], embedded.padded, mode="bilinear", align_corners=False)
-        area = (..., slice(box.top, box.top + box.height), slice(box.left, box.left + box.width))
-        total[area] += scores[0, :, : box.height, : box.width]
-        count[area] += 1
-    return total / count
-
-
-def resize_rows(scores: Tensor, size: tuple[int, int], rows: slice) -> Tensor:
-    """Some rows of the bilinear resizing of ``scores`` (K, h, w) to ``size``: (K, rows, W)."""
-    height, width = size
-    if scores.shape[1:] == (height, width):
-        return scores[:, rows]
-    if rows.stop - rows.start == height:
-        return F.interpolate(scores[None], size, mode="bilinear", align_corners=False)[0]
-    source = scores.shape[1]
-    centre = (
-        torch.arange(rows.start, rows.stop, device=scores.device) + 0.5
-    ) * source / height - 0.5
-    centre = centre.clamp(min=0)
-    above = centre.long()
-    below = (above + 1).clamp(max=source - 1)
-    weight = (centre - above)[:, None].to(scores.dtype)
-    mixed = scores[:, above] * (1 - weight) + scores[:, below] * weight
-    return F.interpolate(mixed[None], (len(centre), width), mode="bilinear", align_corners=False)[0]

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
+import mgca.score_map
 import mgca.segment
+from mgca.score_map import ScoreMap
 from mgca.segment import BACKGROUND, Embedded, Segmentation
 from mgca.windows import window_boxes
 
@@ -24,9 +26,15 @@ def embedded(original=(50, 71), size=(32, 45), window=32, stride=16) -> Embedded
     return Embedded(image, size, boxes, (window, window), torch.empty(0))
 
 
-def random_maps(windows: Embedded, classes=5) -> torch.Tensor:
+def random_maps(windows: Embedded, classes=5) -> ScoreMap:
     """Cosines of maps at a quarter of the windows' size."""
-    return torch.rand(len(windows.boxes), classes, 8, 8) * 0.2 + 0.1
+    return ScoreMap.of_maps(torch.rand(len(windows.boxes), classes, 8, 8) * 0.2 + 0.1)
+
+
+def limit_blocks(monkeypatch, floats: int) -> None:
+    """Blocks of so many floats, and bands of so many pixels."""
+    monkeypatch.setattr(mgca.score_map, "_BLOCK", floats)
+    monkeypatch.setattr(mgca.segment, "_BAND", floats)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -38,7 +46,7 @@ def test_labels_are_the_largest_score(monkeypatch, block, background, original):
     maps = random_maps(windows)
     whole = Segmentation(windows, CLASSES, maps, **options)
     expected = whole.scores, whole.labels
-    monkeypatch.setattr(mgca.segment, "_BLOCK", block)
+    limit_blocks(monkeypatch, block)
     blocks = Segmentation(windows, CLASSES, maps, **options)
     assert blocks.scores.shape == (len(blocks.classes), *original)
     assert blocks.labels.shape == original and blocks.labels.dtype == torch.int64
@@ -47,22 +55,64 @@ def test_labels_are_the_largest_score(monkeypatch, block, background, original):
     assert torch.equal(blocks.labels, expected[1])
 
 
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    units=st.integers(1, 9),
+    spread=st.sampled_from([1e-6, 1e-3, 0.1, 1.0]),
+    background=st.sampled_from([None, 0.2, 0.5]),
+    temperature=st.sampled_from([None, 0.05]),
+)
+def test_labels_of_units_are_the_largest_score(seed, units, spread, background, temperature):
+    # Few units, so that most pixels are made of one or two, and their labels are inferred.
+    torch.manual_seed(seed)
+    windows = embedded()
+    table = 0.3 + spread * torch.rand(units, 5)
+    maps = ScoreMap(table, torch.randint(units, (len(windows.boxes), 1, 8)).expand(-1, 8, -1))
+    found = Segmentation(windows, CLASSES, maps, background=background, temperature=temperature)
+    assert torch.equal(found.labels, found.scores.argmax(0))
+
+
+def test_labels_that_all_agree_need_no_sums(monkeypatch):
+    windows = embedded()
+    maps = ScoreMap(torch.tensor([[0.1, 0.3], [0.2, 0.9]]), torch.zeros(2, 8, 8, dtype=torch.long))
+    maps.index[0, 3:, :4] = 1
+    summed = []
+    blocks = mgca.score_map.PixelScores.blocks
+    monkeypatch.setattr(
+        mgca.score_map.PixelScores,
+        "blocks",
+        lambda self, y, x: summed.append(len(y)) or blocks(self, y, x),
+    )
+    assert (Segmentation(windows, ("a", "b"), maps).labels == 1).all()
+    assert not any(summed)
+
+
+def test_confidence_is_the_largest_probability():
+    windows, temperature = embedded(), 0.05
+    maps = random_maps(windows)
+    probabilities = (Segmentation(windows, CLASSES, maps).scores / temperature).softmax(0)
+    labels, confidence = Segmentation(windows, CLASSES, maps).confidence(temperature)
+    assert torch.equal(labels, probabilities.argmax(0))
+    torch.testing.assert_close(confidence, probabilities.amax(0))
+
+
 def test_scores_are_the_windows_averaged_and_resized():
     windows = embedded()
-    maps = random_maps(windows)
+    maps = torch.rand(len(windows.boxes), 5, 8, 8)
     total, count = torch.zeros(5, 32, 45), torch.zeros(32, 45)
     for box, window in zip(windows.boxes, maps, strict=True):
         columns = slice(box.left, box.left + 32)
         total[:, :, columns] += F.interpolate(window[None], (32, 32), mode="bilinear")[0]
         count[:, columns] += 1
     expected = F.interpolate((total / count)[None], (50, 71), mode="bilinear")[0]
-    found = Segmentation(windows, CLASSES, maps).scores
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    found = Segmentation(windows, CLASSES, ScoreMap.of_maps(maps)).scores
+    torch.testing.assert_close(found, expected, rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_background_is_where_no_probability_reaches_the_threshold(monkeypatch, block):
-    monkeypatch.setattr(mgca.segment, "_BLOCK", block)
+    limit_blocks(monkeypatch, block)
     windows, threshold, temperature = embedded(), 0.4, 0.04
     maps = random_maps(windows)
     cosines = Segmentation(windows, CLASSES, maps).scores.double()
@@ -115,10 +165,10 @@ def test_labels_are_the_largest_score_with_ties(values, step, block, background,
     for _ in range(step):
         maps[1::2] = torch.nextafter(maps[1::2], torch.tensor(1.0))
     windows = embedded((8, 9), (8, 8), 8, 8)
-    maps = maps[None, :, None, None].expand(1, -1, 2, 2)
+    maps = ScoreMap.of_maps(maps[None, :, None, None].expand(1, -1, 2, 2))
     names = [f"class {k}" for k in range(len(values))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mgca.segment, "_BLOCK", block)
+        limit_blocks(patch, block)
         segmentation = Segmentation(
             windows, names, maps, background=background, temperature=temperature
         )

@@ -117,12 +117,13 @@ def test_every_pixel_takes_the_scores_of_its_unit():
     embedded = model.embed(torch.randint(256, (3, 64, 64), dtype=torch.uint8))
     classes = ["cat", "dog", "sky"]
     assignment, units = semantic_units(embedded.pixels, 2)
-    scores = model.segment(embedded, classes, meta_points=4)._maps[0]
+    table, index = model.scores(embedded.pixels, model.texts(classes), 2)
+    assert len(table) == 4
     for y in range(4):
         for x in range(4):
             unit = units[0, assignment[0, y, x]]
             expected = F.cosine_similarity(model.texts(classes), unit[None], dim=1)
-            torch.testing.assert_close(scores[:, y, x], expected)
+            torch.testing.assert_close(table[index[0, y, x]], expected)
 
 
 @fast

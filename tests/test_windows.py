@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from mgca import _torchvision
 from mgca.config import SegmentConfig
 from mgca.model import Model
-from mgca.segment import Embedded, average_windows, resize_rows
-from mgca.windows import cut_windows, resize, resized_size, window_boxes
+from mgca.score_map import PixelScores, ScoreMap
+from mgca.windows import Box, cut_windows, resize, resized_size, window_boxes
 
 fast = settings(max_examples=80, deadline=None, derandomize=True)
 sides = st.integers(1, 90)
@@ -158,49 +158,87 @@ def test_sliding_window_is_mmsegmentations(slide_inference, size):
 
 
 def geometry(size, window, stride, classes, multiple=8):
-    """Windows on a resized image and random maps of half the resolution of a stride of 8."""
+    """Windows on a resized image, and random maps of half the resolution of a stride of 8."""
     boxes = window_boxes(*size, window, stride)
     padded = tuple(-(-side // multiple) * multiple for side in (boxes[0].height, boxes[0].width))
     maps = torch.randn(len(boxes), classes, padded[0] // 4, padded[1] // 4)
-    return Embedded(Image.new("RGB", size[::-1]), size, boxes, padded, torch.empty(0)), maps
+    return boxes, padded, maps
 
 
-@pytest.mark.parametrize("size, window, stride", [((30, 41), 20, 9), ((13, 50), 24, 24)])
-def test_average_windows_equals_loops(size, window, stride):
-    embedded, maps = geometry(size, window, stride, classes=2)
-    whole = F.interpolate(maps, embedded.padded, mode="bilinear", align_corners=False)
-    averaged = average_windows(embedded, maps)
-    assert averaged.shape == (2, *size)
-    for y in range(size[0]):
-        for x in range(size[1]):
+def everywhere(pixels: PixelScores) -> torch.Tensor:
+    """(K, H, W): the scores of all pixels."""
+    height, width = pixels.size
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    out = torch.full((height * width, pixels.table.shape[1]), torch.nan)
+    for part, scores in pixels.blocks(y.flatten(), x.flatten()):
+        out[part] = scores
+    return out.t().unflatten(1, pixels.size)
+
+
+def step_by_step(boxes, padded, maps, resized, original) -> torch.Tensor:
+    """(K, H, W): windows upsampled, averaged where they overlap, and resized, one after another."""
+    whole = F.interpolate(maps, padded, mode="bilinear", align_corners=False)
+    averaged = torch.zeros(maps.shape[1], *resized)
+    for y in range(resized[0]):
+        for x in range(resized[1]):
             seen = [
                 whole[n, :, y - box.top, x - box.left]
-                for n, box in enumerate(embedded.boxes)
+                for n, box in enumerate(boxes)
                 if 0 <= y - box.top < box.height and 0 <= x - box.left < box.width
             ]
-            torch.testing.assert_close(averaged[:, y, x], sum(seen) / len(seen))
+            averaged[:, y, x] = sum(seen) / len(seen)
+    return F.interpolate(averaged[None], original, mode="bilinear", align_corners=False)[0]
+
+
+@pytest.mark.parametrize("original", [(30, 41), (47, 33), (11, 90), (1, 1)])
+@pytest.mark.parametrize("size, window, stride", [((30, 41), 20, 9), ((13, 50), 24, 24)])
+def test_the_weighted_sum_is_the_steps_one_after_another(size, window, stride, original):
+    boxes, padded, maps = geometry(size, window, stride, classes=2)
+    pixels = PixelScores(ScoreMap.of_maps(maps), original, size, boxes, padded)
+    expected = step_by_step(boxes, padded, maps, size, original)
+    torch.testing.assert_close(everywhere(pixels), expected, rtol=0, atol=3e-5)
 
 
 @fast
 @given(height=sides, width=sides, window=st.integers(8, 40), share=st.floats(0.2, 1))
 def test_windows_of_a_constant_give_the_constant(height, width, window, share):
-    embedded, maps = geometry((height, width), window, max(1, int(share * window)), classes=3)
+    size = (height, width)
+    boxes, padded, maps = geometry(size, window, max(1, int(share * window)), classes=3)
     constant = torch.tensor([0.25, -1.0, 3.0])
-    averaged = average_windows(embedded, constant[None, :, None, None].expand_as(maps))
-    torch.testing.assert_close(averaged, constant[:, None, None].expand(3, height, width))
+    maps = constant[None, :, None, None].expand_as(maps)
+    pixels = PixelScores(ScoreMap.of_maps(maps), (40, 31), size, boxes, padded)
+    expected = constant[:, None, None].expand(3, 40, 31)
+    torch.testing.assert_close(everywhere(pixels), expected, rtol=1e-5, atol=1e-5)
 
 
 @fast
 @given(
     source=st.tuples(st.integers(1, 40), st.integers(1, 12)),
     target=st.tuples(st.integers(1, 90), st.integers(1, 12)),
-    at_once=st.integers(1, 30),
 )
-def test_resizing_in_blocks_of_rows_is_resizing(source, target, at_once):
-    scores = torch.randn(2, *source)
-    whole = F.interpolate(scores[None], target, mode="bilinear", align_corners=False)[0]
-    blocks = [
-        resize_rows(scores, target, slice(top, min(top + at_once, target[0])))
-        for top in range(0, target[0], at_once)
+def test_one_window_of_single_pixels_is_resized(source, target):
+    maps, box = torch.randn(1, 2, *source), [Box(0, 0, *source)]
+    pixels = PixelScores(ScoreMap.of_maps(maps), target, source, box, source)
+    whole = F.interpolate(maps, target, mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(everywhere(pixels), whole, rtol=0, atol=2e-5)
+
+
+@fast
+@given(seed=st.integers(0, 10**6), classes=st.integers(1, 4), units=st.integers(1, 6))
+def test_pixels_agree_where_all_the_positions_they_are_made_of_do(seed, classes, units):
+    torch.manual_seed(seed)
+    size = (30, 41)
+    boxes, padded, maps = geometry(size, 20, 9, classes=1)
+    index = torch.randint(units, (len(boxes), *maps.shape[2:]))
+    labels = torch.randint(-1, classes, (units,))
+    pixels = PixelScores(ScoreMap(torch.zeros(units, 1), index), (25, 50), size, boxes, padded)
+    found = pixels.agreement(labels, slice(3, 20))
+    # A pixel that is made of nothing else has all the weight on that label.
+    shares = [
+        step_by_step(boxes, padded, (labels[index] == k)[:, None].float(), size, (25, 50))[0, 3:20]
+        for k in range(classes)
     ]
-    torch.testing.assert_close(torch.cat(blocks, dim=1), whole, rtol=0, atol=2e-5)
+    expected = torch.full_like(found, -1)
+    for k, share in enumerate(shares):
+        expected[share > 1 - 1e-5] = k
+    assert torch.equal(found, expected)
