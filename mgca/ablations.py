@@ -34,12 +34,13 @@ from mgca.progress import progress
 from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
 from mgca.segment import BACKGROUND
+from mgca.tcl import tcl_training
 from mgca.train import train
 from mgca.weights import load_weights, manifest, read_tensors
 
 log = logging.getLogger(__name__)
 
-ABLATIONS = ("granularity", "areas", "k", "meta_points")
+ABLATIONS = ("granularity", "areas", "k", "meta_points", "benchmarks")
 UNITS = (None, 36)
 META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
 ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -96,8 +97,8 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
     """The variants of an ablation. The scale's own values are among those of each parameter.
 
     Args:
-        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), or
-            ``"meta_points"`` (Table 4).
+        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
+            (Table 4), or ``"benchmarks"``, every method that can be run at the scale.
 
     Raises:
         ValueError: If there is no such ablation.
@@ -105,9 +106,14 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
     full = scale.training
     own = full.loss
 
-    def variant(name: str, units: tuple[int | None, ...] = UNITS, **loss: float) -> Variant:
-        config = dataclasses.replace(full, loss=dataclasses.replace(own, **loss))
-        return Variant(name, config, full.last_block, units)
+    def variant(
+        name: str,
+        units: tuple[int | None, ...] = UNITS,
+        block: str = full.last_block,
+        **loss: float,
+    ) -> Variant:
+        loss = dataclasses.replace(own, **loss)
+        return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
 
     if ablation == "granularity":
         frozen = [Variant("baseline", None, scale.baseline_block)]
@@ -135,6 +141,14 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         ]
     if ablation == "meta_points":
         return [variant("all", META_POINTS)]
+    if ablation == "benchmarks":
+        other = [name for name, block in scale.frozen.items() if block != full.last_block]
+        return [
+            *(Variant(name, None, block) for name, block in scale.frozen.items()),
+            Variant("tcl", tcl_training(full), full.last_block),
+            variant("mgca"),
+            *(variant(f"{name}+mgca", block=scale.frozen[name]) for name in other),
+        ]
     raise ValueError(f"unknown ablation {ablation!r}, only {', '.join(ABLATIONS)}")
 
 
@@ -220,7 +234,11 @@ def run_ablations(
     failed = []
     if plan:
         with threads(1):
-            scale.prepare()
+            variants = [task.variant for task in plan.values()]
+            trained = {variant.last_block for variant in variants if variant.train}
+            scale.prepare(
+                {variant.last_block: variant.last_block in trained for variant in variants}
+            )
             # A backbone that each seed trains anew is trained here, and not by every worker.
             for seed in sorted({task.seed for task in plan.values()}):
                 scale.backbone(seed, scale.training.last_block)

@@ -9,7 +9,10 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mgca.tcl.loss import TCLConfig
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
@@ -82,7 +85,7 @@ class TrainConfig:
         backbone: Name of the frozen backbone.
         last_block: Last attention layer of a ViT (D1).
         upsample: Of the decoder (D2).
-        loss: The objective.
+        loss: The objective, MGCA's or, for comparison, TCL's.
         captions: Which texts are drawn, ``"uniform"`` among the caption and those generated from
             its nouns, only the ``"original"`` or only the ``"nouns"`` (D10).
         names: Share of the texts drawn that name what the backbone's own classifier recognises
@@ -105,7 +108,7 @@ class TrainConfig:
     backbone: str = "vit-b-16"
     last_block: str = "value"
     upsample: str = "bilinear"
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: "LossConfig | TCLConfig" = field(default_factory=LossConfig)
     captions: str = "uniform"
     names: float = 0.0
     known: float | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mgca.images import ImageSource, open_image
+from mgca.prompts import check_classes
 
 IGNORE = 255
 
@@ -186,11 +187,24 @@ class Masked:
             )
         return np.where(ignored, IGNORE, ids).astype(np.uint8)
 
+    def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
+        """(identifier, image, mask) of an item."""
+        identifier, path, _ = self.items[index]
+        image = open_image(path)
+        return identifier, image, self.mask(index, (image.height, image.width))
+
     def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]:
-        """(identifier, image, mask) of each item."""
-        for index, (identifier, path, _) in enumerate(self.items):
-            image = open_image(path)
-            yield identifier, image, self.mask(index, (image.height, image.width))
+        return (self[index] for index in range(len(self)))
+
+    def without_background(self, name: str) -> "Masked":
+        """The same images with the background ignored, under another name.
+
+        Raises:
+            ValueError: If there is no background.
+        """
+        if not self.background:
+            raise ValueError(f"{self.name} has no background")
+        return dataclasses.replace(self, name=name, subtract=self.subtract + 1, background=False)
 
     def first(self, images: int | None) -> "Masked":
         """The first so many images; all of them for None."""
@@ -200,16 +214,11 @@ class Masked:
 
 
 def _specifications() -> dict[str, dict]:
-    return json.loads((resources.files("mgca") / "benchmarks.json").read_text())
-
-
-def benchmark_names() -> list[str]:
-    """The sets with masks that :func:`load_masked` knows."""
-    return list(_specifications())
+    return json.loads((resources.files("mgca") / "photo_sets.json").read_text())
 
 
 def load_masked(name: str, root: str | os.PathLike) -> Masked:
-    """A set with masks by its name in ``benchmarks.json``, e.g. ``"voc20"``.
+    """A set of real photographs by its name in ``photo_sets.json``, e.g. ``"voc20"``.
 
     Args:
         root: Folder that holds the data sets.
@@ -222,6 +231,8 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
     if name not in specifications:
         raise ValueError(f"unknown set {name!r}, only {', '.join(specifications)}")
     spec = specifications[name]
+    if "like" in spec:
+        spec = specifications[spec["like"]] | spec
     folder = Path(root) / spec["folder"]
     items = []
     for split in spec["splits"]:
@@ -241,4 +252,52 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
         classes=tuple(spec["classes"]),
         subtract=spec["subtract"],
         digest=file_digest(folder / "MANIFEST.sha256"),
+        background=spec.get("background", False),
+    )
+
+
+def load_folder(
+    images: str | os.PathLike,
+    masks: str | os.PathLike,
+    classes: Sequence[str],
+    *,
+    background: bool = False,
+) -> Masked:
+    """A set made of a folder of images and one of masks with the same names.
+
+    Args:
+        images: Folder of pictures.
+        masks: Folder of PNGs, one channel of ids (a palette's indices, 8 or 16 bits): the index of
+            a class, or with a background 0 for it and 1 + the index. 255 is ignored.
+        classes: Names that are asked for, without "background".
+
+    Raises:
+        FileNotFoundError: If a folder is missing, or an image has no mask; the first is named.
+        DataError: If there is no image, or two have the same name.
+    """
+    images, masks = Path(images), Path(masks)
+    for folder in (images, masks):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder}")
+    suffixes = set(Image.registered_extensions())
+    items: list[tuple[str, Path, Path]] = []
+    for path in sorted(images.iterdir()):
+        if path.suffix.lower() not in suffixes or path.name.startswith("."):
+            continue
+        mask = masks / f"{path.stem}.png"
+        if not mask.is_file():
+            raise FileNotFoundError(f"{path} has no mask {mask}")
+        if items and items[-1][0] == path.stem:
+            raise DataError(f"{items[-1][1]} and {path} would have the same mask")
+        items.append((path.stem, path, mask))
+    if not items:
+        raise DataError(f"no images in {images}")
+    sizes = [[name, *(p.stat().st_size for p in paths)] for name, *paths in items]
+    return Masked(
+        name=images.resolve().name,
+        items=items,
+        classes=tuple(check_classes(classes)),
+        subtract=0,
+        digest=hashlib.sha256(json.dumps(sizes).encode()).hexdigest(),
+        background=background,
     )

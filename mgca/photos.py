@@ -32,18 +32,20 @@ from mgca.align import (
 from mgca.backbone.lite import Lite
 from mgca.captions import TextPool, build_pool
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
-from mgca.data import Captions, benchmark_names, load_captions, load_masked
+from mgca.data import Captions, load_captions, load_masked
 from mgca.evaluate import evaluate, result_rows
 from mgca.features import cache_folder, image_features, text_embeddings
 from mgca.model import Model, save_decoder
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, provenance, read_results, write_run
+from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData, train
 from mgca.weights import publish
 
 log = logging.getLogger(__name__)
 
 UNITS = (None, 36)
+DATASETS = ("voc20", "coco80", "camvid")
 
 
 def photos_training() -> TrainConfig:
@@ -169,7 +171,8 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
 
 def training_data(backbone: Lite, corpus: Corpus) -> TrainingData:
     """What the decoder trains on: features, and texts centred as the backbone encodes them."""
-    return TrainingData(corpus.features, corpus.pool, backbone.centred(corpus.texts))
+    images = BatchImages(corpus.captions.images, 224, backbone.mean, backbone.std)
+    return TrainingData(corpus.features, corpus.pool, backbone.centred(corpus.texts), images)
 
 
 def missing_runs(config: PhotosConfig, table: pd.DataFrame) -> list[str]:
@@ -195,7 +198,7 @@ def run_seed(
         root: Folder of the real data sets.
         out: Results folder, ``results/photos``.
         work: Where trained weights and checkpoints go; an interrupted run goes on from there.
-        datasets: Sets to evaluate on, by default all.
+        datasets: Sets to evaluate on, by default :data:`DATASETS`.
         window_cache: Folder for the frozen features of the evaluation's windows.
 
     Returns:
@@ -210,7 +213,7 @@ def run_seed(
     backbone = Lite(pretrained=False)
     measured = align(config.align, backbone, corpus)
     log.info("alignment: %s", measured)
-    masked = [load_masked(name, root) for name in datasets or benchmark_names()]
+    masked = [load_masked(name, root) for name in datasets or DATASETS]
     data = {"flickr8k": corpus.captions.digest} | {m.name: m.digest for m in masked}
     for variant in missing:
         run = config.run(variant)

@@ -22,12 +22,12 @@ from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.captions import TextPool
 from mgca.clip import ClipConfig, train_clip
 from mgca.config import TrainConfig, config_hash, to_dict
-from mgca.data import benchmark_names, load_masked
+from mgca.data import load_masked
 from mgca.evaluate import evaluate, result_rows
 from mgca.features import cache_folder, image_features
 from mgca.metrics import recall
 from mgca.model import Model
-from mgca.photos import UNITS, Corpus, load_corpus, photos_training
+from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
 from mgca.results import add_results, provenance, read_results, write_run
 from mgca.train import TrainingData, train
 
@@ -100,7 +100,7 @@ def run_seed(seed: int, corpus: Corpus, root: Path, *, out: Path, work: Path, ca
     plain.model.load_state_dict(backbone.model.state_dict())
     plain.refresh()
     rows = []
-    masked = [load_masked(name, root) for name in benchmark_names()]
+    masked = [load_masked(name, root) for name in DATASETS]
     for data_set in masked:
         for variant, model in (
             ("hybrid", Model(plain)),

@@ -8,12 +8,13 @@ import dataclasses
 import functools
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mgca import photos
 from mgca.align import AlignConfig, save_alignment
-from mgca.backbone.base import Backbone
+from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.data import data_root, file_digest, load_masked
@@ -40,6 +41,7 @@ class Scale(ABC):
         groups: The sets over which a table gives a mean, by its heading.
         baseline_block: ``last_block`` of the dense features that the network was trained with;
             ``training.last_block`` where the backbone has no last attention block.
+        frozen: ``last_block`` of the methods that train nothing, by their names.
         settings: Whatever else results depend on, as JSON data: part of a run's name.
         cache: Folder of features.
     """
@@ -49,12 +51,16 @@ class Scale(ABC):
     datasets: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
     baseline_block: str = "attention"
+    frozen: dict[str, str]
     settings: dict[str, Any]
     cache: Path
 
     @abstractmethod
-    def prepare(self) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         """Compute and keep what runs share, so that workers find it.
+
+        Args:
+            blocks: The last blocks in use, and whether a decoder is trained on each.
 
         Raises:
             FileNotFoundError: If data is missing.
@@ -84,18 +90,27 @@ class Scale(ABC):
         """Windows and units of the evaluation; the paper's by default."""
         return SegmentConfig()
 
+    @abstractmethod
     def background(self, model: Model) -> dict[str, float]:
         """Threshold and temperature of a model for the sets with a background class.
 
         Returns:
-            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluate.evaluate` takes them;
-            empty where no set has a background class.
+            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluate.evaluate` takes them.
         """
-        return {}
+
+    @abstractmethod
+    def calibration(self) -> MaskedSet:
+        """A set with background to choose threshold and temperature on; no result is of it."""
+
+    def published_backbone(self) -> Backbone:
+        """The backbone of the decoder that comes with the project."""
+        return load_backbone(self.training.backbone)
 
 
 class PhotosScale(Scale):
     """Real photographs: ``lite`` with an alignment of each seed's own, captions of Flickr8k.
+
+    ``voc20`` and ``coco80`` are the images of ``voc21`` and ``coco81`` with the background ignored.
 
     Args:
         data: Folder of the data sets, as in :func:`mgca.data.data_root`.
@@ -103,8 +118,14 @@ class PhotosScale(Scale):
     """
 
     name = "photos"
-    datasets = ("voc20", "coco80", "camvid")
-    groups = {"all three sets": datasets}
+    datasets = ("voc21", "coco81", "voc20", "coco80", "camvid")
+    groups = {
+        "with background": ("voc21", "coco81"),
+        "without background": ("voc20", "coco80", "camvid"),
+    }
+    frozen = {"clip": "value"}
+    # Chosen on the calibration set: results/photos/background.csv.
+    threshold, temperature = 0.5, 0.05
     # The tower is convolutional: there is no last attention block to change.
     baseline_block = "value"
 
@@ -112,7 +133,10 @@ class PhotosScale(Scale):
         self, data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
     ) -> None:
         self.training = photos.photos_training()
-        self.settings = {"align": to_dict(AlignConfig())}
+        self.settings = {
+            "align": to_dict(AlignConfig()),
+            "background": [self.threshold, self.temperature],
+        }
         self.cache = cache_folder(cache).resolve()
         root = data_root(data)
         self._root = root.resolve() if root else None
@@ -128,11 +152,11 @@ class PhotosScale(Scale):
             raise FileNotFoundError("the photos scale needs its data sets: set MGCA_DATA")
         return self._root
 
-    def prepare(self) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         _corpus(self.root, self.cache)
         model = Model(Lite(pretrained=False), config=self.segment())
         for data in self.sets():
-            evaluate(model, data, units=(), features=self.cache)
+            evaluate(model, data, units=(), features=self.cache, background=self.threshold)
 
     def backbone(self, seed: int, last_block: str = "value") -> Lite:
         if last_block != "value":
@@ -153,7 +177,20 @@ class PhotosScale(Scale):
         return photos.training_data(backbone, _corpus(self.root, self.cache))
 
     def sets(self) -> list[MaskedSet]:
-        return [load_masked(name, self.root) for name in self.datasets]
+        voc21, coco81 = (load_masked(name, self.root) for name in ("voc21", "coco81"))
+        return [
+            voc21,
+            coco81,
+            voc21.without_background("voc20"),
+            coco81.without_background("coco80"),
+            load_masked("camvid", self.root),
+        ]
+
+    def calibration(self) -> MaskedSet:
+        return load_masked("voc21-extra", self.root)
+
+    def background(self, model: Model) -> dict[str, float]:
+        return {"background": self.threshold, "temperature": self.temperature}
 
     def digests(self) -> dict[str, str]:
         masks = {data.name: data.digest for data in self.sets()}

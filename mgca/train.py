@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,8 +19,12 @@ from mgca.decoder import GatedConvDecoder, upsample2
 from mgca.losses import mgca_loss
 from mgca.model import save_decoder
 from mgca.progress import progress
+from mgca.tcl.global_embedding import global_encoder
+from mgca.tcl.loss import TCLConfig, TCLObjective, logistic_noise
+from mgca.weights import read_tensors, write_tensors
 
 METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]
+TCL_METRICS = [*METRICS[:3], "area", "feature", "image", "variation", *METRICS[-2:]]
 
 
 class NotFinite(RuntimeError):
@@ -34,11 +38,14 @@ class TrainingData(NamedTuple):
         features: (n, F, h, w), the frozen trunk's features of each image.
         pool: Which texts each image may draw.
         texts: (len(pool.texts), C), their embeddings.
+        images: Positions of images to these, normalised (B, 3, H, W), as TCL's objective takes
+            them; MGCA's needs none.
     """
 
     features: np.ndarray
     pool: TextPool
     texts: Tensor
+    images: Callable[[Sequence[int]], Tensor] | None = None
 
 
 def total_steps(config: TrainConfig, images: int) -> int:
@@ -63,10 +70,37 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
-def make_optimizer(config: TrainConfig, decoder: GatedConvDecoder) -> torch.optim.Optimizer:
+def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW, or Adam with its weight decay in the gradient (choice D9)."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(decoder.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    return kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def make_objective(
+    config: TrainConfig, backbone: Backbone, data: TrainingData
+) -> TCLObjective | None:
+    """TCL's objective, which learns too; None for MGCA's, which has nothing to learn.
+
+    Raises:
+        ValueError: If the data lacks the images that TCL needs.
+    """
+    if not isinstance(config.loss, TCLConfig):
+        return None
+    if not config.loss.contrast:
+        return TCLObjective(config.loss)
+    if data.images is None:
+        raise ValueError(
+            "TCL's objective cuts images out by its masks, and the data has no images: give "
+            "TrainingData images=, or TCLConfig contrast=0"
+        )
+    return TCLObjective(config.loss, global_encoder(backbone, config.precision))
+
+
+def trained_part(decoder: GatedConvDecoder, objective: TCLObjective | None) -> nn.Module:
+    """What the optimizer and checkpoints are about: the decoder, and what the objective learns."""
+    if objective is None:
+        return decoder
+    return nn.ModuleDict({"decoder": decoder, "objective": objective})
 
 
 def batch_of(config: TrainConfig, data: TrainingData, step: int) -> tuple[list[int], list[int]]:
@@ -104,6 +138,9 @@ def train(
     Writes ``decoder.safetensors`` (float32), ``metrics.csv`` and, while it runs, a checkpoint into
     ``folder``. On one machine a resumed run ends with the same bits as an uninterrupted one.
 
+    A decoder trained with TCL's objective has an attribute ``sigmoid``, the ``w`` and ``b`` that
+    turn its cosines into scores; its file has them as ``sigmoid_weight`` and ``sigmoid_bias``.
+
     Args:
         config: Of the run.
         backbone: The frozen encoders.
@@ -113,7 +150,8 @@ def train(
         on_step: Called with the metrics of each step.
 
     Raises:
-        ValueError: If the data does not fill a batch, or the folder holds another configuration.
+        ValueError: If the data does not fill a batch, or lacks the images that TCL needs, or the
+            folder holds another configuration.
         NotFinite: If the loss is NaN or infinite; the last checkpoint is kept.
         OSError: If the folder cannot be written to.
     """
@@ -129,16 +167,18 @@ def train(
     decoder = GatedConvDecoder(backbone.dim, upsample=config.upsample)
     # Normalising over channels and convolving in bfloat16: 1.3 times as fast in this layout.
     decoder.to(next(backbone.parameters()).device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(config, decoder)
+    objective = make_objective(config, backbone, data)
+    model = trained_part(decoder, objective).to(next(backbone.parameters()).device)
+    optimizer = make_optimizer(config, model)
     checkpoint = folder / "checkpoint.safetensors"
-    start = resume(checkpoint, config, decoder, optimizer)
+    start = resume(checkpoint, config, model, optimizer)
     rows = metrics_until(folder / "metrics.csv", start)
     began = time.perf_counter()
     bar = progress(total=steps, initial=start, desc="training", unit="step")
     for step in range(start, steps):
         rate = learning_rate(config, step, steps)
         row = {"step": step, "rate": rate}
-        row |= _step(config, backbone, decoder, optimizer, data, step, rate)
+        row |= _step(config, backbone, decoder, optimizer, data, step, rate, objective)
         row["seconds"] = round(time.perf_counter() - began, 2)
         rows.append(row)
         if on_step:
@@ -146,18 +186,22 @@ def train(
         bar.set_postfix(loss=f"{row['total']:.3f}")
         bar.update()
         if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
-            write_metrics(folder / "metrics.csv", METRICS, rows)
-            save_checkpoint(checkpoint, config, decoder, optimizer, step + 1)
+            columns = METRICS if objective is None else TCL_METRICS
+            write_metrics(folder / "metrics.csv", columns, rows)
+            save_checkpoint(checkpoint, config, model, optimizer, step + 1)
     bar.close()
     if config.hold_mean:
         _take_out_mean_change(decoder, backbone, data)
-    save_decoder(
+    path = save_decoder(
         folder / "decoder.safetensors",
         decoder,
         backbone,
         run=config_hash(config),
         dtype=torch.float32,
     )
+    if objective is not None:
+        decoder.sigmoid = objective.sigmoid()
+        _add_sigmoid(path, decoder.sigmoid)
     return decoder.requires_grad_(False).eval()
 
 
@@ -169,8 +213,13 @@ def _step(
     data: TrainingData,
     step: int,
     rate: float,
+    objective: TCLObjective | None = None,
 ) -> dict[str, float]:
-    """One optimisation step; the losses and the gradient's norm."""
+    """One optimisation step; the losses and the gradient's norm.
+
+    Args:
+        objective: TCL's, which learns with the decoder; None for MGCA's.
+    """
     images, texts = batch_of(config, data, step)
     device = next(decoder.parameters()).device
     with torch.no_grad():
@@ -184,11 +233,17 @@ def _step(
     exclude = None
     if config.known is not None:
         exclude = known_pairs(data.pool, data.texts, images, texts, config.known).to(device)
-    losses = mgca_loss(pixels, data.texts[texts].to(device), config.loss, exclude=exclude)
+    drawn = data.texts[texts].to(device)
+    if objective is None:
+        losses = mgca_loss(pixels, drawn, config.loss, exclude=exclude)
+    else:
+        noise = logistic_noise(pixels[:, 0].shape, _generator(config.seed, 2, step)).to(device)
+        whole = data.images(images).to(device) if config.loss.contrast else None
+        losses = objective(pixels, drawn, images=whole, noise=noise, exclude=exclude)
     optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
     gradient = finite_gradient(
-        decoder,
+        trained_part(decoder, objective),
         losses["total"],
         step,
         "Lower learning_rate, or use precision='float32'; the last checkpoint is from before this "
@@ -208,13 +263,23 @@ def finite_gradient(model: nn.Module, loss: Tensor, step: int, advice: str) -> f
         NotFinite: If one of them is NaN or infinite, with the advice.
     """
     gradient = torch.linalg.vector_norm(
-        torch.stack([torch.linalg.vector_norm(p.grad) for p in model.parameters()])
+        torch.stack(
+            # What a term left out would have learned has no gradient.
+            [torch.linalg.vector_norm(p.grad) for p in model.parameters() if p.grad is not None]
+        )
     ).item()
     if not (math.isfinite(loss.item()) and math.isfinite(gradient)):
         raise NotFinite(
             f"step {step}: the loss is {loss.item()} and its gradient's norm {gradient}. {advice}"
         )
     return gradient
+
+
+def _add_sigmoid(path: Path, sigmoid: tuple[float, float]) -> None:
+    """Note in a decoder's file how its cosines become scores."""
+    state, meta = read_tensors(path)
+    weight, bias = sigmoid
+    write_tensors(path, state, meta | {"sigmoid_weight": weight, "sigmoid_bias": bias})
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:

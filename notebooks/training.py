@@ -42,7 +42,7 @@ from IPython.display import HTML, display
 
 from mgca import photos
 from mgca.backbone.lite import Lite
-from mgca.data import benchmark_names, data_root, load_masked
+from mgca.data import data_root, load_masked
 from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.results import read_results, read_run, summary
@@ -123,7 +123,7 @@ else:
 # %%
 if corpus_found:
     few = []
-    for name in benchmark_names():
+    for name in photos.DATASETS:
         masked = load_masked(name, root).first(evaluate_images)
         for variant, model in (
             ("alignment", Model(backbone)),

@@ -38,6 +38,7 @@ from mgca.report import (
 )
 from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
+from mgca.tcl import TCLConfig
 from mgca.train import TrainingData
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
@@ -50,6 +51,7 @@ class TinyScale(Scale):
     name = "tiny"
     datasets = ("things", "stuff")
     groups = {"with background": ("things",), "both": ("things", "stuff")}
+    frozen = {"clip": "attention", "maskclip": "value", "sclip": "sclip"}
 
     def __init__(self, folder: Path, fails: tuple[int, str] | None = None) -> None:
         self.training = TrainConfig(
@@ -60,7 +62,7 @@ class TinyScale(Scale):
         self.folder = folder
         self.fails = fails
 
-    def prepare(self) -> None:
+    def prepare(self, blocks: dict[str, bool]) -> None:
         self._note("prepared")
         generator = np.random.default_rng(0)
         for name in self.datasets:
@@ -100,6 +102,12 @@ class TinyScale(Scale):
 
     def background(self, model: Model) -> dict[str, float]:
         return {"background": 0.35, "temperature": 0.5}
+
+    def calibration(self) -> Masked:
+        return self._set("things")
+
+    def published_backbone(self) -> TinyBackbone:
+        return self.backbone(0)
 
     def _note(self, line: str) -> None:
         with (self.folder / "notes").open("a") as file:
@@ -180,10 +188,11 @@ def test_variants_change_what_they_name_and_nothing_else(scale):
 
 def test_equal_configurations_are_one_run(scale):
     runs = {v.name: v.run(scale, 0) for ablation in ABLATIONS for v in grid(ablation, scale)}
-    same = {runs[n] for n in ("all", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")}
+    same = {runs[n] for n in ("all", "mgca", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")}
     assert len(same) == 1
+    assert runs["clip"] == runs["baseline"]
     assert runs["object+region"] == runs["alpha_neg=0.05,no pixel"]
-    assert len(set(runs.values())) == len(runs) - 5
+    assert len(set(runs.values())) == len(runs) - 7
     everything = grid("granularity", scale)[-1]
     assert everything.run(scale, 1) != everything.run(scale, 0)
     scale.settings = {"images": 3}
@@ -398,7 +407,7 @@ def test_several_tables_at_once_share_their_runs(tmp_path, monkeypatch):
 
 
 def test_measures_are_those_of_segmenting_each_image(scale):
-    scale.prepare()
+    scale.prepare({})
     model = Model(scale.backbone(0), None, scale.segment())
     things = scale.sets()[0]
     rows = measure(model, things, [16], background=scale.background(model))
@@ -471,3 +480,16 @@ def test_pictures_have_a_column_for_each_model(done):
     models = {"one": (model, None, options), "two": (model, 16, options)}
     figure = pictures(scale.sets()[0], models, (1,))
     assert [axis.get_title() for axis in figure.axes] == ["image", "truth", "one", "two"]
+
+
+def test_the_benchmarks_hold_every_method_of_a_scale(scale):
+    variants = {variant.name: variant for variant in grid("benchmarks", scale)}
+    assert list(variants) == ["clip", "maskclip", "sclip", "tcl", "mgca", "clip+mgca", "sclip+mgca"]
+    assert [v.train is None for v in variants.values()] == [True] * 3 + [False] * 4
+    blocks = {name: variant.last_block for name, variant in variants.items()}
+    assert blocks["sclip"] == blocks["sclip+mgca"] == "sclip"
+    assert blocks["tcl"] == blocks["mgca"] == "value"
+    assert variants["sclip+mgca"].train.last_block == "sclip"
+    assert variants["sclip+mgca"].train.loss == variants["mgca"].train.loss == scale.training.loss
+    assert isinstance(variants["tcl"].train.loss, TCLConfig)
+    assert variants["mgca"].run(scale, 0) == grid("granularity", scale)[-1].run(scale, 0)

@@ -285,7 +285,15 @@ def test_data_root(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "classes"), [("voc20", 364, 20), ("coco80", 240, 80), ("camvid", 123, 11)]
+    ("name", "count", "classes"),
+    [
+        ("voc20", 364, 20),
+        ("coco80", 240, 80),
+        ("camvid", 123, 11),
+        ("voc21", 297, 20),
+        ("voc21-extra", 67, 20),
+        ("coco81", 240, 80),
+    ],
 )
 def test_real_sets(data_root, name, count, classes):
     loaded = load_masked(name, data_root)
@@ -297,13 +305,21 @@ def test_real_sets(data_root, name, count, classes):
     for _, image, mask in chosen:
         assert mask.shape == (image.height, image.width)
         known = mask[mask != data.IGNORE]
-        assert known.size and known.max() < classes
+        assert known.size and known.max() < classes + loaded.background
         seen += 1
     assert seen == 10
 
 
-def test_every_benchmark_is_tested_above():
-    assert data.benchmark_names() == ["voc20", "coco80", "camvid"]
+def test_without_background_its_pixels_are_ignored(data_root):
+    whole = load_masked("voc21", data_root).first(3)
+    things = whole.without_background("voc20")
+    assert (things.name, things.background, things.classes) == ("voc20", False, whole.classes)
+    for (_, _, ids), (_, _, named) in zip(whole, things, strict=True):
+        assert (ids == 0).any()
+        expected = np.where((ids == 0) | (ids == data.IGNORE), data.IGNORE, ids - 1)
+        assert np.array_equal(named, expected)
+    with pytest.raises(ValueError, match="voc20 has no background"):
+        things.without_background("again")
 
 
 def test_real_captions(data_root):

@@ -40,7 +40,7 @@ def small(data_root, monkeypatch):
         return HybridRun(clip=clip, train=train)
 
     monkeypatch.setattr(HybridRun, "of_seed", of_seed)
-    monkeypatch.setattr(photos_hybrid, "benchmark_names", lambda: ["camvid"])
+    monkeypatch.setattr(photos_hybrid, "DATASETS", ("camvid",))
     monkeypatch.setattr(
         photos_hybrid, "load_masked", lambda name, root: load_masked(name, root).first(1)
     )

@@ -126,7 +126,7 @@ def test_every_set_can_be_evaluated(scenes, last_block):
 
 
 def test_what_runs_share_is_prepared(scenes, nothing_is_computed):
-    scenes.prepare()
+    scenes.prepare({"value": True, "attention": False})
     nothing_is_computed()
     data = scenes.data(scenes.backbone(0))
     assert data.features.shape == (6, 32, 7, 7) and data.texts.shape == (len(data.pool.texts), 16)
@@ -136,7 +136,7 @@ def test_what_runs_share_is_prepared(scenes, nothing_is_computed):
         model = Model(scenes.backbone(0, last_block), config=scenes.segment())
         for masked in scenes.sets():
             evaluate(model, masked, features=scenes.cache, **scenes.background(model))
-    scenes.prepare()
+    scenes.prepare({"value": True, "attention": False})
 
 
 def test_its_configuration_trains_on_its_data(scenes, tmp_path):

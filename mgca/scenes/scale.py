@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Mapping
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
 from mgca.captions import TextPool, build_pool
@@ -13,7 +14,14 @@ from mgca.features import cache_folder, image_features, text_embeddings, threads
 from mgca.model import Model
 from mgca.scales import Scale
 from mgca.scenes.scene import WorldConfig
-from mgca.scenes.sets import TEST_SEED, TRAINING_SEED, evaluation_set, training_pairs
+from mgca.scenes.sets import (
+    TEST_SEED,
+    TRAINING_SEED,
+    VALIDATION_SEED,
+    evaluation_set,
+    training_pairs,
+)
+from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData
 from mgca.weights import manifest
 
@@ -51,6 +59,13 @@ class ScenesScale(Scale):
     name = "scenes"
     datasets = ("things", "scenes", "open")
     groups = {"with background": ("things",), "without background": ("scenes",)}
+    frozen = {
+        "clip": "attention",
+        "maskclip": "value",
+        "sclip": "sclip",
+        "clearclip": "clearclip",
+        "naclip": "naclip",
+    }
     threshold = 0.5
 
     def __init__(
@@ -73,10 +88,10 @@ class ScenesScale(Scale):
             "background": self.threshold,
         }
 
-    def prepare(self) -> None:
-        for last_block in ("value", "attention"):
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
+        for last_block, trained in blocks.items():
             backbone = self.backbone(0, last_block)
-            if last_block == self.training.last_block:
+            if trained:
                 self.data(backbone)
             for data in self.sets():
                 evaluate(
@@ -95,8 +110,9 @@ class ScenesScale(Scale):
         with threads(2):
             features = image_features(backbone, _pairs(), size=SIDE, folder=self.cache)
         pool = _pool()
+        images = BatchImages(_pairs().images, SIDE, backbone.mean, backbone.std)
         return TrainingData(
-            features, pool, text_embeddings(backbone, pool.texts, folder=self.cache)
+            features, pool, text_embeddings(backbone, pool.texts, folder=self.cache), images
         )
 
     def sets(self) -> list[MaskedSet]:
@@ -112,6 +128,9 @@ class ScenesScale(Scale):
 
     def background(self, model: Model) -> dict[str, float]:
         return {"background": self.threshold, "temperature": model.backbone.temperature}
+
+    def calibration(self) -> MaskedSet:
+        return evaluation_set("things", self._images, seed=VALIDATION_SEED)
 
 
 # Once per process: the runs of a worker share them.

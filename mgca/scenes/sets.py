@@ -138,13 +138,15 @@ class SceneSet:
     def __len__(self) -> int:
         return self.images
 
+    def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
+        """(identifier, image, mask (H, W) uint8) of an image."""
+        scene = compose(self.config, self.seed, index)
+        image, mask = render(self.config, scene)
+        ids = _ids(self.name, scene)[mask]
+        return f"{self.name}-{index:05d}", Image.fromarray(image), ids
+
     def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]:
-        """(identifier, image, mask (H, W) uint8) of each image."""
-        for index in range(self.images):
-            scene = compose(self.config, self.seed, index)
-            image, mask = render(self.config, scene)
-            ids = _ids(self.name, scene)[mask]
-            yield f"{self.name}-{index:05d}", Image.fromarray(image), ids
+        return (self[index] for index in range(len(self)))
 
     def first(self, images: int | None) -> "SceneSet":
         """The first so many images; all of them for None."""
