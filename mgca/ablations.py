@@ -352,6 +352,8 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         for data in scale.sets()
         for row in measure(model, data, task.units, features=scale.cache, background=background)
     ]
+    if model.sigmoid:
+        measured += _own_rule(model, scale, task.units)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
@@ -359,6 +361,18 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         seconds=time.perf_counter() - began,
     )
     return record | {"background": background, "measured": measured}
+
+
+def _own_rule(model: Model, scale: Scale, units: Sequence[int | None]) -> list[dict[str, Any]]:
+    """mIoU under TCL's own rule of the background, as ``miou_sigmoid``."""
+    return [
+        {"dataset": data.name, "unit": unit, "metric": "miou_sigmoid", "value": round(c.miou, 3)}
+        for data in scale.sets()
+        if data.background
+        for unit, c in evaluate(
+            model, data, units, background=0.5, rule="sigmoid", features=scale.cache
+        ).items()
+    ]
 
 
 def _trained(

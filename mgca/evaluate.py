@@ -55,6 +55,7 @@ def evaluate(
     *,
     background: float | None = None,
     temperature: float | None = None,
+    rule: str = "softmax",
     features: str | os.PathLike | None = None,
     also: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, Confusion]:
@@ -64,8 +65,8 @@ def evaluate(
         model: To be evaluated.
         data: Images with masks; ignored pixels do not count.
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
-        background, temperature: Threshold and temperature of the softmax over classes, for a set
-            with a background; they have no effect on others. As in :meth:`Model.segment`.
+        background, temperature, rule: Threshold, temperature and kind of the probabilities, for a
+            set with a background; they have no effect on others. As in :meth:`Model.segment`.
         features: Folder to keep the frozen trunk's features of the windows in, so that another
             decoder on the same trunk needs not compute them again. None keeps nothing.
         also: Called with the name of each unit, and labels and truth (H, W) of each image.
@@ -89,7 +90,9 @@ def evaluate(
     for identifier, image, truth in data:
         embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
         for unit in units:
-            segmentation = model.segment(embedded, data.classes, unit, background, temperature)
+            segmentation = model.segment(
+                embedded, data.classes, unit, background, temperature, rule
+            )
             labels = segmentation.labels.numpy()
             confusions[unit_name(unit)].add(labels, truth)
             if also:

@@ -16,6 +16,7 @@ from mgca.images import ImageSource, open_image, to_tensor
 from mgca.prompts import check_classes, class_embeddings
 from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
+from mgca.tcl.loss import sigmoid_scores
 from mgca.units import semantic_units
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors
 from mgca.windows import cut_windows, resize, window_boxes
@@ -100,6 +101,7 @@ class Model:
         meta_points: int | None = _UNSET,
         background: float | None = None,
         temperature: float | None = None,
+        rule: str = "softmax",
     ) -> Segmentation:
         """Name every pixel of an image with one of the classes.
 
@@ -110,26 +112,41 @@ class Model:
             meta_points: Square number of meta-points per window, or None for the pixel unit; the
                 configuration's (36) by default. Windows with fewer pixels than that along a side
                 get as many as fit.
-            background: Where the largest softmax probability is not above this threshold, the
-                pixel is background. None: every pixel gets a class.
-            temperature: Of that softmax; by default the one the backbone was trained with.
+            background: Where the largest probability is not above this threshold, the pixel is
+                background. None: every pixel gets a class.
+            temperature: Of the softmax over classes; by default the one the backbone was trained
+                with.
+            rule: What a probability is: ``"softmax"`` over the classes, or TCL's ``"sigmoid"`` of
+                each score, which its decoder has learned.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
-            ValueError: For empty or repeated class names, or numbers out of range.
+            ValueError: For empty or repeated class names, numbers out of range, an unknown rule, or
+                the sigmoid of a decoder that has learned none.
         """
+        if rule not in ("softmax", "sigmoid"):
+            raise ValueError(f"rule must be 'softmax' or 'sigmoid', not {rule!r}")
+        if rule == "sigmoid" and self.sigmoid is None:
+            raise ValueError("rule='sigmoid' is TCL's: this decoder was not trained with it")
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         classes = check_classes(classes)
         texts = self.texts(classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
+        scores = self.scores(embedded.pixels, texts, side)
+        if rule == "sigmoid":
+            scores = scores._replace(table=sigmoid_scores(scores.table, *self.sigmoid))
+            temperature = None
+        elif temperature is None:
+            temperature = self.backbone.temperature
         return Segmentation(
-            embedded,
-            classes,
-            self.scores(embedded.pixels, texts, side),
-            background=background,
-            temperature=self.backbone.temperature if temperature is None else temperature,
+            embedded, classes, scores, background=background, temperature=temperature
         )
+
+    @property
+    def sigmoid(self) -> tuple[float, float] | None:
+        """``w`` and ``b`` of TCL's scores ``sigmoid(w cos + b)``; None without them."""
+        return self.decoder.sigmoid if self.decoder is not None else None
 
     def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
         """Cosine similarities of the units of windows, or of their pixels, to the classes.
@@ -210,6 +227,8 @@ def decoder_from(
         decoder.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
+    if "sigmoid_weight" in meta:
+        decoder.sigmoid = float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
     return decoder
 
 
@@ -237,4 +256,6 @@ def save_decoder(
         "upsample": decoder.upsample,
         "run": run,
     }
+    if decoder.sigmoid:
+        meta |= dict(zip(("sigmoid_weight", "sigmoid_bias"), decoder.sigmoid, strict=True))
     return write_tensors(path, state, meta)

@@ -21,7 +21,6 @@ from mgca.model import save_decoder
 from mgca.progress import progress
 from mgca.tcl.global_embedding import global_encoder
 from mgca.tcl.loss import TCLConfig, TCLObjective, logistic_noise
-from mgca.weights import read_tensors, write_tensors
 
 METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]
 TCL_METRICS = [*METRICS[:3], "area", "feature", "image", "variation", *METRICS[-2:]]
@@ -192,16 +191,15 @@ def train(
     bar.close()
     if config.hold_mean:
         _take_out_mean_change(decoder, backbone, data)
-    path = save_decoder(
+    if objective is not None:
+        decoder.sigmoid = objective.sigmoid()
+    save_decoder(
         folder / "decoder.safetensors",
         decoder,
         backbone,
         run=config_hash(config),
         dtype=torch.float32,
     )
-    if objective is not None:
-        decoder.sigmoid = objective.sigmoid()
-        _add_sigmoid(path, decoder.sigmoid)
     return decoder.requires_grad_(False).eval()
 
 
@@ -273,13 +271,6 @@ def finite_gradient(model: nn.Module, loss: Tensor, step: int, advice: str) -> f
             f"step {step}: the loss is {loss.item()} and its gradient's norm {gradient}. {advice}"
         )
     return gradient
-
-
-def _add_sigmoid(path: Path, sigmoid: tuple[float, float]) -> None:
-    """Note in a decoder's file how its cosines become scores."""
-    state, meta = read_tensors(path)
-    weight, bias = sigmoid
-    write_tensors(path, state, meta | {"sigmoid_weight": weight, "sigmoid_bias": bias})
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:

@@ -8,10 +8,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import TinyBackbone
 from torch.nn import functional as F
 
 import mgca.score_map
 import mgca.segment
+from mgca.decoder import GatedConvDecoder
+from mgca.model import Model
 from mgca.score_map import ScoreMap
 from mgca.segment import BACKGROUND, Embedded, Segmentation
 from mgca.windows import window_boxes
@@ -210,3 +213,23 @@ def test_scores_that_do_not_fit_are_refused_and_labels_are_not(monkeypatch):
     with pytest.raises(MemoryError, match="5 classes at 71x50"):
         _ = segmentation.scores
     assert segmentation.labels.shape == (50, 71)
+
+
+def test_the_rule_of_tcl_thresholds_sigmoids_of_the_cosines():
+    model = Model(TinyBackbone(), GatedConvDecoder(16))
+    image = torch.randint(256, (3, 50, 71), dtype=torch.uint8)
+    with pytest.raises(ValueError, match="rule='sigmoid' is TCL's"):
+        model.segment(image, CLASSES, background=0.5, rule="sigmoid")
+    model.decoder.sigmoid = 4.0, -0.5
+    cosines = model.segment(image, CLASSES, 16)
+    found = model.segment(image, CLASSES, 16, background=0.5, rule="sigmoid")
+    # Sigmoids are averaged and not taken of averages, as TCL does: equal where units are whole.
+    embedded = model.embed(image)
+    table, index = model.scores(embedded.pixels, model.texts(CLASSES), 4)
+    maps = ScoreMap(torch.sigmoid(4 * table - 0.5), index)
+    expected = Segmentation(embedded, CLASSES, maps, temperature=None).scores
+    torch.testing.assert_close(found.scores[1:], expected)
+    assert torch.equal(found.labels, torch.where(expected.amax(0) > 0.5, expected.argmax(0) + 1, 0))
+    assert found.classes == (BACKGROUND, *cosines.classes)
+    with pytest.raises(ValueError, match="rule must be 'softmax' or 'sigmoid'"):
+        model.segment(image, CLASSES, rule="hard")
