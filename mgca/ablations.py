@@ -49,6 +49,8 @@ K = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 K_NEG = (0.0, 0.06, 0.25, 1.0)
 # Metrics of single classes are "iou:<class>".
 CLASS_IOU = "iou:"
+# Added to a table by mgca.timing, not by a run.
+SECONDS = "seconds_per_image"
 
 
 class AblationError(RuntimeError):
@@ -306,7 +308,8 @@ def _assemble(
     Other seeds that the table holds stay in it. Variants that the grid no longer has do not.
     """
     path = Path(out) / f"{ablation}.csv"
-    present = {int(seed) for seed in read_results(path)["seed"]}
+    there = read_results(path)
+    present = {int(seed) for seed in there["seed"]}
     rows = []
     for seed in sorted({*seeds, *present}):
         for variant in grid(ablation, scale):
@@ -318,6 +321,7 @@ def _assemble(
                 if row["unit"] in shown
                 and (ablation == "granularity" or not row["metric"].startswith(CLASS_IOU))
             ]
+    rows += there[there["metric"] == SECONDS].to_dict("records")
     table = pd.DataFrame(rows, columns=COLUMNS)
     text = table.to_csv(index=False)
     if rows and not (path.is_file() and path.read_text(encoding="utf-8") == text):

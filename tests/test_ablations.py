@@ -39,6 +39,7 @@ from mgca.report import (
 from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
 from mgca.tcl import TCLConfig
+from mgca.timing import seconds_per_image
 from mgca.train import TrainingData
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
@@ -84,7 +85,8 @@ class TinyScale(Scale):
         images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
         pool = build_pool(CAPTIONS)
         features = backbone.features(images).numpy().astype(np.float16)
-        return TrainingData(features, pool, backbone.encode_text(pool.texts))
+        texts = backbone.encode_text(pool.texts)
+        return TrainingData(features, pool, texts, images=lambda chosen: images[list(chosen)])
 
     def sets(self) -> list[Masked]:
         return [self._set(name) for name in self.datasets]
@@ -493,3 +495,24 @@ def test_the_benchmarks_hold_every_method_of_a_scale(scale):
     assert variants["sclip+mgca"].train.loss == variants["mgca"].train.loss == scale.training.loss
     assert isinstance(variants["tcl"].train.loss, TCLConfig)
     assert variants["mgca"].run(scale, 0) == grid("granularity", scale)[-1].run(scale, 0)
+
+
+def test_times_stay_in_the_table_whatever_is_computed_later(scale, tmp_path):
+    scale.prepare({})
+    out = folders(tmp_path)["out"]
+    rows = seconds_per_image(scale, out, images=1, units=(None, 16), cores=1)
+    methods = [variant.name for variant in grid("benchmarks", scale)]
+    assert {(r["variant"], r["dataset"], r["unit"]) for r in rows} == {
+        (name, data, unit) for name in methods for data in scale.datasets for unit in ("pixel", "16")
+    }
+    assert all(row["value"] > 0 for row in rows)
+    assert read_run(out, rows[0]["run"])["config"]["timing"] == 1
+    run_ablation("benchmarks", scale, [0], **folders(tmp_path))
+    table = read_results(out / "benchmarks.csv")
+    assert len(table[table["metric"] == "seconds_per_image"]) == len(rows)
+    assert list(table["variant"].unique()) == methods
+    tcl = table[(table["variant"] == "tcl") & (table["metric"] == "miou_sigmoid")]
+    assert set(tcl["dataset"]) == {"things"} and set(tcl["unit"]) == {"pixel", "36"}
+    again = seconds_per_image(scale, out, images=1, units=(None,), cores=1)
+    table = read_results(out / "benchmarks.csv")
+    assert len(table[table["metric"] == "seconds_per_image"]) == len(again)

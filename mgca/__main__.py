@@ -1,0 +1,7 @@
+"""``python -m mgca``: the command ``mgca``."""
+
+import sys
+
+from mgca.cli import main
+
+sys.exit(main())

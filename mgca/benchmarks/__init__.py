@@ -1,0 +1,281 @@
+"""The eight benchmarks: what each is, how it lies on disk, how it is scored.
+
+One TOML file per benchmark holds the facts. :mod:`mgca.benchmarks.check` verifies a folder against
+them, :mod:`mgca.benchmarks.prepare` makes the masks that a download does not bring.
+"""
+
+import os
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+# In the order of the paper's Table 1.
+_NAMES = ("voc", "context", "coco", "voc20", "c59", "stuff", "city", "ade")
+
+CONVERSIONS = ("context", "coco-object", "coco-stuff", "cityscapes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where the files of a benchmark lie under its root, and how they are named.
+
+    Attributes:
+        images, masks: Folders.
+        image_suffix, mask_suffix: What follows an identifier in a file's name. Where there are
+            folders below (Cityscapes), they are part of the identifier.
+        split_file: Lists the identifiers, one a line; None where all images of the folder count.
+    """
+
+    images: str
+    masks: str
+    image_suffix: str
+    mask_suffix: str
+    split_file: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How a benchmark is scored.
+
+    Attributes:
+        prompts: ``"class templates"``, the nine of :data:`mgca.prompts.CLASS_TEMPLATES`.
+        window, stride: Of the sliding window, in pixels of the resized image.
+        short_side, long_side: The image is resized to the first, unless that makes its longer side
+            exceed the second.
+        statistics: Mean and standard deviation of pixels: the ``"backbone"``'s own, or
+            ``"imagenet"``'s, as TCL takes them.
+        threshold, temperature: Of the background: below the threshold on the largest softmax
+            probability a pixel is background. None means not chosen; only for sets with background.
+        groupvit_threshold, tcl_threshold: The thresholds that those two published, for comparison.
+            TCL's is held against sigmoid scores, GroupViT's against the softmax.
+    """
+
+    prompts: str
+    window: int
+    stride: int
+    short_side: int
+    long_side: int
+    statistics: str
+    threshold: float | None = None
+    temperature: float | None = None
+    groupvit_threshold: float | None = None
+    tcl_threshold: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Archive:
+    """A file to download: its name, address and, where publicly known, size and MD5."""
+
+    name: str
+    url: str
+    size: str | None = None
+    md5: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a benchmark comes from: disk space, terms of use, whom to cite, what to download."""
+
+    disk: str
+    terms: str
+    citation: str
+    page: str
+    archives: tuple[Archive, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """A benchmark.
+
+    Attributes:
+        name: Short name, e.g. ``"voc20"``; also that of its TOML file.
+        title: For people.
+        dataset: Class in mmsegmentation's registry.
+        split: Which part is scored.
+        image_count: Images of the whole split.
+        class_count: Classes that are scored, background included where it is one.
+        background: Whether the first class is the background, which is never a text query.
+        ignore_zero: Whether id 0 on disk is ignored, and class ``i`` is ``i + 1`` on disk.
+        layout, protocol, source: See there.
+        notes: Pitfalls.
+        conversion: Which conversion makes the masks, None where the download brings them.
+    """
+
+    name: str
+    title: str
+    dataset: str
+    split: str
+    image_count: int
+    class_count: int
+    background: bool
+    ignore_zero: bool
+    layout: Layout
+    protocol: Protocol
+    source: Source
+    notes: tuple[str, ...]
+    conversion: str | None = None
+
+    @property
+    def last_id(self) -> int:
+        """The largest id that a mask on disk may hold, besides 255."""
+        return self.class_count - (not self.ignore_zero)
+
+    def where_to_get(self) -> str:
+        """One sentence: the archives to download, and the page that explains them."""
+        names = ", ".join(archive.name for archive in self.source.archives)
+        return f"get {names}, see {self.source.page}"
+
+
+def benchmark_names() -> list[str]:
+    """The eight benchmarks, in the order of the paper's tables."""
+    return list(_NAMES)
+
+
+@cache
+def load_benchmark(name: str) -> Benchmark:
+    """A benchmark by its name.
+
+    Raises:
+        ValueError: If there is none of that name; the message lists the names.
+    """
+    if name not in _NAMES:
+        raise ValueError(f"unknown benchmark {name!r}, only {', '.join(_NAMES)}")
+    return read_benchmark(resources.files("mgca.benchmarks") / f"{name}.toml")
+
+
+def read_benchmark(path: str | os.PathLike | Traversable) -> Benchmark:
+    """A benchmark from a TOML file, named after the file.
+
+    Raises:
+        ValueError: If a field is missing, unknown, of another type, or impossible.
+    """
+    file = Path(path) if isinstance(path, str | os.PathLike) else path
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise ValueError(f"{file.name}: {error}") from error
+    benchmark = _build(Benchmark, {"name": Path(file.name).stem, **table}, file.name)
+    for wrong in _mistakes(benchmark):
+        raise ValueError(f"{file.name}: {wrong}")
+    return benchmark
+
+
+def _build(kind: type, table: Any, place: str) -> Any:
+    """An object of a dataclass from a TOML table; every key and type is checked."""
+    if not isinstance(table, dict):
+        raise ValueError(f"{place}: expected a table, got {table!r}")
+    hints = get_type_hints(kind)
+    for key in table:
+        if key not in hints:
+            raise ValueError(f"{place}: unknown field {key!r}, only {', '.join(hints)}")
+    for field in fields(kind):
+        if field.default is MISSING and field.name not in table:
+            raise ValueError(f"{place}: the field {field.name!r} is missing")
+    values = {key: _value(hints[key], table[key], f"{place}, {key}") for key in table}
+    return kind(**values)
+
+
+def _value(hint: Any, value: Any, place: str) -> Any:
+    if isinstance(hint, UnionType):  # "... | None": absence is None, so what is there is the other
+        hint = get_args(hint)[0]
+    if get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{place}: expected a list, got {value!r}")
+        return tuple(_value(get_args(hint)[0], entry, place) for entry in value)
+    if hasattr(hint, "__dataclass_fields__"):
+        return _build(hint, value, place)
+    # TOML tells 1 from true and from 1.0; Python's isinstance does not tell true from 1.
+    accepted = (int, float) if hint is float else (hint,)
+    if type(value) not in accepted:
+        raise ValueError(f"{place}: expected {hint.__name__}, got {value!r}")
+    return hint(value)
+
+
+def _mistakes(benchmark: Benchmark):
+    """What is impossible in a benchmark whose types are right."""
+    protocol = benchmark.protocol
+    for name in ("image_count", "class_count"):
+        if getattr(benchmark, name) < 1:
+            yield f"{name} must be positive"
+    if benchmark.last_id > 254:
+        yield "class_count: ids above 254 do not fit a mask beside 255, which is ignored"
+    if benchmark.background and benchmark.ignore_zero:
+        yield "a background that is ignored is no class: background and ignore_zero exclude another"
+    if benchmark.conversion is not None and benchmark.conversion not in CONVERSIONS:
+        yield f"conversion must be one of {', '.join(CONVERSIONS)}"
+    if protocol.prompts != "class templates":
+        yield 'prompts must be "class templates"'
+    if protocol.statistics not in ("backbone", "imagenet"):
+        yield 'statistics must be "backbone" or "imagenet"'
+    if not 0 < protocol.stride <= protocol.window:
+        yield "stride must be positive and not exceed window"
+    if not 0 < protocol.short_side <= protocol.long_side:
+        yield "short_side must be positive and not exceed long_side"
+    for name in ("threshold", "groupvit_threshold", "tcl_threshold", "temperature"):
+        value = getattr(protocol, name)
+        if value is None:
+            continue
+        if not benchmark.background:
+            yield f"{name} is of the background, which this benchmark does not have"
+        if name == "temperature" and not value > 0:
+            yield "temperature must be positive"
+        if name != "temperature" and not 0 <= value <= 1:
+            yield f"{name} is a probability and must lie in [0, 1]"
+
+
+def _mmseg_datasets():
+    """The module that has registered all data sets, mmsegmentation's and ours."""
+    try:
+        from mgca.benchmarks import datasets
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"the benchmarks need mmsegmentation ({error}): pip install 'mgca[benchmarks]'"
+        ) from error
+    return datasets
+
+
+def classes(benchmark: Benchmark) -> list[str]:
+    """The text queries: mmsegmentation's class names, unaltered, without "background".
+
+    Raises:
+        ImportError: If mmsegmentation is not installed.
+    """
+    names = list(_mmseg_datasets().class_names(benchmark.dataset))
+    if len(names) != benchmark.class_count or (names[0] == "background") != benchmark.background:
+        raise ValueError(
+            f"{benchmark.dataset} of the installed mmsegmentation has {len(names)} classes, the "
+            f"first {names[0]!r}, which are not those of {benchmark.name}"
+        )
+    return names[1:] if benchmark.background else names
+
+
+def dataset_config(benchmark: Benchmark, root: str | os.PathLike) -> dict[str, Any]:
+    """What mmengine's ``DATASETS.build`` makes the data set of.
+
+    Images come as they are, BGR uint8: the segmentor resizes them itself, so that the masks keep
+    their size. Ids are reduced, where they are, by the data set's class.
+
+    Raises:
+        ImportError: If mmsegmentation is not installed.
+    """
+    _mmseg_datasets()
+    layout = benchmark.layout
+    # With their scope, types are found whatever the default scope is.
+    return {
+        "type": f"mmseg.{benchmark.dataset}",
+        "data_root": os.fspath(root),
+        "data_prefix": {"img_path": layout.images, "seg_map_path": layout.masks},
+        "ann_file": layout.split_file or "",
+        "test_mode": True,
+        "pipeline": [
+            {"type": "mmcv.LoadImageFromFile"},
+            {"type": "mmseg.LoadAnnotations"},
+            {"type": "mmseg.PackSegInputs"},
+        ],
+    }

@@ -1,0 +1,116 @@
+"""Seconds an image of every method of a scale, side by side in one run.
+
+``python -m mgca.timing --scale scenes`` adds the metric ``seconds_per_image`` to
+``results/<scale>/benchmarks.csv``: from the open image to labels at its size, weights at hand,
+nothing cached. Decoders are not trained for it, which takes no different time.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mgca.ablations import SECONDS, UNITS, grid
+from mgca.config import config_hash
+from mgca.decoder import GatedConvDecoder
+from mgca.evaluate import unit_name
+from mgca.features import threads
+from mgca.files import write_text
+from mgca.model import Model
+from mgca.progress import progress
+from mgca.results import COLUMNS, provenance, read_results, write_run
+from mgca.scales import Scale, load_scale
+
+
+def seconds_per_image(
+    scale: Scale,
+    out: str | os.PathLike,
+    *,
+    images: int = 5,
+    units: Sequence[int | None] = UNITS,
+    cores: int = 2,
+) -> list[dict]:
+    """Median seconds of each method and unit on each set of a scale.
+
+    Methods take turns image by image, so that whatever else the machine does falls on all.
+
+    Args:
+        scale: Its methods and sets.
+        out: Results folder of the scale; the rows are added to its ``benchmarks.csv``.
+        images: Of each set, after one that is not counted.
+        units: Numbers of meta-points, None for the pixel unit.
+        cores: Threads to use.
+
+    Returns:
+        Rows of a results table.
+    """
+    began = time.perf_counter()
+    variants = grid("benchmarks", scale)
+    models = {}
+    for variant in variants:
+        backbone = scale.backbone(0, variant.last_block)
+        decoder = GatedConvDecoder(backbone.dim).requires_grad_(False) if variant.train else None
+        models[variant.name] = Model(backbone, decoder, scale.segment())
+    taken: dict[tuple[str, str, str], list[float]] = {}
+    sets = scale.sets()
+    bar = progress(total=len(sets) * (images + 1), desc="timing", unit="image")
+    with threads(cores):
+        for data in sets:
+            for number, (_, image, _) in enumerate(data.first(images + 1)):
+                for name, model in models.items():
+                    options = scale.background(model) if data.background else {}
+                    for unit in units:
+                        start = time.perf_counter()
+                        _ = model.segment(image, data.classes, unit, **options).labels
+                        if number:
+                            seconds = time.perf_counter() - start
+                            taken.setdefault((name, data.name, unit_name(unit)), []).append(seconds)
+                bar.update()
+    bar.close()
+    config = {"scale": scale.name, "timing": images, "cores": cores, "sets": list(scale.datasets)}
+    run = config_hash(config)
+    rows = [
+        {
+            "variant": name,
+            "dataset": data,
+            "unit": unit,
+            "seed": 0,
+            "metric": SECONDS,
+            "value": round(statistics.median(seconds), 4),
+            "run": run,
+        }
+        for (name, data, unit), seconds in taken.items()
+    ]
+    record = provenance(
+        config, seed=0, data=scale.digests(), seconds=time.perf_counter() - began
+    )
+    write_run(out, run, record)
+    path = Path(out) / "benchmarks.csv"
+    there = read_results(path)
+    # In the order of the methods that the table has, and below it.
+    table = [*there[there["metric"] != SECONDS].to_dict("records"), *rows]
+    write_text(path, pd.DataFrame(table, columns=COLUMNS).to_csv(index=False))
+    return rows
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """``python -m mgca.timing``: how long every method of a scale takes."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--scale", default="scenes", help="scenes or photos")
+    parser.add_argument("--images", type=int, default=5, help="images of each set")
+    parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")
+    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
+    parser.add_argument("--out", default=None, help="results folder; results/<scale>")
+    given = parser.parse_args(arguments)
+    scale = load_scale(given.scale, data=given.data, cache=given.cache)
+    out = given.out or Path("results") / scale.name
+    for row in seconds_per_image(scale, out, images=given.images):
+        print(f"{row['variant']:16} {row['unit']:>6} {row['dataset']:8} {row['value']:.4f} s")
+
+
+if __name__ == "__main__":
+    main()
