@@ -58,7 +58,8 @@ lint: $(ENVIRONMENT) ## check the style only
 	$(BIN)/ruff format --check .
 
 ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
-	$(BIN)/python -m mgca.ablations granularity areas k meta_points --scale scenes --jobs $(JOBS)
+	$(BIN)/python -m mgca.ablations granularity areas k meta_points benchmarks \
+		--scale scenes --jobs $(JOBS)
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/python -m mgca.verify

@@ -13,6 +13,7 @@ import os
 import shutil
 import time
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from mgca.model import Model, decoder_from
 from mgca.progress import progress
 from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
-from mgca.segment import BACKGROUND
+from mgca.segment import BACKGROUND, Embedded
 from mgca.tcl import tcl_training
 from mgca.train import train
 from mgca.weights import load_weights, manifest, read_tensors
@@ -351,11 +352,22 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     decoder = training and _trained(training, scale, backbone, folder)
     model = Model(backbone, decoder, scale.segment())
     background = scale.background(model)
-    measured = [
-        row
-        for data in scale.sets()
-        for row in measure(model, data, task.units, features=scale.cache, background=background)
-    ]
+    sets = scale.sets()
+    left = Counter(data.source for data in sets)
+    kept: dict[tuple[str, str], Embedded] = {}
+    measured = []
+    for data in sets:
+        measured += measure(
+            model,
+            data,
+            task.units,
+            features=scale.cache,
+            background=background,
+            kept=kept if kept or left[data.source] > 1 else None,
+        )
+        left[data.source] -= 1
+        if not left[data.source]:
+            kept.clear()
     if model.sigmoid:
         measured += _own_rule(model, scale, task.units)
     record = provenance(
@@ -399,12 +411,14 @@ def measure(
     *,
     features: str | os.PathLike | None = None,
     background: dict[str, float] | None = None,
+    kept: dict[tuple[str, str], Embedded] | None = None,
 ) -> list[dict[str, Any]]:
     """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
 
     Args:
         background: Threshold and temperature, as :meth:`mgca.scales.Scale.background` gives them;
             they are of use to a set with a background class only.
+        features, kept: As :func:`mgca.evaluate.evaluate` takes them.
 
     Returns:
         Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
@@ -418,6 +432,7 @@ def measure(
         data,
         units,
         features=features,
+        kept=kept,
         also=lambda unit, labels, truth: contours[unit].add(labels, truth),
         **(background or {}),
     )

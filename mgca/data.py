@@ -141,6 +141,7 @@ class Masked:
         subtract: Subtracted from the ids on disk; negative results are ignored.
         digest: SHA-256 of the set's own manifest.
         background: Whether id 0 of ``masks`` is the background and class ``i`` is ``1 + i``.
+        source: Names the images: sets of one source have the same under the same identifiers.
     """
 
     name: str
@@ -149,6 +150,11 @@ class Masked:
     subtract: int
     digest: str
     background: bool = False
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.source:
+            object.__setattr__(self, "source", self.name)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -253,6 +259,7 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
         subtract=spec["subtract"],
         digest=file_digest(folder / "MANIFEST.sha256"),
         background=spec.get("background", False),
+        source=specifications[name].get("like", name),
     )
 
 
@@ -273,31 +280,36 @@ def load_folder(
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image has no mask; the first is named.
-        DataError: If there is no image, or two have the same name.
+        DataError: If there is no image, two have the same name, or there are too many classes for
+            ids below 255.
     """
+    names = tuple(check_classes(classes))
+    if len(names) + background > IGNORE:
+        raise DataError(f"{len(names)} classes, and ids go up to 254: 255 is ignored")
     images, masks = Path(images), Path(masks)
     for folder in (images, masks):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}")
     suffixes = set(Image.registered_extensions())
-    items: list[tuple[str, Path, Path]] = []
+    items: dict[str, tuple[str, Path, Path]] = {}
     for path in sorted(images.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
         mask = masks / f"{path.stem}.png"
         if not mask.is_file():
             raise FileNotFoundError(f"{path} has no mask {mask}")
-        if items and items[-1][0] == path.stem:
-            raise DataError(f"{items[-1][1]} and {path} would have the same mask")
-        items.append((path.stem, path, mask))
+        if path.stem in items:
+            raise DataError(f"{items[path.stem][1]} and {path} would have the same mask")
+        items[path.stem] = (path.stem, path, mask)
     if not items:
         raise DataError(f"no images in {images}")
-    sizes = [[name, *(p.stat().st_size for p in paths)] for name, *paths in items]
+    # Masks of one's own are edited, which need not change a file's size.
+    digests = [[name, *map(file_digest, paths)] for name, *paths in items.values()]
     return Masked(
         name=images.resolve().name,
-        items=items,
-        classes=tuple(check_classes(classes)),
+        items=list(items.values()),
+        classes=names,
         subtract=0,
-        digest=hashlib.sha256(json.dumps(sizes).encode()).hexdigest(),
+        digest=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
         background=background,
     )

@@ -26,12 +26,14 @@ class MaskedSet(Protocol):
     Attributes:
         name, digest: Of the set and its contents.
         classes: Names that are asked for.
+        source: Names the images: sets of one source have the same under the same identifiers.
         background: Whether masks hold 0 for the background and 1 + the index of a class, or the
             index itself. 255 is ignored in both.
     """
 
     name: str
     digest: str
+    source: str
     classes: tuple[str, ...]
     background: bool
 
@@ -57,6 +59,7 @@ def evaluate(
     temperature: float | None = None,
     rule: str = "softmax",
     features: str | os.PathLike | None = None,
+    kept: dict[tuple[str, str], Embedded] | None = None,
     also: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
 ) -> dict[str, Confusion]:
     """Segment every image with the set's own class names and count its pixels.
@@ -69,6 +72,8 @@ def evaluate(
             set with a background; they have no effect on others. As in :meth:`Model.segment`.
         features: Folder to keep the frozen trunk's features of the windows in, so that another
             decoder on the same trunk needs not compute them again. None keeps nothing.
+        kept: Embedded images by source and identifier, to share them among sets of one source: what
+            is there is used, and what is not is added. They take about 10 MB each.
         also: Called with the name of each unit, and labels and truth (H, W) of each image.
 
     Returns:
@@ -88,7 +93,11 @@ def evaluate(
     cache = _WindowFeatures(model, data, features) if features else None
     bar = progress(total=len(data), desc=data.name, unit="image")
     for identifier, image, truth in data:
-        embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
+        embedded = kept.get((data.source, identifier)) if kept is not None else None
+        if embedded is None:
+            embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
+            if kept is not None:
+                kept[data.source, identifier] = embedded
         for unit in units:
             segmentation = model.segment(
                 embedded, data.classes, unit, background, temperature, rule
@@ -110,12 +119,12 @@ class _WindowFeatures:
             {
                 "trunk": model.backbone.trunk_digest,
                 "data": data.digest,
-                "name": data.name,
+                "name": data.source,
                 "window": {k: to_dict(model.config)[k] for k in _WINDOW_FIELDS},
             }
         )
         self.model = model
-        self.folder = Path(folder) / f"windows-{data.name}-{key}"
+        self.folder = Path(folder) / f"windows-{data.source}-{key}"
 
     def embed(self, identifier: str, image) -> Embedded:
         path = self.folder / f"{identifier}.npy"

@@ -117,17 +117,18 @@ class Model:
             temperature: Of the softmax over classes; by default the one the backbone was trained
                 with.
             rule: What a probability is: ``"softmax"`` over the classes, or TCL's ``"sigmoid"`` of
-                each score, which its decoder has learned.
+                each score, which its decoder has learned. One of :attr:`rules`.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
-            ValueError: For empty or repeated class names, numbers out of range, an unknown rule, or
-                the sigmoid of a decoder that has learned none.
+            ValueError: For empty or repeated class names, numbers out of range, or a rule that the
+                model does not have.
         """
-        if rule not in ("softmax", "sigmoid"):
-            raise ValueError(f"rule must be 'softmax' or 'sigmoid', not {rule!r}")
-        if rule == "sigmoid" and self.sigmoid is None:
-            raise ValueError("rule='sigmoid' is TCL's: this decoder was not trained with it")
+        if rule not in self.rules:
+            raise ValueError(
+                f"rule {rule!r} is not one of this model's ({', '.join(self.rules)}): 'sigmoid' is "
+                "for decoders trained with TCL's objective, 'groupvit' for GroupViT"
+            )
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         classes = check_classes(classes)
@@ -142,6 +143,11 @@ class Model:
         return Segmentation(
             embedded, classes, scores, background=background, temperature=temperature
         )
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """What a probability can be, for the background: see :meth:`segment`."""
+        return ("softmax",) if self.sigmoid is None else ("softmax", "sigmoid")
 
     @property
     def sigmoid(self) -> tuple[float, float] | None:

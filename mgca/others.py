@@ -1,11 +1,18 @@
 """GroupViT and the published TCL as models like any other: the same windows, classes and units."""
 
+import dataclasses
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 from mgca.config import SegmentConfig
 from mgca.groupvit import GroupViT
+from mgca.images import ImageSource
 from mgca.model import Model
+from mgca.prompts import check_classes
 from mgca.score_map import ScoreMap
+from mgca.segment import BACKGROUND, Embedded, Segmentation
 from mgca.tcl.published import TCLSegmenter
 
 
@@ -14,20 +21,14 @@ class GroupViTModel(Model):
 
     Args:
         backbone: As :func:`mgca.groupvit.load_groupvit` loads it.
-        published: Score groups as the published numbers were measured (two softmaxes), rather than
-            by their cosines as every other method here.
         config: As for :class:`~mgca.model.Model`.
     """
 
-    def __init__(
-        self,
-        backbone: GroupViT,
-        *,
-        published: bool = False,
-        config: SegmentConfig | None = None,
-    ) -> None:
+    rules = ("softmax", "groupvit")
+
+    def __init__(self, backbone: GroupViT, *, config: SegmentConfig | None = None) -> None:
         super().__init__(backbone, None, config)
-        self.published = published
+        self.config = dataclasses.replace(self.config, meta_points=None)
 
     def features(self, windows: Tensor) -> Tensor:
         """The windows themselves: groups are found when they are scored."""
@@ -37,16 +38,36 @@ class GroupViTModel(Model):
         return features
 
     def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
-        """Scores of the groups of windows (n, 3, H, W).
+        """Cosine similarities of the groups of windows (n, 3, H, W) to the classes.
 
         Raises:
             ValueError: If meta-points are asked for: there are no pixel embeddings to group.
         """
         if side is not None:
             raise ValueError("GroupViT has groups of its own, and no pixel embeddings to group")
-        if self.published:
-            return self.backbone.published(pixels, texts)
         return self.backbone.score_map(pixels, texts)
+
+    @torch.inference_mode()
+    def segment(
+        self,
+        image: ImageSource | Embedded,
+        classes: Sequence[str],
+        meta_points: int | None = None,
+        background: float | None = None,
+        temperature: float | None = None,
+        rule: str = "softmax",
+    ) -> Segmentation:
+        """As :meth:`Model.segment`; ``rule="groupvit"`` scores groups as its authors do.
+
+        Its background is a matter of groups and not of pixels, and its two softmaxes are at the
+        temperature of the training: :func:`mgca.groupvit.published_scores`.
+        """
+        if rule != "groupvit":
+            return super().segment(image, classes, meta_points, background, temperature, rule)
+        names = check_classes(classes)
+        embedded = image if isinstance(image, Embedded) else self.embed(image)
+        scores = self.backbone.published(embedded.pixels, self.texts(names), background)
+        return Segmentation(embedded, names if background is None else (BACKGROUND, *names), scores)
 
 
 class TCLModel(Model):
@@ -66,6 +87,8 @@ class TCLModel(Model):
         super().__init__(segmenter.backbone, None, config)
         self.segmenter = segmenter
         self.backbone.mean, self.backbone.std = segmenter.mean, segmenter.std
+
+    rules = ("softmax", "sigmoid")
 
     @property
     def sigmoid(self) -> tuple[float, float]:

@@ -118,7 +118,7 @@ class PhotosScale(Scale):
     """
 
     name = "photos"
-    datasets = ("voc21", "coco81", "voc20", "coco80", "camvid")
+    datasets = ("voc21", "voc20", "coco81", "coco80", "camvid")
     groups = {
         "with background": ("voc21", "coco81"),
         "without background": ("voc20", "coco80", "camvid"),
@@ -180,8 +180,8 @@ class PhotosScale(Scale):
         voc21, coco81 = (load_masked(name, self.root) for name in ("voc21", "coco81"))
         return [
             voc21,
-            coco81,
             voc21.without_background("voc20"),
+            coco81,
             coco81.without_background("coco80"),
             load_masked("camvid", self.root),
         ]

@@ -174,3 +174,21 @@ def test_rows_of_the_results_table():
         shared | {"metric": "miou", "value": round(miou, 3)},
         shared | {"metric": "accuracy", "value": 75.0},
     ]
+
+
+def test_sets_of_the_same_images_embed_them_once(masked):
+    model = Model(TinyBackbone(), decoder_of(0))
+    embedded = []
+    embed = model.embed
+    model.embed = lambda image: embedded.append(image) or embed(image)
+    # Class 0 as the background of the one, and ignored in the other.
+    things = dataclasses.replace(masked, name="things", classes=CLASSES[1:], background=True)
+    others = things.without_background("others")
+    assert things.source == others.source == masked.source == "colours"
+    plain = [evaluate(model, s, (None, 16), background=0.4) for s in (things, others)]
+    kept, embedded[:] = {}, []
+    shared = [evaluate(model, s, (None, 16), background=0.4, kept=kept) for s in (things, others)]
+    assert len(embedded) == len(masked)
+    for ours, theirs in zip(shared, plain, strict=True):
+        assert all(np.array_equal(ours[unit].counts, theirs[unit].counts) for unit in theirs)
+    assert plain[0]["pixel"].counts.sum() > plain[1]["pixel"].counts.sum()

@@ -567,12 +567,14 @@ def test_as_a_model_its_groups_are_the_units(groupvit):
     )
     with pytest.raises(ValueError, match="groups of its own"):
         model.segment(image, classes, 4)
-    published = others.GroupViTModel(groupvit, published=True, config=config)
-    rule = groupvit.published(windows, model.texts(classes))
-    torch.testing.assert_close(
-        published.segment(image, classes, None).scores,
-        Segmentation(geometry, classes, rule).scores,
-    )
+    for threshold in (None, 0.3):
+        rule = groupvit.published(windows, model.texts(classes), threshold)
+        names = classes if threshold is None else ["background", *classes]
+        found = model.segment(image, classes, background=threshold, rule="groupvit")
+        assert found.classes == tuple(names)
+        torch.testing.assert_close(found.scores, Segmentation(geometry, names, rule).scores)
     # A threshold on the softmax of cosines, as for any other method.
     things = model.segment(image, classes, None, background=0.4, temperature=0.05)
     assert torch.equal(things.labels, things.scores.argmax(0))
+    with pytest.raises(ValueError, match="rule 'sigmoid' is not one"):
+        model.segment(image, classes, rule="sigmoid")

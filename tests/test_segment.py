@@ -218,7 +218,7 @@ def test_scores_that_do_not_fit_are_refused_and_labels_are_not(monkeypatch):
 def test_the_rule_of_tcl_thresholds_sigmoids_of_the_cosines():
     model = Model(TinyBackbone(), GatedConvDecoder(16))
     image = torch.randint(256, (3, 50, 71), dtype=torch.uint8)
-    with pytest.raises(ValueError, match="rule='sigmoid' is TCL's"):
+    with pytest.raises(ValueError, match="rule 'sigmoid' is not one of this model's"):
         model.segment(image, CLASSES, background=0.5, rule="sigmoid")
     model.decoder.sigmoid = 4.0, -0.5
     cosines = model.segment(image, CLASSES, 16)
@@ -231,5 +231,5 @@ def test_the_rule_of_tcl_thresholds_sigmoids_of_the_cosines():
     torch.testing.assert_close(found.scores[1:], expected)
     assert torch.equal(found.labels, torch.where(expected.amax(0) > 0.5, expected.argmax(0) + 1, 0))
     assert found.classes == (BACKGROUND, *cosines.classes)
-    with pytest.raises(ValueError, match="rule must be 'softmax' or 'sigmoid'"):
+    with pytest.raises(ValueError, match="rule 'hard' is not one"):
         model.segment(image, CLASSES, rule="hard")

@@ -135,6 +135,11 @@ class SceneSet:
     background: bool
     digest: str
 
+    @property
+    def source(self) -> str:
+        """Every set has images of its own."""
+        return self.name
+
     def __len__(self) -> int:
         return self.images
 
