@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.backbone import Backbone, load_backbone
+from mgca.backbone.base import state_digest
 from mgca.config import SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.images import ImageSource, open_image, to_tensor
@@ -143,6 +144,18 @@ class Model:
         return Segmentation(
             embedded, classes, scores, background=background, temperature=temperature
         )
+
+    @property
+    def networks(self) -> list[torch.nn.Module]:
+        """All that has parameters, to be moved to a device."""
+        return [self.backbone] if self.decoder is None else [self.backbone, self.decoder]
+
+    @property
+    def trained(self) -> list | None:
+        """JSON data that names what is trained on top of the backbone; None without a decoder."""
+        if self.decoder is None:
+            return None
+        return [state_digest(self.decoder), self.decoder.upsample, self.decoder.sigmoid]
 
     @property
     def rules(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mgca.config import SegmentConfig
 from mgca.groupvit import GroupViT
@@ -35,7 +35,7 @@ class GroupViTModel(Model):
         return windows
 
     def pixels(self, features: Tensor) -> Tensor:
-        return features
+        return features.to(next(self.backbone.parameters()).device)
 
     def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
         """Cosine similarities of the groups of windows (n, 3, H, W) to the classes.
@@ -100,4 +100,12 @@ class TCLModel(Model):
         return windows
 
     def pixels(self, features: Tensor) -> Tensor:
-        return self.segmenter.pixels(features)
+        return self.segmenter.pixels(features.to(next(self.backbone.parameters()).device))
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        return [self.backbone, self.segmenter.block, self.segmenter.decoder]
+
+    @property
+    def trained(self) -> list:
+        return [self.segmenter.digest, *self.sigmoid]

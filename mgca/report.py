@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,6 +16,9 @@ from mgca.model import Model
 from mgca.overlay import palette
 from mgca.results import COLUMNS, read_run, summary
 from mgca.segment import BACKGROUND
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 _IGNORED = (255, 255, 255)
 
@@ -121,6 +124,44 @@ def provenance_table(table: pd.DataFrame, out: str | os.PathLike) -> pd.DataFram
             }
         )
     return pd.DataFrame(rows).set_index(["variant", "seed"])
+
+
+def sortable(table: pd.DataFrame) -> "HTML":
+    """A table that a click on a column's head sorts, without a network. Where no script runs, it is
+    a plain table.
+
+    A cell that begins with a number counts as that number, so that "9.4 ± 0.2" comes before
+    "24.6". The notebook calls ``itables.init_notebook_mode(all_interactive=False,
+    connected=False)`` once, before its first table.
+
+    Args:
+        table: The levels of its index become columns; columns have one level.
+    """
+    from IPython.display import HTML
+    from itables import JavascriptFunction, to_html_datatable
+
+    named = [name is not None for name in table.index.names]
+    shown = table.reset_index() if any(named) else table
+    begins = [shown[name].astype(str).str.match(r"[+-]?\d") for name in shown.columns]
+    numbers = [place for place, matches in enumerate(begins) if matches.any()]
+    # Whatever is no number, such as "not run", comes below all numbers.
+    value = "isNaN(parseFloat(data)) ? -1e9 : parseFloat(data)"
+    render = JavascriptFunction(
+        f"function (data, type) {{ return type === 'sort' || type === 'type' ? ({value}) : data; }}"
+    )
+    text = to_html_datatable(
+        shown,
+        connected=False,
+        showIndex=False,
+        paging=False,
+        layout=dict.fromkeys(("topStart", "topEnd", "bottomStart", "bottomEnd")),
+        classes="display compact",
+        css=".dt-container td { white-space: nowrap; }",
+        display_logo_when_loading=False,
+        text_in_header_can_be_selected=False,
+        columnDefs=[{"targets": numbers, "render": render}],
+    )
+    return HTML(f'<div style="overflow-x:auto">{text}</div>')
 
 
 def pictures(

@@ -32,7 +32,7 @@ def read_results(path: str | os.PathLike) -> pd.DataFrame:
     """
     if not Path(path).is_file():
         return pd.DataFrame(columns=COLUMNS)
-    table = pd.read_csv(path, dtype={"unit": str, "run": str, "variant": str})
+    table = pd.read_csv(path, dtype={"unit": str, "run": str, "variant": str, "dataset": str})
     if list(table.columns) != COLUMNS:
         raise ValueError(f"{path} is not a results table: its columns are {list(table.columns)}")
     return table

@@ -85,9 +85,7 @@ def seconds_per_image(
         }
         for (name, data, unit), seconds in taken.items()
     ]
-    record = provenance(
-        config, seed=0, data=scale.digests(), seconds=time.perf_counter() - began
-    )
+    record = provenance(config, seed=0, data=scale.digests(), seconds=time.perf_counter() - began)
     write_run(out, run, record)
     path = Path(out) / "benchmarks.csv"
     there = read_results(path)

@@ -503,7 +503,10 @@ def test_times_stay_in_the_table_whatever_is_computed_later(scale, tmp_path):
     rows = seconds_per_image(scale, out, images=1, units=(None, 16), cores=1)
     methods = [variant.name for variant in grid("benchmarks", scale)]
     assert {(r["variant"], r["dataset"], r["unit"]) for r in rows} == {
-        (name, data, unit) for name in methods for data in scale.datasets for unit in ("pixel", "16")
+        (name, data, unit)
+        for name in methods
+        for data in scale.datasets
+        for unit in ("pixel", "16")
     }
     assert all(row["value"] > 0 for row in rows)
     assert read_run(out, rows[0]["run"])["config"]["timing"] == 1

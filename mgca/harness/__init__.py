@@ -1,0 +1,43 @@
+"""The harness: any method on any set through mmengine's ``Runner.test()``.
+
+Importing this registers, with mmsegmentation, :class:`~mgca.harness.segmentor.OpenVocabulary`, the
+transforms of :mod:`mgca.harness.sets`, the metric of :mod:`mgca.harness.metric` and the data sets
+of :mod:`mgca.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools needs one
+line more::
+
+    custom_imports = dict(imports=["mgca.harness"])
+
+It needs the extra ``benchmarks``.
+"""
+
+import contextlib
+import io
+import warnings
+
+from mgca import _torchvision
+
+_torchvision.make_importable()
+
+try:
+    # mmsegmentation prints that it lacks the client of a commercial service, and mmcv warns that
+    # its lite edition lacks an operator. Neither is used here, nor anything to be done about.
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from mgca.benchmarks.datasets import COCOObjectDataset, PascalVOC20Dataset
+        from mgca.harness.metric import UnitIoU
+        from mgca.harness.segmentor import OpenVocabulary
+        from mgca.harness.sets import MaskedImages, OpenImage, OpenMask
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"the harness needs mmsegmentation ({error}): pip install 'mgca[benchmarks]'"
+    ) from error
+
+__all__ = [
+    "COCOObjectDataset",
+    "MaskedImages",
+    "OpenImage",
+    "OpenMask",
+    "OpenVocabulary",
+    "PascalVOC20Dataset",
+    "UnitIoU",
+]

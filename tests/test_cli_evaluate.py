@@ -1,0 +1,413 @@
+"""The command ``mgca evaluate``: what it prints, what it writes, and how it exits."""
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from test_benchmarks import lay_out
+from tiny import TinyBackbone
+
+if importlib.util.find_spec("mmseg") is None:
+    pytest.skip("needs the extra benchmarks", allow_module_level=True)
+
+from mgca.backbone import BackboneUnavailable
+from mgca.cli import evaluate as command
+from mgca.cli import main
+from mgca.config import SegmentConfig
+from mgca.data import load_folder
+from mgca.decoder import GatedConvDecoder
+from mgca.evaluate import evaluate
+from mgca.model import Model, load, save_decoder
+from mgca.results import read_results
+from mgca.scenes.sets import TEST_SEED, evaluation_set
+from mgca.weights import WeightsError
+
+SMALL = SegmentConfig(short_side=64, window=64, stride=32)
+CLASSES = "red,green,blue"
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def tiny(here, monkeypatch):
+    """Every model is tiny; the list keeps those that were asked for."""
+    asked = []
+
+    def model(*arguments):
+        asked.append(arguments)
+        return Model(TinyBackbone(), None, SMALL), "tiny"
+
+    monkeypatch.setattr(command, "_model", model)
+    return asked
+
+
+@pytest.fixture
+def folder(here):
+    """Three images in ``images``, their masks of ids 0 to 2 in ``masks``."""
+    generator = np.random.default_rng(0)
+    for name in ("images", "masks"):
+        (here / name).mkdir()
+    for number, size in enumerate([(60, 80), (90, 50), (64, 64)]):
+        image = generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+        Image.fromarray(image).save(here / "images" / f"{number}.png")
+        mask = generator.integers(0, 3, size, dtype=np.uint8)
+        Image.fromarray(mask).save(here / "masks" / f"{number}.png")
+    return here
+
+
+OWN = ["evaluate", "--images", "images", "--masks", "masks", "--classes", CLASSES]
+
+
+def run(capsys, *arguments: str, code: int = 0) -> tuple[str, str]:
+    assert main(arguments) == code
+    return capsys.readouterr()
+
+
+def expected_of(folder, units=(None, 36), background=None, temperature=None, limit=None):
+    data = load_folder(
+        folder / "images",
+        folder / "masks",
+        CLASSES.split(","),
+        background=background is not None,
+    ).first(limit)
+    model = Model(TinyBackbone(), None, SMALL)
+    return evaluate(model, data, units, background=background, temperature=temperature)
+
+
+# Results
+
+
+def test_scenes_with_a_background(here, capsys):
+    arguments = "evaluate things --model scenes --limit 3 --units pixel --units 16 --background 0.5"
+    out, err = run(capsys, *arguments.split())
+    lines = out.splitlines()
+    data = evaluation_set("things", 3, seed=TEST_SEED)
+    model = load("scenes")
+    expected = evaluate(model, data, (None, 16), background=0.5)
+    assert lines[0] == "scenes mgca on things, 21 classes"
+    assert lines[1].startswith("background: largest probability at most 0.5 at temperature 0.0654")
+    for line, (unit, confusion) in zip(lines[2:4], expected.items(), strict=True):
+        words = line.split()
+        assert words == [
+            unit, "mIoU", f"{confusion.miou:.2f}", "accuracy", f"{confusion.accuracy:.2f}"
+        ]  # fmt: skip
+    assert lines[4].startswith("not a whole benchmark")
+    name = re.fullmatch(
+        r"(results/evaluation/runs/\w{12}\.json) says how these numbers came about", lines[5]
+    )
+    assert len(lines) == 6 and err == ""
+    record = json.loads((here / name[1]).read_text())
+    assert record["config"]["set"] == ["things", data.digest, 3]
+    table = read_results("results/evaluation/evaluation.csv")
+    assert set(table["variant"]) == {"scenes mgca"} and len(table) == 6
+
+
+@pytest.mark.parametrize("background", [None, 0.4])
+def test_a_folder(folder, tiny, capsys, background):
+    arguments = [*OWN, "--json", "--label", "mine"]
+    if background is not None:
+        arguments += ["--with-background", "--background", "0.4", "--temperature", "0.2"]
+    out, err = run(capsys, *arguments, "--per-class", "--confusion", "tables/c.csv")
+    assert err == ""
+    shown = json.loads(out)
+    expected = expected_of(folder, background=background, temperature=0.2)
+    assert (shown["variant"], shown["set"], shown["complete"]) == ("mine", "images", False)
+    assert shown["background"] == background
+    names = ["background"] * (background is not None) + CLASSES.split(",")
+    for unit, confusion in expected.items():
+        assert shown["units"][unit] == {"miou": confusion.miou, "accuracy": confusion.accuracy}
+        assert set(shown["mmsegmentation"][unit]) == {"mIoU", "aAcc", "mAcc"}
+        iou = [None if np.isnan(x) else round(100 * x, 2) for x in confusion.iou]
+        assert list(shown["iou"][unit].values()) == iou
+        assert list(shown["iou"][unit]) == names
+        table = pd.read_csv(folder / "tables" / f"c-{unit}.csv", index_col="true")
+        assert list(table.index) == list(table.columns) == names
+        assert np.array_equal(table.to_numpy(), confusion.counts)
+    assert tiny == [("lite", "mgca", None, None)]
+    again = json.loads(run(capsys, *arguments)[0])
+    assert "iou" not in again and again["units"] == shown["units"]
+
+
+def test_each_class_and_a_limit(folder, tiny, capsys):
+    (folder / "names.txt").write_text("\ufeffred\n green\nblue\n\n", encoding="utf-8")
+    arguments = [*OWN[:-1], "names.txt", "--limit", "2", "--units", "36", "--per-class"]
+    out, _ = run(capsys, *arguments)
+    (expected,) = expected_of(folder, (36,), limit=2).values()
+    lines = out.splitlines()
+    assert lines[1].split()[:3] == ["36", "mIoU", f"{expected.miou:.2f}"]
+    names = CLASSES.split(",")
+    rows = [line.split() for line in lines[-4:-1]]
+    assert rows == [[n, f"{100 * x:.2f}"] for n, x in zip(names, expected.iou, strict=True)]
+    assert "pixel" not in out
+
+
+def test_a_benchmark(here, tiny, capsys, monkeypatch):
+    lay_out("voc", here / "data")
+    arguments = ["evaluate", "voc", "--root", "data"]
+    out, err = run(capsys, *arguments, code=1)
+    assert out == "" and "mgca: voc has a background: give its threshold, --background" in err
+    out, err = run(capsys, *arguments, "--background", "0.3")
+    assert out.startswith("tiny on voc, 21 classes\n") and err == ""
+    # A protocol that has chosen them is followed, unless told otherwise.
+    from mgca import benchmarks
+
+    chosen = benchmarks.load_benchmark("voc")
+    protocol = chosen.protocol.__class__(
+        **{**vars(chosen.protocol), "threshold": 0.25, "temperature": 0.5}
+    )
+    changed = chosen.__class__(**{**vars(chosen), "protocol": protocol})
+    monkeypatch.setattr(benchmarks, "load_benchmark", lambda name: changed)
+    out, _ = run(capsys, *arguments)
+    assert "largest probability at most 0.25 at temperature 0.5\n" in out
+    out, _ = run(capsys, *arguments, "--background", "0", "--temperature", "0.1")
+    assert "largest probability at most 0 at temperature 0.1\n" in out
+
+
+def test_imagenet_statistics(folder, capsys, monkeypatch):
+    models = [Model(TinyBackbone(), None, SMALL) for _ in range(2)]
+    monkeypatch.setattr(command, "_model", lambda *_: (models[0], "tiny"))
+    out, _ = run(capsys, *OWN, "--imagenet-statistics", "--json")
+    # TCL's, as its configuration has them.
+    statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    assert (models[0].backbone.mean, models[0].backbone.std) == statistics
+    models[1].backbone.mean, models[1].backbone.std = statistics
+    shown = json.loads(out)
+    assert shown["variant"] == "tiny imagenet statistics"
+    expected = evaluate(models[1], load_folder("images", "masks", CLASSES.split(",")))
+    for unit, confusion in expected.items():
+        assert shown["units"][unit]["miou"] == confusion.miou
+    assert expected["pixel"].miou != expected_of(folder)["pixel"].miou
+
+
+def test_models(here, monkeypatch):
+    torch.manual_seed(0)
+    model, variant = command._model("scenes", "none", None, None)
+    assert model.decoder is None and variant == "scenes value"
+    assert model.backbone.last_block == "value"
+    model, variant = command._model("scenes", "none", "attention", None)
+    assert model.backbone.last_block == "attention" and variant == "scenes attention"
+    save_decoder("own.safetensors", GatedConvDecoder(model.backbone.dim), load("scenes").backbone)
+    model, variant = command._model("scenes", "own.safetensors", None, None)
+    assert variant == "scenes own" and not model.decoder.blocks[0].gate.any()
+    given = []
+    monkeypatch.setattr("mgca.model.load", lambda *a, **k: given.append((a, k)) or model)
+    assert command._model("RN50", "mgca", None, "openai")[1] == "RN50 openai mgca"
+    assert given == [(("RN50", "mgca"), {"pretrained": "openai"})]
+
+
+# Wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a SET, or --images, --masks and --classes"),
+        (["--images", "images", "--masks", "masks"], "give a SET, or --images, --masks and"),
+        (["things", *OWN[1:]], "give a SET, or --images, --masks and --classes, not both"),
+        (["kitti", "--root", "."], "no set 'kitti', only voc, context, coco, voc20, c59, stuff"),
+        (["voc"], "give the folder of voc, --root"),
+        (["things", "--root", "."], "--root is for a benchmark"),
+        ([*OWN[1:], "--root", "."], "--root is for a benchmark"),
+        (["voc", "--root", ".", "--limit", "3"], "--limit is for scenes and your own images"),
+        (["things", "--with-background"], "--with-background is for your own masks"),
+        (["things", "--units", "17"], "pixel or a square number of meta-points, not '17'"),
+        (["things", "--units", "many"], "pixel or a square number of meta-points, not 'many'"),
+        (["things", "--units", "0"], "pixel or a square number of meta-points, not '0'"),
+        (["things", "--limit", "0"], "Invalid value for '--limit': Input should be greater"),
+        (
+            ["things", "--background", "1.5"],
+            "Invalid value for '--background': Input should be less",
+        ),
+        (["things", "--background", "nan"], "Invalid value for '--background'"),
+        (["things", "--device", "abacus"], "no device 'abacus' here"),
+        (["things", "--device", "cuda:99"], "no device 'cuda:99' here"),
+        (["things", "--last-block", "sclip"], "--last-block goes with --decoder none"),
+    ],
+)
+def test_wrong_usage(folder, capsys, arguments, message):
+    out, err = run(capsys, "evaluate", *arguments, code=2)
+    words = " ".join(re.sub("[│╭╮╰╯─]", " ", err).split())
+    assert out == "" and message in words and "Traceback" not in err
+
+
+# Errors
+
+
+def one_line(capsys, *arguments: str) -> str:
+    out, err = run(capsys, *arguments, code=1)
+    assert out == "" and err.count("\n") == 1 and err.startswith("mgca: ")
+    return err[6:-1]
+
+
+def test_errors_are_one_line(folder, tiny, capsys):
+    def error(*arguments):
+        return one_line(capsys, *arguments)
+
+    assert error("evaluate", "voc", "--root", "no").startswith("voc (PASCAL VOC 2012): no folder")
+    wrong = [*OWN[:-1], "no.txt"]
+    assert error(*wrong) == "no file of classes no.txt"
+    assert error(*OWN[:-1], "images/0.png").startswith("images/0.png: not a UTF-8 text file")
+    assert error(*OWN[:-1], "red,,blue") == "class 1 has no name: ''"
+    assert error(*OWN[:2], "masks/no", *OWN[3:]) == "no folder masks/no"
+    assert error(*OWN[:-1], "red,green") == (
+        "masks/0.png: id 2 is not one of the 2 classes of images"
+    )
+    assert "--background" in error(*OWN, "--with-background")
+    assert "temperature must be positive" in error(
+        *OWN, "--with-background", "--background", "0.5", "--temperature", "0"
+    )
+    (folder / "images" / "1.png").write_bytes(b"x")
+    assert error(*OWN) == "images/1.png: not a picture in a format that Pillow reads"
+    assert error(*OWN, "--workers", "1") == (
+        "images/1.png: not a picture in a format that Pillow reads"
+    )
+    (folder / "images" / "1.png").unlink()
+    (folder / "file").write_text("")
+    for option in ("--out", "--work"):
+        assert "file" in error(*OWN, option, "file")
+
+
+@pytest.mark.parametrize("confusion", ["file/c.csv", "images/taken.csv"])
+def test_a_confusion_matrix_that_cannot_be_written(folder, tiny, capsys, confusion):
+    (folder / "file").write_text("")
+    for unit in ("pixel", "36"):
+        (folder / "images" / f"taken-{unit}.csv").mkdir()
+    message = one_line(capsys, *OWN, "--confusion", confusion)
+    assert message.startswith(f"cannot write {confusion[:-4]}-pixel.csv: ")
+
+
+def test_models_that_cannot_be_had(here, capsys, monkeypatch):
+    error = one_line(capsys, "evaluate", "things", "--decoder", "no.safetensors")
+    assert "no.safetensors" in error
+    error = one_line(capsys, "evaluate", "things", "--model", "x", "--decoder", "none")
+    assert error.startswith("unknown backbone 'x': give lite, scenes, vit-b-16")
+    error = one_line(capsys, "evaluate", "things", "--model", "vit-b-16")
+    assert error.startswith("no trained decoder for 'vit-b-16' comes with the project")
+
+    def unavailable(*_, **__):
+        raise BackboneUnavailable("not in the cache\nConnect to the network")
+
+    monkeypatch.setattr("mgca.backbone.load_backbone", unavailable)
+    error = one_line(capsys, "evaluate", "things", "--model", "vit-b-16", "--decoder", "none")
+    assert error == "not in the cache Connect to the network"
+
+
+def test_interrupted_and_going_on(folder, tiny, capsys, monkeypatch):
+    expected = expected_of(folder)
+    segment, calls = Model.segment, []
+
+    def interrupted(self, *arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 4:  # the second unit of the second image
+            raise KeyboardInterrupt
+        return segment(self, *arguments, **options)
+
+    monkeypatch.setattr(Model, "segment", interrupted)
+    out, err = run(capsys, *OWN, code=130)
+    assert out == "" and err.endswith("mgca: interrupted; the same command goes on from here\n")
+    assert "Traceback" not in err
+    out, err = run(capsys, *OWN, "--json")
+    assert len(calls) == 4 + 2 * 2 and err == ""
+    shown = json.loads(out)["units"]
+    assert {u: v["miou"] for u, v in shown.items()} == {u: c.miou for u, c in expected.items()}
+
+
+def test_fresh(folder, tiny, capsys, monkeypatch):
+    run(capsys, *OWN)
+    segment, calls = Model.segment, []
+    monkeypatch.setattr(Model, "segment", lambda *a, **k: calls.append(1) or segment(*a, **k))
+    run(capsys, *OWN)
+    assert not calls
+    run(capsys, *OWN, "--fresh")
+    assert len(calls) == 3 * 2
+
+
+# The command itself
+
+
+def test_help_is_light_and_fits_80_columns():
+    code = (
+        "import sys; from mgca.cli import main; main(['--help']); "
+        "code = main(['evaluate', '--help']); "
+        "heavy = {'torch', 'numpy', 'mmseg', 'PIL', 'pandas', 'timm'} & set(sys.modules); "
+        "sys.exit(str(sorted(heavy)) if heavy else code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "evaluate  Measure mIoU." in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    for option in ("--root", "--with-background", "--imagenet-statistics", "--per-class"):
+        assert option in done.stdout  # whole, not cut to fit
+
+
+def test_a_process_of_its_own_is_quiet(here):
+    # mmsegmentation prints, mmcv warns, a worker could do either; and nothing has set a scope yet.
+    lay_out("ade", here / "data")
+    code = (
+        "import sys; from mgca.cli import evaluate, main; from tiny import TinyBackbone; "
+        "from mgca.model import Model; "
+        "evaluate._model = lambda *_: (Model(TinyBackbone()), 'tiny'); sys.exit(main())"
+    )
+    arguments = "evaluate ade --root data --units 4 --workers 1 --json"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments.split()],
+        capture_output=True,
+        text=True,
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(json.loads(done.stdout)["units"]) == ["4"]
+
+
+def test_groupvit_has_units_of_its_own_and_tcl_needs_its_checkpoint(tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def load_groupvit(name):
+        asked.append(name)
+        raise WeightsError("no such folder")
+
+    monkeypatch.setattr("mgca.groupvit.load_groupvit", load_groupvit)
+    common = ["evaluate", "things", "--limit", "1", "--background", "0.5"]
+    assert main([*common, "--model", "groupvit", "--pretrained", "here"]) == 1
+    assert main([*common, "--model", "groupvit"]) == 1
+    assert asked == ["here", "nvidia/groupvit-gcc-yfcc"]
+    assert main([*common, "--model", "tcl"]) == 2
+    assert "needs its checkpoint" in capsys.readouterr().err
+    assert main([*common, "--model", "scenes", "--rule", "sigmoid"]) == 1
+    assert "the rules of this model are softmax" in capsys.readouterr().err
+
+
+def test_tcls_own_rule(tmp_path, capsys):
+    model = load("scenes")
+    model.decoder.sigmoid = 12.0, -2.0
+    path = save_decoder(tmp_path / "tcl.safetensors", model.decoder, model.backbone)
+    command = ["evaluate", "things", "--limit", "2", "--model", "scenes", "--decoder", str(path)]
+    command += ["--background", "0.5", "--units", "16", "--json"]
+    command += ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    found = {}
+    for rule in ("softmax", "sigmoid"):
+        assert main([*command, "--rule", rule]) == 0
+        found[rule] = json.loads(capsys.readouterr().out)
+    assert found["sigmoid"]["run"] != found["softmax"]["run"]
+    data = evaluation_set("things", 2, seed=TEST_SEED)
+    expected = evaluate(model, data, (16,), background=0.5, rule="sigmoid")["16"]
+    assert found["sigmoid"]["units"]["16"]["miou"] == pytest.approx(expected.miou)
