@@ -460,17 +460,14 @@ if absent:
 # authors' code. Its weights have to be downloaded, and it has its own encoders: **not run**.
 #
 # ```bash
-# mgca evaluate voc --root DIR --model groupvit --units pixel
+# mgca evaluate voc --root DIR --model groupvit --rule groupvit --background 0.95
 # ```
 #
 # **TCL as published** is `mgca.tcl.published`, which reads the file of its release. That has to be
 # downloaded too: **not run**. The row `tcl` above is its objective under our decoder.
 #
-# ```python
-# from mgca.others import TCLModel
-# from mgca.tcl.published import load_tcl
-#
-# model = TCLModel(load_tcl("tcl.pth"))
+# ```bash
+# mgca evaluate voc --root DIR --model tcl --decoder tcl.pth --rule sigmoid --background 0.5
 # ```
 #
 # **CLIP ViT-B/16** under the same last blocks: **not run**, see
