@@ -30,6 +30,7 @@ _MODULES = (
     "harness",
     "images",
     "losses",
+    "measure",
     "metrics",
     "others",
     "photos",
@@ -43,6 +44,7 @@ _MODULES = (
     "timing",
     "train",
     "units",
+    "variants",
     "weights",
     "windows",
 )

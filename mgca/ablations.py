@@ -7,7 +7,6 @@ several tables is trained once. ``results/<scale>/<ablation>.csv`` is put togeth
 """
 
 import argparse
-import dataclasses
 import logging
 import os
 import shutil
@@ -24,135 +23,26 @@ import torch
 from joblib import Parallel, delayed
 
 from mgca.backbone.base import Backbone
-from mgca.boundary import Contours
-from mgca.config import TrainConfig, config_hash, to_dict
+from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluate import MaskedSet, evaluate, unit_name
+from mgca.evaluate import unit_name
 from mgca.features import threads
 from mgca.files import write_text
+from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.model import Model, decoder_from
 from mgca.progress import progress
 from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
-from mgca.segment import BACKGROUND, Embedded
-from mgca.tcl import tcl_training
+from mgca.segment import Embedded
 from mgca.train import train
+from mgca.variants import ABLATIONS, Variant, grid, published_name
 from mgca.weights import load_weights, manifest, read_tensors
 
 log = logging.getLogger(__name__)
 
-ABLATIONS = ("granularity", "areas", "k", "meta_points", "benchmarks")
-UNITS = (None, 36)
-META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
-ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
-ALPHA_NEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
-K = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
-K_NEG = (0.0, 0.06, 0.25, 1.0)
-# Metrics of single classes are "iou:<class>".
-CLASS_IOU = "iou:"
-# Added to a table by mgca.timing, not by a run.
-SECONDS = "seconds_per_image"
-
 
 class AblationError(RuntimeError):
     """Some runs of a grid failed; the message names them, the others are kept."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A line of an ablation's table.
-
-    Attributes:
-        name: Unique within the ablation.
-        train: The decoder's training, whatever its seed; None for no decoder.
-        last_block: Of the backbone.
-        units: Numbers of meta-points that the table shows, None for the pixel unit.
-    """
-
-    name: str
-    train: TrainConfig | None
-    last_block: str
-    units: tuple[int | None, ...] = UNITS
-
-    def trained_with(self, seed: int) -> TrainConfig | None:
-        """The decoder's training with a seed."""
-        return self.train and dataclasses.replace(self.train, seed=seed)
-
-    def config(self, scale: Scale, seed: int) -> dict[str, Any]:
-        """Everything that the variant's numbers depend on at a scale."""
-        training = self.trained_with(seed)
-        return {
-            "scale": scale.name,
-            "seed": seed,
-            "train": to_dict(training) if training else None,
-            "last_block": self.last_block,
-            "segment": to_dict(scale.segment()),
-            "sets": list(scale.datasets),
-            "settings": scale.settings,
-        }
-
-    def run(self, scale: Scale, seed: int) -> str:
-        """Name of the run behind the variant; equal configurations are one run."""
-        return config_hash(self.config(scale, seed))
-
-
-def grid(ablation: str, scale: Scale) -> list[Variant]:
-    """The variants of an ablation. The scale's own values are among those of each parameter.
-
-    Args:
-        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
-            (Table 4), or ``"benchmarks"``, every method that can be run at the scale.
-
-    Raises:
-        ValueError: If there is no such ablation.
-    """
-    full = scale.training
-    own = full.loss
-
-    def variant(
-        name: str,
-        units: tuple[int | None, ...] = UNITS,
-        block: str = full.last_block,
-        **loss: float,
-    ) -> Variant:
-        loss = dataclasses.replace(own, **loss)
-        return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
-
-    if ablation == "granularity":
-        frozen = [Variant("baseline", None, scale.baseline_block)]
-        if scale.baseline_block != full.last_block:
-            frozen.append(Variant("maskclip", None, full.last_block))
-        return [
-            *frozen,
-            variant("object", region=0.0, pixel=0.0),
-            variant("region", object=0.0, pixel=0.0),
-            variant("pixel", object=0.0, region=0.0),
-            variant("object+region", pixel=0.0),
-            variant("all"),
-        ]
-    if ablation == "areas":
-        negative = sorted({*ALPHA_NEG, own.alpha_neg})
-        return [
-            *(variant(f"alpha_neg={a:g}", alpha_neg=a) for a in negative),
-            *(variant(f"alpha_neg={a:g},no pixel", alpha_neg=a, pixel=0.0) for a in negative),
-            *(variant(f"alpha={a:g}", alpha=a) for a in sorted({*ALPHA, own.alpha})),
-        ]
-    if ablation == "k":
-        return [
-            *(variant(f"k={k:g}", k=k) for k in sorted({*K, own.k})),
-            *(variant(f"k_neg={k:g}", k_neg=k) for k in sorted({*K_NEG, own.k_neg})),
-        ]
-    if ablation == "meta_points":
-        return [variant("all", META_POINTS)]
-    if ablation == "benchmarks":
-        other = [name for name, block in scale.frozen.items() if block != full.last_block]
-        return [
-            *(Variant(name, None, block) for name, block in scale.frozen.items()),
-            Variant("tcl", tcl_training(full), full.last_block),
-            variant("mgca"),
-            *(variant(f"{name}+mgca", block=scale.frozen[name]) for name in other),
-        ]
-    raise ValueError(f"unknown ablation {ablation!r}, only {', '.join(ABLATIONS)}")
 
 
 def missing(
@@ -216,7 +106,7 @@ def run_ablations(
     it stopped. If nothing is missing, no data is needed and nothing is written.
 
     Args:
-        ablations: Names, as :func:`grid` knows them.
+        ablations: Names, as :func:`mgca.variants.grid` knows them.
         scale: What to train on and evaluate on.
         seeds: One run of each variant per seed.
         out: Results folder of the scale, such as ``results/scenes``.
@@ -369,7 +259,7 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         if not left[data.source]:
             kept.clear()
     if model.sigmoid:
-        measured += _own_rule(model, scale, task.units)
+        measured += own_rule(model, scale, task.units)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
@@ -377,18 +267,6 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         seconds=time.perf_counter() - began,
     )
     return record | {"background": background, "measured": measured}
-
-
-def _own_rule(model: Model, scale: Scale, units: Sequence[int | None]) -> list[dict[str, Any]]:
-    """mIoU under TCL's own rule of the background, as ``miou_sigmoid``."""
-    return [
-        {"dataset": data.name, "unit": unit, "metric": "miou_sigmoid", "value": round(c.miou, 3)}
-        for data in scale.sets()
-        if data.background
-        for unit, c in evaluate(
-            model, data, units, background=0.5, rule="sigmoid", features=scale.cache
-        ).items()
-    ]
 
 
 def _trained(
@@ -402,58 +280,6 @@ def _trained(
     # Three times the size of the decoder, and of no use to a run that has ended.
     (folder / "checkpoint.safetensors").unlink()
     return decoder
-
-
-def measure(
-    model: Model,
-    data: MaskedSet,
-    units: Sequence[int | None],
-    *,
-    features: str | os.PathLike | None = None,
-    background: dict[str, float] | None = None,
-    kept: dict[tuple[str, str], Embedded] | None = None,
-) -> list[dict[str, Any]]:
-    """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
-
-    Args:
-        background: Threshold and temperature, as :meth:`mgca.scales.Scale.background` gives them;
-            they are of use to a set with a background class only.
-        features, kept: As :func:`mgca.evaluate.evaluate` takes them.
-
-    Returns:
-        Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
-        ``miou``, ``accuracy``, ``boundary_iou`` and ``iou:<class>`` of each class that occurs;
-        ``components`` is the number of connected components over that of the truth.
-    """
-    classes = (BACKGROUND, *data.classes) if data.background else data.classes
-    contours = {unit_name(unit): Contours(len(classes)) for unit in units}
-    confusions = evaluate(
-        model,
-        data,
-        units,
-        features=features,
-        kept=kept,
-        also=lambda unit, labels, truth: contours[unit].add(labels, truth),
-        **(background or {}),
-    )
-    rows = []
-    for unit, confusion in confusions.items():
-        values = {
-            "miou": confusion.miou,
-            "accuracy": confusion.accuracy,
-            "boundary_iou": contours[unit].boundary_iou,
-            "components": contours[unit].components,
-        }
-        values |= {
-            CLASS_IOU + name: 100 * float(iou)
-            for name, iou in zip(classes, confusion.iou, strict=True)
-            if iou == iou  # not of a class that does not occur
-        }
-        rows += [
-            {"dataset": data.name, "unit": unit, "metric": metric, "value": round(value, 3)}
-            for metric, value in values.items()
-        ]
-    return rows
 
 
 def models_at_hand(
@@ -500,11 +326,6 @@ def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | N
             backbone = scale.backbone(seed, variant.last_block)
             return Model(backbone, decoder_from(state, meta, backbone), scale.segment())
     return None
-
-
-def published_name(variant: Variant, scale: Scale) -> str:
-    """Name of a variant's weights among those that come with the project."""
-    return f"{scale.training.backbone}-{'mgca' if variant.name == 'all' else variant.name}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

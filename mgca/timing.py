@@ -14,16 +14,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgca.ablations import SECONDS, UNITS, grid
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import unit_name
 from mgca.features import threads
 from mgca.files import write_text
+from mgca.measure import SECONDS
 from mgca.model import Model
 from mgca.progress import progress
 from mgca.results import COLUMNS, provenance, read_results, write_run
 from mgca.scales import Scale, load_scale
+from mgca.variants import UNITS, grid
 
 
 def seconds_per_image(

@@ -46,7 +46,8 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
-from mgca.ablations import CLASS_IOU, models_at_hand, run_ablation
+from mgca.ablations import models_at_hand, run_ablation
+from mgca.measure import CLASS_IOU
 from mgca.report import (
     difference,
     group_means,

@@ -45,7 +45,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
-from mgca.ablations import META_POINTS, models_at_hand, run_ablation
+from mgca.ablations import models_at_hand, run_ablation
 from mgca.report import (
     difference,
     group_means,
@@ -55,6 +55,7 @@ from mgca.report import (
     with_group_means,
 )
 from mgca.scales import load_scale
+from mgca.variants import META_POINTS
 
 sns.set_theme(style="whitegrid", palette="colorblind")
 here = Path.cwd()

@@ -55,7 +55,8 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from itables import init_notebook_mode
 
-from mgca.ablations import SECONDS, grid, models_at_hand
+from mgca.ablations import models_at_hand
+from mgca.measure import SECONDS
 from mgca.report import (
     Difference,
     difference,
@@ -68,6 +69,7 @@ from mgca.report import (
 )
 from mgca.results import read_results, read_run
 from mgca.scales import load_scale
+from mgca.variants import grid
 
 init_notebook_mode(all_interactive=False, connected=False)
 sns.set_theme(style="whitegrid", palette="colorblind")

@@ -13,11 +13,8 @@ from PIL import Image
 from tiny import TinyBackbone
 
 from mgca.ablations import (
-    ABLATIONS,
     AblationError,
-    grid,
     main,
-    measure,
     missing,
     models_at_hand,
     run_ablation,
@@ -27,6 +24,7 @@ from mgca.boundary import Contours
 from mgca.captions import build_pool
 from mgca.config import LossConfig, SegmentConfig, TrainConfig
 from mgca.data import Masked
+from mgca.measure import measure
 from mgca.model import Model
 from mgca.report import (
     difference,
@@ -41,6 +39,7 @@ from mgca.scales import NotRun, PhotosScale, Scale, load_scale
 from mgca.tcl import TCLConfig
 from mgca.timing import seconds_per_image
 from mgca.train import TrainingData
+from mgca.variants import ABLATIONS, grid
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
 CLASSES = ("dog", "bus", "grass")
@@ -399,8 +398,8 @@ def test_variants_that_the_grid_no_longer_has_leave_the_table(done, tmp_path):
 
 
 def test_several_tables_at_once_share_their_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("mgca.ablations.K", (0.0,))
-    monkeypatch.setattr("mgca.ablations.K_NEG", ())
+    monkeypatch.setattr("mgca.variants.K", (0.0,))
+    monkeypatch.setattr("mgca.variants.K_NEG", ())
     scale = TinyScale(tmp_path)
     tables = run_ablations(["k", "meta_points"], scale, [0], **folders(tmp_path), fresh=True)
     assert list(tables) == ["k", "meta_points"]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mgca.ablations import grid, published_name
 from mgca.backbone.hybrid import Hybrid, hybrid_state
 from mgca.backbone.lite import SentenceEncoder
 from mgca.captions import build_pool
@@ -25,6 +24,7 @@ from mgca.results import add_results, provenance, write_run
 from mgca.scenes.card import image_level
 from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
 from mgca.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
+from mgca.variants import grid, published_name
 from mgca.weights import WeightsError, publish, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)

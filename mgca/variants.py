@@ -1,0 +1,119 @@
+"""What the tables compare: the variants of each ablation, and the runs behind them."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from mgca.config import TrainConfig, config_hash, to_dict
+from mgca.scales import Scale
+from mgca.tcl import tcl_training
+
+ABLATIONS = ("granularity", "areas", "k", "meta_points", "benchmarks")
+UNITS = (None, 36)
+META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
+ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
+ALPHA_NEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+K = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
+K_NEG = (0.0, 0.06, 0.25, 1.0)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A line of an ablation's table.
+
+    Attributes:
+        name: Unique within the ablation.
+        train: The decoder's training, whatever its seed; None for no decoder.
+        last_block: Of the backbone.
+        units: Numbers of meta-points that the table shows, None for the pixel unit.
+    """
+
+    name: str
+    train: TrainConfig | None
+    last_block: str
+    units: tuple[int | None, ...] = UNITS
+
+    def trained_with(self, seed: int) -> TrainConfig | None:
+        """The decoder's training with a seed."""
+        return self.train and dataclasses.replace(self.train, seed=seed)
+
+    def config(self, scale: Scale, seed: int) -> dict[str, Any]:
+        """Everything that the variant's numbers depend on at a scale."""
+        training = self.trained_with(seed)
+        return {
+            "scale": scale.name,
+            "seed": seed,
+            "train": to_dict(training) if training else None,
+            "last_block": self.last_block,
+            "segment": to_dict(scale.segment()),
+            "sets": list(scale.datasets),
+            "settings": scale.settings,
+        }
+
+    def run(self, scale: Scale, seed: int) -> str:
+        """Name of the run behind the variant; equal configurations are one run."""
+        return config_hash(self.config(scale, seed))
+
+
+def grid(ablation: str, scale: Scale) -> list[Variant]:
+    """The variants of an ablation. The scale's own values are among those of each parameter.
+
+    Args:
+        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
+            (Table 4), or ``"benchmarks"``, every method that can be run at the scale.
+
+    Raises:
+        ValueError: If there is no such ablation.
+    """
+    full = scale.training
+    own = full.loss
+
+    def variant(
+        name: str,
+        units: tuple[int | None, ...] = UNITS,
+        block: str = full.last_block,
+        **loss: float,
+    ) -> Variant:
+        loss = dataclasses.replace(own, **loss)
+        return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
+
+    if ablation == "granularity":
+        frozen = [Variant("baseline", None, scale.baseline_block)]
+        if scale.baseline_block != full.last_block:
+            frozen.append(Variant("maskclip", None, full.last_block))
+        return [
+            *frozen,
+            variant("object", region=0.0, pixel=0.0),
+            variant("region", object=0.0, pixel=0.0),
+            variant("pixel", object=0.0, region=0.0),
+            variant("object+region", pixel=0.0),
+            variant("all"),
+        ]
+    if ablation == "areas":
+        negative = sorted({*ALPHA_NEG, own.alpha_neg})
+        return [
+            *(variant(f"alpha_neg={a:g}", alpha_neg=a) for a in negative),
+            *(variant(f"alpha_neg={a:g},no pixel", alpha_neg=a, pixel=0.0) for a in negative),
+            *(variant(f"alpha={a:g}", alpha=a) for a in sorted({*ALPHA, own.alpha})),
+        ]
+    if ablation == "k":
+        return [
+            *(variant(f"k={k:g}", k=k) for k in sorted({*K, own.k})),
+            *(variant(f"k_neg={k:g}", k_neg=k) for k in sorted({*K_NEG, own.k_neg})),
+        ]
+    if ablation == "meta_points":
+        return [variant("all", META_POINTS)]
+    if ablation == "benchmarks":
+        other = [name for name, block in scale.frozen.items() if block != full.last_block]
+        return [
+            *(Variant(name, None, block) for name, block in scale.frozen.items()),
+            Variant("tcl", tcl_training(full), full.last_block),
+            variant("mgca"),
+            *(variant(f"{name}+mgca", block=scale.frozen[name]) for name in other),
+        ]
+    raise ValueError(f"unknown ablation {ablation!r}, only {', '.join(ABLATIONS)}")
+
+
+def published_name(variant: Variant, scale: Scale) -> str:
+    """Name of a variant's weights among those that come with the project."""
+    return f"{scale.training.backbone}-{'mgca' if variant.name == 'all' else variant.name}"
