@@ -160,7 +160,7 @@ def describe(name: str) -> None:
 # ## Tables
 #
 # mIoU in percent, mean ± standard deviation over the seeds; lines without ± have nothing that
-# depends on a seed. A click on a column's head sorts by it.
+# depends on a seed, or one seed so far. A click on a column's head sorts by it.
 #
 # ### Scenes
 #
