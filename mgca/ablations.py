@@ -245,28 +245,25 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     sets = scale.sets()
     left = Counter(data.source for data in sets)
     kept: dict[tuple[str, str], Embedded] = {}
-    measured = []
+    measured, of_own_rule = [], []
     for data in sets:
-        measured += measure(
-            model,
-            data,
-            task.units,
-            features=scale.cache,
-            background=background,
-            kept=kept if kept or left[data.source] > 1 else None,
-        )
+        shared = {
+            "features": scale.cache,
+            "kept": kept if kept or left[data.source] > 1 else None,
+        }
+        measured += measure(model, data, task.units, background=background, **shared)
+        if model.sigmoid and data.background:
+            of_own_rule += own_rule(model, data, task.units, **shared)
         left[data.source] -= 1
         if not left[data.source]:
             kept.clear()
-    if model.sigmoid:
-        measured += own_rule(model, scale, task.units)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
         data=scale.digests(),
         seconds=time.perf_counter() - began,
     )
-    return record | {"background": background, "measured": measured}
+    return record | {"background": background, "measured": measured + of_own_rule}
 
 
 def _trained(

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from mgca.config import config_hash, to_dict
+from mgca.data import IGNORE
 from mgca.evaluate import MaskedSet, unit_name
 from mgca.files import replacing
 from mgca.model import Model, decoder_from
@@ -69,7 +70,7 @@ def threshold_curve(
     bar = progress(total=len(data), desc=f"thresholds on {data.name}", unit="image")
     for _, image, truth in data:
         embedded = model.embed(image)
-        counted = truth != 255
+        counted = truth != IGNORE
         for unit in units:
             segmentation = model.segment(embedded, data.classes, unit)
             for temperature in temperatures:

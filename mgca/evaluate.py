@@ -15,7 +15,7 @@ from mgca.files import replacing
 from mgca.metrics import Confusion
 from mgca.model import Model
 from mgca.progress import progress
-from mgca.segment import Embedded
+from mgca.segment import BACKGROUND, Embedded
 
 PIXEL = "pixel"
 
@@ -42,6 +42,11 @@ class MaskedSet(Protocol):
     def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]: ...
 
     def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]: ...
+
+
+def id_names(data: MaskedSet) -> tuple[str, ...]:
+    """What the ids of a set's masks stand for, the background first where there is one."""
+    return (BACKGROUND, *data.classes) if data.background else tuple(data.classes)
 
 
 def unit_name(meta_points: int | None) -> str:

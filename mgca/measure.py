@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgca.boundary import Contours
-from mgca.evaluate import MaskedSet, evaluate, unit_name
+from mgca.evaluate import MaskedSet, evaluate, id_names, unit_name
 from mgca.model import Model
-from mgca.scales import Scale
-from mgca.segment import BACKGROUND, Embedded
+from mgca.segment import Embedded
 
 # Metrics of single classes are "iou:<class>".
 CLASS_IOU = "iou:"
@@ -37,7 +36,7 @@ def measure(
         ``miou``, ``accuracy``, ``boundary_iou`` and ``iou:<class>`` of each class that occurs;
         ``components`` is the number of connected components over that of the truth.
     """
-    classes = (BACKGROUND, *data.classes) if data.background else data.classes
+    classes = id_names(data)
     contours = {unit_name(unit): Contours(len(classes)) for unit in units}
     confusions = evaluate(
         model,
@@ -68,13 +67,20 @@ def measure(
     return rows
 
 
-def own_rule(model: Model, scale: Scale, units: Sequence[int | None]) -> list[dict[str, Any]]:
-    """mIoU under TCL's own rule of the background, as ``miou_sigmoid``."""
+def own_rule(
+    model: Model,
+    data: MaskedSet,
+    units: Sequence[int | None],
+    *,
+    features: str | os.PathLike | None = None,
+    kept: dict[tuple[str, str], Embedded] | None = None,
+) -> list[dict[str, Any]]:
+    """mIoU on a set with background under TCL's own rule, as ``miou_sigmoid``; arguments as
+    :func:`measure` takes them."""
+    found = evaluate(
+        model, data, units, background=0.5, rule="sigmoid", features=features, kept=kept
+    )
     return [
         {"dataset": data.name, "unit": unit, "metric": "miou_sigmoid", "value": round(c.miou, 3)}
-        for data in scale.sets()
-        if data.background
-        for unit, c in evaluate(
-            model, data, units, background=0.5, rule="sigmoid", features=scale.cache
-        ).items()
+        for unit, c in found.items()
     ]

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from mgca.evaluate import MaskedSet
+from mgca.evaluate import MaskedSet, id_names
 from mgca.model import Model
 from mgca.overlay import palette
 from mgca.results import COLUMNS, read_run, summary
-from mgca.segment import BACKGROUND
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -176,7 +175,7 @@ def pictures(
         models: Model, unit and (for a set with a background) threshold and temperature, by title.
         numbers: Which images of the set.
     """
-    classes = (BACKGROUND, *data.classes) if data.background else data.classes
+    classes = id_names(data)
     chosen = [item for number, item in enumerate(data) if number in numbers]
     figure, axes = plt.subplots(
         len(chosen),

@@ -39,9 +39,8 @@ class Scale(ABC):
         training: The published configuration of the full objective, with seed 0.
         datasets: Names of the sets with masks.
         groups: The sets over which a table gives a mean, by its heading.
-        baseline_block: ``last_block`` of the dense features that the network was trained with;
-            ``training.last_block`` where the backbone has no last attention block.
-        frozen: ``last_block`` of the methods that train nothing, by their names.
+        frozen: ``last_block`` of the methods that train nothing, by their names, ``"clip"`` among
+            them.
         settings: Whatever else results depend on, as JSON data: part of a run's name.
         cache: Folder of features.
     """
@@ -50,10 +49,15 @@ class Scale(ABC):
     training: TrainConfig
     datasets: tuple[str, ...]
     groups: dict[str, tuple[str, ...]]
-    baseline_block: str = "attention"
     frozen: dict[str, str]
     settings: dict[str, Any]
     cache: Path
+
+    @property
+    def baseline_block(self) -> str:
+        """``last_block`` of the dense features that the network was trained with;
+        ``training.last_block`` where the backbone has no last attention block."""
+        return self.frozen["clip"]
 
     @abstractmethod
     def prepare(self, blocks: Mapping[str, bool]) -> None:
@@ -123,11 +127,10 @@ class PhotosScale(Scale):
         "with background": ("voc21", "coco81"),
         "without background": ("voc20", "coco80", "camvid"),
     }
+    # The tower is convolutional: there is no last attention block to change.
     frozen = {"clip": "value"}
     # Chosen on the calibration set: results/photos/background.csv.
     threshold, temperature = 0.53, 0.03
-    # The tower is convolutional: there is no last attention block to change.
-    baseline_block = "value"
 
     def __init__(
         self, data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None

@@ -24,9 +24,10 @@ from torch.utils.data import Dataset
 from mgca.benchmarks import classes as text_queries
 from mgca.benchmarks import dataset_config, load_benchmark
 from mgca.benchmarks.files import list_items
+from mgca.benchmarks.stamps import stat_of
 from mgca.config import SegmentConfig, config_hash, to_dict
 from mgca.data import DataError, Masked
-from mgca.evaluate import MaskedSet, unit_name
+from mgca.evaluate import MaskedSet, id_names, unit_name
 from mgca.files import replacing
 from mgca.harness.run import run_test
 from mgca.harness.sets import PIPELINE, MaskedImages
@@ -34,7 +35,6 @@ from mgca.metrics import Confusion
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES
 from mgca.results import add_results, provenance, read_results, read_run, write_run
-from mgca.segment import BACKGROUND
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Subject:
     @property
     def names(self) -> tuple[str, ...]:
         """Of all the ids, the background included."""
-        return (BACKGROUND, *self.classes) if self.background else self.classes
+        return id_names(self)
 
 
 def benchmark(name: str, root: str | os.PathLike) -> Subject:
@@ -109,8 +109,7 @@ def benchmark(name: str, root: str | os.PathLike) -> Subject:
 
 def _stamp(*paths: Path) -> tuple:
     """Changes when one of the files does."""
-    found = [(path, path.stat()) for path in paths]
-    return tuple((path.name, status.st_size, status.st_mtime_ns) for path, status in found)
+    return tuple((path.name, *stat_of(path)) for path in paths)
 
 
 def masked(data: MaskedSet) -> Subject:

@@ -11,9 +11,8 @@ from torch.utils.data import Dataset
 
 from mgca.benchmarks.files import read_ids
 from mgca.data import DataError
-from mgca.evaluate import MaskedSet
+from mgca.evaluate import MaskedSet, id_names
 from mgca.images import open_image
-from mgca.segment import BACKGROUND
 
 # Of the sets of mmsegmentation. No Resize: the model does that itself. With their scope, types are
 # found before a Runner has set one.
@@ -66,8 +65,7 @@ class MaskedImages(Dataset):
 
     def __init__(self, data: MaskedSet) -> None:
         self.data = data
-        classes = (BACKGROUND, *data.classes) if data.background else data.classes
-        self.metainfo = {"classes": tuple(classes)}
+        self.metainfo = {"classes": id_names(data)}
 
     def __len__(self) -> int:
         return len(self.data)
