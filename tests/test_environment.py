@@ -56,7 +56,13 @@ def conda() -> list:
 
 
 def test_extras_are_the_documented_ones(pyproject):
-    assert set(pyproject["project"]["optional-dependencies"]) == {"book", "benchmarks", "dev"}
+    assert set(pyproject["project"]["optional-dependencies"]) == {
+        "book",
+        "benchmarks",
+        "train",
+        "onnx",
+        "dev",
+    }
 
 
 def test_lock_holds_every_direct_pin(direct, lock):
