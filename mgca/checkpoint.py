@@ -17,22 +17,37 @@ log = logging.getLogger(__name__)
 
 
 def save_checkpoint(
-    path: Path, config: Any, model: nn.Module, optimizer: torch.optim.Optimizer, step: int
+    path: Path,
+    config: Any,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    scaler: torch.amp.GradScaler | None = None,
 ) -> None:
     """Write a checkpoint in one file, whole or not at all.
 
     Args:
-        config: The run's dataclass; a run of another one is refused the file.
+        config: The run's dataclass, or a dictionary; a run of another one is refused the file.
         model: Its parameters that take a gradient are kept.
         step: The step to go on with.
+        scaler: Of float16's loss.
     """
     state = {f"model.{key}": value for key, value in _trained(model).items()}
     for index, moments in optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
-    write_tensors(path, state, {"step": step, "config": to_dict(config)})
+    meta = {"step": step, "config": to_dict(config)}
+    if scaler is not None:
+        meta["scaler"] = scaler.state_dict()
+    write_tensors(path, state, meta)
 
 
-def resume(path: Path, config: Any, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def resume(
+    path: Path,
+    config: Any,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler | None = None,
+) -> int:
     """Load the checkpoint if there is one.
 
     Returns:
@@ -64,6 +79,8 @@ def resume(path: Path, config: Any, model: nn.Module, optimizer: torch.optim.Opt
             _, index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
+    if scaler is not None:
+        scaler.load_state_dict(meta["scaler"])
     log.info("resuming %s at step %s", path.parent, meta["step"])
     return meta["step"]
 
@@ -84,12 +101,34 @@ def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
     return found
 
 
+def latest(folder: Path) -> Path | None:
+    """The checkpoint ``step-NUMBER.safetensors`` of a folder with the highest step, if any."""
+    return max(folder.glob("step-*.safetensors"), key=_step_of, default=None)
+
+
+def prune(folder: Path, keep: int, milestone: int | None = None) -> None:
+    """Remove all checkpoints of a folder but the newest so many and the milestones.
+
+    Args:
+        milestone: A checkpoint whose step this number divides stays; None for none.
+    """
+    newest_first = sorted(folder.glob("step-*.safetensors"), key=_step_of, reverse=True)
+    for path in newest_first[keep:]:
+        if milestone is None or _step_of(path) % milestone:
+            path.unlink()
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
 def metrics_until(path: Path, step: int) -> list[dict[str, float]]:
     """Rows of a metrics file before a step; later ones are computed again."""
     if not path.is_file():
         return []
     with path.open(newline="") as lines:
-        rows = list(csv.DictReader(lines))
+        # A process that was killed may have left its last line unfinished.
+        rows = [row for row in csv.DictReader(lines) if None not in row.values()]
     return [row for row in rows if int(row["step"]) < step]
 
 
@@ -99,3 +138,9 @@ def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> N
         writer = csv.DictWriter(lines, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
+
+
+def append_metrics(path: Path, columns: Sequence[str], row: dict) -> None:
+    """Add the metrics of one step, for those who watch."""
+    with path.open("a", newline="") as lines:
+        csv.DictWriter(lines, columns, restval="").writerow(row)

@@ -101,7 +101,8 @@ class TrainConfig:
         epochs: Passes over the data; ignored where ``steps`` is set.
         steps: Number of optimisation steps, or None for ``epochs``.
         batch_size: Global batch, ``B``.
-        precision: ``"float32"``, or ``"bfloat16"`` for the decoder's convolutions.
+        precision: ``"float32"``, or ``"bfloat16"`` or, on GPUs, ``"float16"`` for the decoder's
+            convolutions.
         seed: Of the order of the data and the texts drawn.
     """
 
@@ -138,7 +139,7 @@ class TrainConfig:
         _choice(self, "upsample", ("bilinear", "nearest"))
         _choice(self, "captions", ("uniform", "original", "nouns"))
         _choice(self, "optimizer", ("adamw", "adam"))
-        _choice(self, "precision", ("float32", "bfloat16"))
+        _choice(self, "precision", ("float32", "bfloat16", "float16"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +186,11 @@ def grid_side(meta_points: int) -> int:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration as plain JSON data."""
-    return dataclasses.asdict(config)
+    """A configuration, a dataclass or a dictionary, as plain JSON data."""
+    return dict(config) if isinstance(config, dict) else dataclasses.asdict(config)
 
 
 def config_hash(config: Any) -> str:
     """The name of a run: 12 hexadecimal digits of the configuration's SHA-256."""
-    data = config if isinstance(config, dict) else to_dict(config)
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

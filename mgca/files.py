@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_TEMPORARY = ".partial"
+
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
         os.close(handle)
         temporary = Path(name)
         try:
@@ -39,3 +41,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def clear_temporaries(folder: str | os.PathLike) -> None:
+    """Remove what :func:`replacing` left in a folder when its process was killed."""
+    for path in Path(folder).glob(f".*{_TEMPORARY}"):
+        path.unlink(missing_ok=True)

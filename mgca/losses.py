@@ -1,8 +1,10 @@
 """Object-, region- and pixel-level alignment of captions with images (Eq. 2 to 8).
 
 Every function takes pixel embeddings ``pixels`` (B, C, H, W) and text embeddings ``texts`` (B, C),
-text ``j`` describing image ``j``, both at the scale the encoders give them (not normalised), and
-returns a scalar. With ``N = H W``, each costs one (B, B, N) similarity tensor.
+text ``j`` describing image ``j``, both at the scale the encoders give them (not normalised).
+
+``object_loss``, ``region_loss`` and ``pixel_loss`` say in plain operations what is computed;
+``mgca_loss`` computes the same from :mod:`mgca.pairwise`, for batches of any size.
 """
 
 import math
@@ -12,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.config import LossConfig
+from mgca.pairwise import Comparison, compare
 
 
 def similarity(pixels: Tensor, texts: Tensor, measure: str = "dot") -> Tensor:
@@ -189,22 +192,43 @@ def mgca_loss(
     config: LossConfig | None = None,
     *,
     exclude: Tensor | None = None,
+    budget: int | None = None,
 ) -> dict[str, Tensor]:
     """The objective of MGCA: the weighted sum of the three levels (Eq. 8, choice D8).
+
+    Equal to the levels above up to rounding, for a fraction of their time and memory
+    (:mod:`mgca.pairwise`).
 
     Args:
         pixels: (B, C, H, W) pixel embeddings. texts: (B, C) text embeddings.
         config: Areas, ranks, temperature, weights and choices; the paper's by default. A level
             whose weight is 0 is not computed.
         exclude: Pairs that are no negatives, as in :func:`info_nce`.
+        budget: Bytes that may be held beside the inputs and their gradients, at the price of time.
 
     Returns:
         The levels in use under ``"object"``, ``"region"`` and ``"pixel"``, and ``"total"``.
 
     Raises:
-        ValueError: If the shapes do not fit each other.
+        ValueError: If the shapes do not fit each other, or the budget is too small.
     """
     config = config or LossConfig()
+    _check(pixels, texts)
+    return losses_of(logits_of(pixels, texts, config, budget=budget), config, exclude)
+
+
+def plain_loss(
+    pixels: Tensor,
+    texts: Tensor,
+    config: LossConfig,
+    *,
+    exclude: Tensor | None = None,
+) -> dict[str, Tensor]:
+    """What :func:`mgca_loss` computes, level by level from the functions above.
+
+    For reading, for tests, and for the small scales, whose published numbers it gives bit for bit:
+    training carries the rounding of another order of additions on to some tenths of a point.
+    """
     scores = _scores(pixels, texts, config.measure, None)
     common = {
         "measure": config.measure,
@@ -227,21 +251,83 @@ def mgca_loss(
         losses["pixel"] = pixel_loss(
             pixels, texts, alpha=config.alpha, k=config.k, k_neg=config.k_neg, **common
         )
-    weighted = [getattr(config, level) * loss for level, loss in losses.items()]
-    losses["total"] = torch.stack(weighted).sum()
-    return losses
+    return losses | {"total": _weighted(losses, config)}
+
+
+def logits_of(
+    pixels: Tensor,
+    texts: Tensor,
+    config: LossConfig,
+    *,
+    first: int = 0,
+    budget: int | None = None,
+) -> dict[str, Tensor]:
+    """Logits (b, T) of b images and T texts at each level in use (Eq. 5 to 7).
+
+    Together, the rows of all images of a batch are what :func:`losses_of` takes. They need not be
+    computed at the same time, or in the same process.
+
+    Args:
+        pixels: (b, C, H, W). texts: (T, C), of all images of the batch.
+        first: Text of the first of these images.
+        budget: As for :func:`mgca_loss`.
+    """
+    size = pixels.shape[2] * pixels.shape[3]
+    area = area_in_pixels(config.alpha, size)
+    compared = compare(
+        pixels,
+        texts,
+        Comparison(
+            first=first,
+            area=area,
+            rank=rank_in_region(config.k, area),
+            negative_area=area_in_pixels(config.alpha_neg, size) if config.region else 0,
+            negative_rank=rank_in_region(config.k_neg, area) if config.pixel else 0,
+            cosine=config.measure == "cosine",
+            detach_weights=config.detach_weights,
+            budget=budget,
+        ),
+    )
+    logits = {}
+    if config.object:
+        objects = F.normalize(compared.objects, dim=-1)
+        directions = F.normalize(texts.to(objects.dtype), dim=-1)
+        logits["object"] = objects @ directions.t() / config.temperature
+    if config.region:
+        logits["region"] = compared.regions / config.temperature
+    if config.pixel:
+        logits["pixel"] = compared.ranked / math.sqrt(pixels.shape[1])
+    return logits
+
+
+def losses_of(
+    logits: dict[str, Tensor], config: LossConfig, exclude: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Each level's loss, and ``"total"``, from the logits (B, B) of the whole batch (Eq. 8)."""
+    losses = {name: info_nce(of, config.direction, exclude) for name, of in logits.items()}
+    return losses | {"total": _weighted(losses, config)}
+
+
+def _weighted(losses: dict[str, Tensor], config: LossConfig) -> Tensor:
+    """Eq. 8."""
+    return torch.stack([getattr(config, level) * loss for level, loss in losses.items()]).sum()
 
 
 def _scores(pixels: Tensor, texts: Tensor, measure: str, scores: Tensor | None) -> Tensor:
     """The similarities at hand, or computed after checking that the shapes fit."""
-    if scores is not None:
-        return scores
+    if scores is None:
+        _check(pixels, texts)
+        scores = similarity(pixels, texts, measure)
+    return scores
+
+
+def _check(pixels: Tensor, texts: Tensor) -> None:
+    """Shapes that fit each other."""
     if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[:2] != texts.shape:
         raise ValueError(
             "expected pixels (B, C, H, W) and texts (B, C) of the same B and C, "
             f"got {tuple(pixels.shape)} and {tuple(texts.shape)}"
         )
-    return similarity(pixels, texts, measure)
 
 
 def _ranked(scores: Tensor, rank: int) -> Tensor:

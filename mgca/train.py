@@ -15,10 +15,11 @@ from mgca.backbone.base import Backbone
 from mgca.captions import TextPool, known_pairs
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.config import TrainConfig, config_hash
-from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.losses import mgca_loss
+from mgca.decoder import GatedConvDecoder
+from mgca.losses import plain_loss
 from mgca.model import save_decoder
 from mgca.progress import progress
+from mgca.step import mean_change, move_into_bias, pixel_embeddings
 from mgca.tcl.global_embedding import global_encoder
 from mgca.tcl.loss import TCLConfig, TCLObjective, logistic_noise
 
@@ -159,6 +160,8 @@ def train(
             f"the configuration is for {config.backbone} with last_block={config.last_block!r}, "
             f"the backbone is {backbone.name} with {backbone.last_block!r}"
         )
+    if config.precision == "float16":
+        raise ValueError("precision float16 is for training from shards, on a GPU: use bfloat16")
     folder = Path(folder)
     steps = total_steps(config, len(data.features))
     torch.use_deterministic_algorithms(True)
@@ -222,10 +225,7 @@ def _step(
     device = next(decoder.parameters()).device
     with torch.no_grad():
         dense = backbone.project(torch.from_numpy(data.features[images]).to(device).float())
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bfloat16"):
-        pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
-    # Similarities and softmaxes over hundreds of pixels need float32.
-    pixels = pixels.float()
+    pixels = pixel_embeddings(decoder, dense, config.precision)
     if config.hold_mean:
         pixels = pixels - mean_change(pixels, dense, decoder.upsample)
     exclude = None
@@ -233,7 +233,7 @@ def _step(
         exclude = known_pairs(data.pool, data.texts, images, texts, config.known).to(device)
     drawn = data.texts[texts].to(device)
     if objective is None:
-        losses = mgca_loss(pixels, drawn, config.loss, exclude=exclude)
+        losses = plain_loss(pixels, drawn, config.loss, exclude=exclude)
     else:
         noise = logistic_noise(pixels[:, 0].shape, _generator(config.seed, 2, step)).to(device)
         whole = data.images(images).to(device) if config.loss.contrast else None
@@ -260,12 +260,7 @@ def finite_gradient(model: nn.Module, loss: Tensor, step: int, advice: str) -> f
     Raises:
         NotFinite: If one of them is NaN or infinite, with the advice.
     """
-    gradient = torch.linalg.vector_norm(
-        torch.stack(
-            # What a term left out would have learned has no gradient.
-            [torch.linalg.vector_norm(p.grad) for p in model.parameters() if p.grad is not None]
-        )
-    ).item()
+    gradient = gradient_norm(model)
     if not (math.isfinite(loss.item()) and math.isfinite(gradient)):
         raise NotFinite(
             f"step {step}: the loss is {loss.item()} and its gradient's norm {gradient}. {advice}"
@@ -273,14 +268,10 @@ def finite_gradient(model: nn.Module, loss: Tensor, step: int, advice: str) -> f
     return gradient
 
 
-def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:
-    """(1, C, 1, 1): by how much pixel embeddings differ on average from the features they are made
-    of, whatever the image and the pixel.
-
-    Moving all pixels by one vector favours some texts everywhere. It is the easiest thing to learn
-    where few subjects make up the data, and says nothing about any image.
-    """
-    return (pixels - upsample2(dense, upsample)).mean(dim=(0, 2, 3), keepdim=True)
+def gradient_norm(model: nn.Module) -> float:
+    """Norm of the gradient in all parameters; what a term left out would have learned has none."""
+    norms = [torch.linalg.vector_norm(p.grad) for p in model.parameters() if p.grad is not None]
+    return torch.linalg.vector_norm(torch.stack(norms)).item()
 
 
 @torch.no_grad()
@@ -296,5 +287,4 @@ def _take_out_mean_change(
             dense = backbone.project(torch.from_numpy(features.astype(np.float32)).to(device))
             changes.append(mean_change(decoder(dense), dense, decoder.upsample) * len(features))
     change = torch.stack(changes).sum(dim=0).flatten() / len(data.features[::every])
-    last = decoder.blocks[-1]
-    last.conv.bias -= change / torch.tanh(last.gate)
+    move_into_bias(decoder, change)

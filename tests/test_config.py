@@ -61,7 +61,7 @@ def test_loss_config_refuses(wrong, message):
         ({"upsample": "bicubic"}, "bilinear, nearest"),
         ({"captions": "all"}, "uniform, original, nouns"),
         ({"optimizer": "sgd"}, "adamw, adam"),
-        ({"precision": "float16"}, "float32, bfloat16"),
+        ({"precision": "float64"}, "float32, bfloat16"),
     ],
 )
 def test_train_config_refuses(wrong, message):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import mgca_loss
+from mgca.losses import plain_loss
 from mgca.model import decoder_from
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
@@ -313,7 +313,7 @@ def test_mgcas_training_is_bit_for_bit_two_plain_steps(backbone, data, tmp_path)
         pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
         exclude = known_pairs(data.pool, data.texts, images, texts, 0.5)
         optimizer.zero_grad()
-        mgca_loss(pixels, data.texts[texts], exclude=exclude)["total"].backward()
+        plain_loss(pixels, data.texts[texts], exclude=exclude)["total"].backward()
         optimizer.param_groups[0]["lr"] = learning_rate(config, step, 2)
         optimizer.step()
     for ours, plain in zip(trained.parameters(), decoder.parameters(), strict=True):

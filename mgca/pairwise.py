@@ -1,0 +1,287 @@
+"""Every image of a batch against every text, a few images at a time.
+
+The hard negatives of Eq. 6 are a region for each pair of image and text: (B, B, C) embeddings made
+of (B, B, N) similarities, of which a loss needs one cosine per pair. Here the regions of a few
+images exist at a time, are gathered from the few most similar pixels alone, and are made again in
+the backward pass from the similarities and positions of those pixels, which is all that is kept.
+
+:mod:`mgca.losses` states the same level by level, in plain operations; tests hold both together.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+# More than this speeds nothing up, on a GPU or off it.
+WORKSPACE = 256 * 2**20
+_EPS = 1e-12  # of F.normalize
+
+
+class Comparison(NamedTuple):
+    """What is compared, in numbers of pixels.
+
+    Attributes:
+        first: Text of the first image; image ``i`` is described by text ``first + i``.
+        area: Size of the object, ``floor(alpha N)``.
+        rank: 1-based rank of the semi-hard positive pixel.
+        negative_area: Size of a hard negative region, 0 for none (no region level).
+        negative_rank: 1-based rank of the hard negative pixel, 0 for none (no pixel level).
+        cosine: Similarities are cosines rather than dot products (choice D3).
+        detach_weights: No gradient through the softmax over pixels (choice D4).
+        budget: Bytes to hold beside the inputs and their gradients, or None to hold at most
+            :data:`WORKSPACE` and no more than one (B, B, N) tensor of similarities at a time.
+    """
+
+    first: int
+    area: int
+    rank: int
+    negative_area: int
+    negative_rank: int
+    cosine: bool = False
+    detach_weights: bool = False
+    budget: int | None = None
+
+    @property
+    def negatives(self) -> int:
+        """How many of the most similar pixels of a pair that does not belong together count."""
+        return max(self.negative_area, self.negative_rank)
+
+
+class Compared(NamedTuple):
+    """What the losses need to know of b images and T texts.
+
+    Attributes:
+        objects: (b, C), ``o_ii(alpha)``, the object that each image's own text describes.
+        regions: (b, T), ``phi(o_ij(alpha_neg), t_j)`` and, for an image's own text,
+            ``phi(o_ii(alpha), t_i)``; empty without a region level.
+        ranked: (b, T), ``s_ij`` at the hard negative pixel and, for the own text, at the semi-hard
+            positive one; empty without a pixel level.
+    """
+
+    objects: Tensor
+    regions: Tensor
+    ranked: Tensor
+
+
+def compare(pixels: Tensor, texts: Tensor, comparison: Comparison) -> Compared:
+    """Compare images with texts (Eq. 2 to 4, 6 and 7), differentiably in both.
+
+    Computed in float32, or float64 if given, whatever the precision of the pixels.
+
+    Args:
+        pixels: (b, C, H, W); ``channels_last`` saves a copy. texts: (T, C), T >= b.
+
+    Raises:
+        ValueError: If one image alone exceeds the budget, with what it takes.
+    """
+    with torch.autocast(pixels.device.type, enabled=False):
+        return Compared(*_Compare.apply(pixels, texts, comparison))
+
+
+def workspace(
+    comparison: Comparison, images: int, texts: int, pixels: int, dim: int
+) -> tuple[int, bool]:
+    """How many images to take at a time, and whether their best pixels are kept for the backward
+    pass rather than found again.
+
+    Raises:
+        ValueError: If one image alone exceeds the budget.
+    """
+    best = comparison.negatives * texts + comparison.area
+    kept = images * best * 6  # a float32 similarity and an int16 position
+    # The backward pass holds most: weights, their gradient and that of the similarities, a region
+    # and its gradient for each text, and the image's own gradient.
+    single = 4 * (3 * texts * pixels + 2 * texts * dim + 2 * pixels * dim) + 20 * best
+    single += 4 * pixels * dim * comparison.cosine
+    if comparison.budget is None:
+        whole = 4 * images * texts * pixels
+        return max(1, min(images, min(WORKSPACE, whole) // single)), True
+    keep = kept + single <= comparison.budget
+    room = comparison.budget - kept * keep
+    if room < single:
+        raise ValueError(
+            f"a budget of {comparison.budget / 2**20:.1f} MiB is too small for the losses: one "
+            f"image and {texts} texts take {single / 2**20:.1f} MiB"
+        )
+    return min(images, room // single), keep
+
+
+class _Best(NamedTuple):
+    """The pixels most like each text, the largest similarity first.
+
+    Attributes:
+        top, index: (c, T, negatives) similarities, and which pixels they are of.
+        own_top, own_index: (c, area), likewise of each image's own text.
+    """
+
+    top: Tensor
+    index: Tensor
+    own_top: Tensor
+    own_index: Tensor
+
+    def short(self, pixels: int) -> "_Best":
+        """With positions among so many pixels as small as they go."""
+        kind = torch.int16 if pixels <= 2**15 else torch.int32
+        return self._replace(index=self.index.to(kind), own_index=self.own_index.to(kind))
+
+    def long(self) -> "_Best":
+        return self._replace(index=self.index.long(), own_index=self.own_index.long())
+
+
+class _Chunk:
+    """Some consecutive images, and the texts they are compared with.
+
+    Attributes:
+        members: (c, N, C) pixel embeddings, float32 or float64.
+        keys: The same, normalised where similarity is the cosine.
+        texts: (T, C) as pixels are compared with them. unit: As regions are.
+        rows: Which of all the texts these are.
+        own: Indices (image, text) of the pairs that belong together.
+    """
+
+    def __init__(self, pixels: Tensor, texts: Tensor, start: int, spec: Comparison) -> None:
+        first = spec.first + start
+        # Without negatives only the own texts count.
+        self.rows = slice(None) if spec.negatives else slice(first, first + len(pixels))
+        texts = texts[self.rows].to(_precision(texts))
+        self.spec = spec
+        self.members = _rows(pixels).to(_precision(pixels)).contiguous()
+        self.unit = F.normalize(texts, dim=-1)
+        self.texts, self.keys = texts, self.members
+        if spec.cosine:
+            self.texts, self.keys = self.unit, F.normalize(self.members, dim=-1)
+        here = torch.arange(len(pixels), device=pixels.device)
+        self.own = (here, here + (first if spec.negatives else 0))
+
+    def best(self) -> _Best:
+        scores = torch.matmul(self.texts, self.keys.transpose(1, 2))  # (c, T, N), Eq. 2
+        top, index = scores.topk(self.spec.negatives, dim=-1)
+        return _Best(top, index, *scores[self.own].topk(self.spec.area, dim=-1))
+
+    def regions(self, best: _Best) -> Tensor:
+        """(c, T, C): ``o_ii(alpha)`` for the own texts, ``o_ij(alpha_neg)`` for the others."""
+        found = self.members.new_zeros(len(self.members), len(self.texts), self.members.shape[-1])
+        area = self.spec.negative_area
+        if area:
+            found = self._gathered(best.top[..., :area], best.index[..., :area])
+        found[self.own] = self._gathered(best.own_top[:, None], best.own_index[:, None])[:, 0]
+        return found
+
+    def _gathered(self, top: Tensor, index: Tensor) -> Tensor:
+        """Weighted sums (c, T, C) of the pixels at ``index`` (c, T, area), Eq. 3 and 4."""
+        images, pixels, dim = self.members.shape
+        firsts = torch.arange(0, images * pixels, pixels, device=index.device)
+        sums = F.embedding_bag(
+            (index + firsts[:, None, None]).flatten(0, 1),
+            self.members.view(-1, dim),
+            per_sample_weights=top.softmax(dim=-1).flatten(0, 1),
+            mode="sum",
+        )
+        return sums.view(images, -1, dim)
+
+    def weights(self, best: _Best) -> Tensor:
+        """(c, T, N): ``A M / sum(A M)`` of Eq. 4, the weight of each pixel in each region."""
+        weights = self.members.new_zeros(len(self.members), len(self.texts), self.members.shape[1])
+        area = self.spec.negative_area
+        if area:
+            weights.scatter_(-1, best.index[..., :area], best.top[..., :area].softmax(dim=-1))
+        own = weights.new_zeros(len(weights), weights.shape[-1])
+        weights[self.own] = own.scatter_(-1, best.own_index, best.own_top.softmax(dim=-1))
+        return weights
+
+    def ranked(self, best: _Best) -> tuple[Tensor, Tensor]:
+        """(c, T): the similarity that stands for each pair (Eq. 7), and the pixel it is of."""
+        place = self.spec.negative_rank - 1
+        values, index = best.top[..., place].clone(), best.index[..., place].clone()
+        values[self.own] = best.own_top[:, self.spec.rank - 1]
+        index[self.own] = best.own_index[:, self.spec.rank - 1]
+        return values, index
+
+
+class _Compare(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pixels: Tensor, texts: Tensor, spec: Comparison):
+        images, dim, height, width = pixels.shape
+        size, keep = workspace(spec, images, len(texts), height * width, dim)
+        objects, regions, ranked, kept = [], [], [], []
+        for start in range(0, images, size):
+            chunk = _Chunk(pixels[start : start + size], texts, start, spec)
+            best = chunk.best()
+            found = chunk.regions(best)
+            objects.append(found[chunk.own])
+            if spec.negative_area:
+                regions.append((F.normalize(found, dim=-1) * chunk.unit).sum(dim=-1))
+            if spec.negative_rank:
+                ranked.append(chunk.ranked(best)[0])
+            if keep:
+                kept.append(best.short(height * width))
+        ctx.save_for_backward(pixels, texts)
+        ctx.spec, ctx.size, ctx.kept = spec, size, kept
+        none = [objects[0].new_empty(0)]
+        return torch.cat(objects), torch.cat(regions or none), torch.cat(ranked or none)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_objects: Tensor, of_regions: Tensor, of_ranked: Tensor):
+        pixels, texts = ctx.saved_tensors
+        spec: Comparison = ctx.spec
+        of_pixels = torch.empty_like(pixels)
+        wide = texts.to(_precision(texts))
+        of_texts, of_unit = torch.zeros_like(wide), torch.zeros_like(wide)
+        for number, start in enumerate(range(0, len(pixels), ctx.size)):
+            here = slice(start, start + ctx.size)
+            chunk = _Chunk(pixels[here], texts, start, spec)
+            best = ctx.kept[number].long() if ctx.kept else chunk.best()
+            found = chunk.regions(best)
+            of_found = torch.zeros_like(found)
+            if spec.negative_area:
+                # The cosine's derivative by a region o is (t - cos o) / |o|, t and o of length 1.
+                norms = found.norm(dim=-1, keepdim=True).clamp_min(_EPS)
+                unit = found / norms
+                given = of_regions[here][..., None]
+                of_unit[chunk.rows] += (unit * given).sum(dim=0)
+                cosines = (unit * chunk.unit).sum(dim=-1, keepdim=True)
+                of_found = unit.mul_(cosines).neg_().add_(chunk.unit).mul_(given / norms)
+            of_found[chunk.own] += of_objects[here]
+            weights = chunk.weights(best)
+            of_members = torch.bmm(weights.transpose(1, 2), of_found)
+            if spec.detach_weights:
+                of_scores = torch.zeros_like(weights)
+            else:
+                # Through the softmax, whose weights are 0 outside the region.
+                of_scores = torch.bmm(of_found, chunk.members.transpose(1, 2))
+                of_scores.sub_((of_found * found).sum(dim=-1, keepdim=True)).mul_(weights)
+            if spec.negative_rank:
+                index = chunk.ranked(best)[1][..., None]
+                at = of_scores.gather(-1, index) + of_ranked[here][..., None]
+                of_scores.scatter_(-1, index, at)
+            of_keys = torch.matmul(of_scores.transpose(1, 2), chunk.texts)
+            if ctx.needs_input_grad[1]:
+                change = torch.einsum("ctn,cnd->td", of_scores, chunk.keys)
+                (of_unit if spec.cosine else of_texts)[chunk.rows] += change
+            if spec.cosine:
+                of_keys = _through_normalize(chunk.members, chunk.keys, of_keys)
+            of_chunk = of_members.add_(of_keys).unflatten(1, pixels.shape[2:])
+            of_pixels[here].copy_(of_chunk.permute(0, 3, 1, 2))
+        if not ctx.needs_input_grad[1]:
+            return of_pixels, None, None
+        of_texts += _through_normalize(wide, F.normalize(wide, dim=-1), of_unit)
+        return of_pixels, of_texts.to(texts.dtype), None
+
+
+def _precision(tensor: Tensor) -> torch.dtype:
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def _rows(pixels: Tensor) -> Tensor:
+    """(c, C, H, W) as (c, N, C), a view where the memory allows, as in ``channels_last``."""
+    return pixels.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _through_normalize(vectors: Tensor, unit: Tensor, gradient: Tensor) -> Tensor:
+    """Gradient of vectors, given that of their directions."""
+    norms = vectors.norm(dim=-1, keepdim=True).clamp_min(_EPS)
+    return (gradient - unit * (unit * gradient).sum(dim=-1, keepdim=True)) / norms
