@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import mgca
-from mgca.cli import data, evaluate
+from mgca.cli import data, evaluate, export, train
 
 # A wrong file, a full disk, a name that does not exist: the message is enough. All else is a
 # mistake of ours, whose traceback is wanted.
@@ -27,6 +27,8 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.command()(evaluate.evaluate)
+app.command()(train.train)
+app.command()(export.export)
 
 
 def _print_version(asked: bool) -> None:

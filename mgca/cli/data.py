@@ -1,4 +1,4 @@
-"""``mgca data``: the data sets of the benchmarks."""
+"""``mgca data``: the data sets of the benchmarks, and shards to train on."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,25 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="The data sets of the benchmarks.", no_args_is_help=True)
+app = typer.Typer(
+    help="The data sets of the benchmarks, and shards to train on.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="See `mgca data list`.")]
 Root = Annotated[Path, typer.Option(help="Folder that holds what the archives unpack to.")]
 Workers = Annotated[
     int | None, typer.Option(min=1, show_default="one per core", help="Number of threads.")
+]
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SHARDS",
+        help="A folder of shards, their paths or URLs, or a pattern such as "
+        "'cc3m/{00000..00331}.tar'.",
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option(min=1, show_default="one per core", help="Number of processes.")
 ]
 
 
@@ -66,6 +79,88 @@ def prepare(
     benchmark = load_benchmark(name)
     typer.echo(prepare(benchmark, root, workers=workers, source=source))
     _check(benchmark, root, None, workers, as_json=False)
+
+
+@app.command()
+def shards(
+    sources: Sources,
+    download: Annotated[
+        bool, typer.Option("--download", help="Download shards that cannot be counted otherwise.")
+    ] = False,
+    workers: Processes = None,
+) -> None:
+    """Check that shards are complete, and say what they hold."""
+    from mgca.shards import find_shards
+    from mgca.shards.summary import summarise
+
+    typer.echo(summarise(find_shards(_source(sources), workers=workers, download=download)))
+
+
+@app.command()
+def captions(
+    sources: Sources,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", show_default="the cache", help="Where to write.")
+    ] = None,
+    workers: Processes = None,
+    embed: Annotated[
+        str | None,
+        typer.Option(metavar="BACKBONE", help="Also embed all texts: vit-b-16, lite, scenes ..."),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="To embed on: cpu, cuda ...")] = "cpu",
+) -> None:
+    """Extract the nouns of all captions, once, before training on shards."""
+    from mgca.cli.evaluate import _check_device
+    from mgca.shards import find_shards
+    from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
+
+    backbone = None
+    if embed is not None:  # what is unknown here should not be found out after the nouns
+        from mgca.backbone import load_backbone
+
+        _check_device(device)
+        backbone = load_backbone(embed).to(device)
+    found = find_shards(_source(sources), workers=workers)
+    fresh = extract_nouns(found, folder=out, workers=workers)
+    typer.echo(f"nouns of {len(found):,} captions, {fresh} of {len(found.names)} shards were new")
+    if backbone is not None:
+        plan = plan_embeddings(found, backbone, folder=out)
+        typer.echo(plan)
+        embed_texts(found, backbone, plan, folder=out)
+
+
+@app.command()
+def pack(
+    file: Annotated[
+        Path, typer.Argument(metavar="CAPTIONS.tsv", help="A table of image and caption.")
+    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", show_default="images beside the table", help="Of the images."),
+    ] = None,
+    samples_per_shard: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 1000,
+    all_captions: Annotated[
+        bool,
+        typer.Option("--all-captions", help="A sample for each caption, not only the first."),
+    ] = False,
+) -> None:
+    """Pack images with captions into shards."""
+    from mgca.data import load_captions
+    from mgca.shards.pack import pack
+
+    number = pack(
+        load_captions(file, images),
+        out,
+        samples_per_shard=samples_per_shard,
+        all_captions=all_captions,
+    )
+    typer.echo(f"{number} shards in {out}")
+
+
+def _source(sources: list[str]) -> str | list[str]:
+    """One source may be a folder or a pattern; several are shards, as a shell lists them."""
+    return sources[0] if len(sources) == 1 else sources
 
 
 def _check(benchmark, root: Path, limit: int | None, workers: int | None, as_json: bool) -> None:

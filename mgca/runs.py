@@ -1,0 +1,144 @@
+"""Configurations of training from shards: by name or from a TOML file, with changes."""
+
+import dataclasses
+import os
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mgca.config import LossConfig, TrainConfig
+from mgca.shards import StreamConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """All that decides what a run learns, together with its shards.
+
+    Attributes:
+        train: The paper's values by default.
+        stream: How batches are made of shards.
+        clip: Largest norm of the gradient, or None. The paper states none.
+    """
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    clip: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive, not {self.clip}")
+        train = self.train
+        if not isinstance(train.loss, LossConfig):
+            raise ValueError("training from shards is for MGCA's objective, not TCL's")
+        if train.names or train.known is not None:
+            raise ValueError(
+                "names and known need all captions in memory: they are for the small scales, set "
+                "names=0 and leave known out"
+            )
+
+
+def _photos() -> RunConfig:
+    """``lite`` on photographs: the photos scale, less what needs all captions in memory."""
+    train = TrainConfig(
+        backbone="lite",
+        loss=LossConfig(alpha=0.2),
+        hold_mean=True,
+        learning_rate=1e-3,
+        warmup=0.1,
+        steps=200,
+        batch_size=32,
+        precision="bfloat16",
+    )
+    return RunConfig(train=train, stream=StreamConfig(lanes=8))
+
+
+NAMED = {"paper": RunConfig, "photos": _photos}
+
+
+def load_run(name: str | os.PathLike, changes: typing.Sequence[str] = ()) -> RunConfig:
+    """A configuration by name or from a TOML file, with some values changed.
+
+    A file holds the values that are not the paper's, nested as the dataclasses are::
+
+        clip = 1.0
+        [train]
+        batch_size = 512
+        [train.loss]
+        alpha = 0.3
+
+    Args:
+        name: One of :data:`NAMED`, or the path of a file.
+        changes: Such as ``"train.loss.alpha=0.3"``, the value in TOML's syntax; a word that is none
+            of TOML's values is taken as text, and ``none`` as no value.
+
+    Raises:
+        FileNotFoundError: If there is neither such a configuration nor such a file.
+        ValueError: For a file that is not TOML, an unknown name, or a value of the wrong type or
+            out of its range.
+    """
+    if str(name) in NAMED:
+        config = NAMED[str(name)]()
+    else:
+        config = _changed(RunConfig(), _read(Path(name)), "")
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals:
+            raise ValueError(f"expected NAME=VALUE, such as train.batch_size=256, not {change!r}")
+        values: Any = _value(text.strip())
+        for part in reversed(path.strip().split(".")):
+            values = {part: values}
+        config = _changed(config, values, "")
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no configuration {path}: give {' or '.join(NAMED)}, or a TOML file"
+        )
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not TOML: {error}") from error
+
+
+def _value(text: str) -> Any:
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _changed(config: Any, values: Any, where: str) -> Any:
+    """The dataclass with some fields replaced, checked by type; its own checks run again."""
+    if not isinstance(values, dict):
+        raise ValueError(f"{where.rstrip('.')} is a table of values, not {values!r}")
+    types_of = typing.get_type_hints(type(config), {"TCLConfig": LossConfig})
+    unknown = sorted(set(values) - set(types_of))
+    if unknown:
+        raise ValueError(f"no value {where}{unknown[0]}: known are {', '.join(sorted(types_of))}")
+    changes = {}
+    for name, value in values.items():
+        present = getattr(config, name)
+        if dataclasses.is_dataclass(present):
+            changes[name] = _changed(present, value, f"{where}{name}.")
+        else:
+            changes[name] = _checked(value, types_of[name], where + name)
+    return dataclasses.replace(config, **changes)
+
+
+def _checked(value: Any, kind: Any, where: str) -> Any:
+    """The value, if it is of the type; a whole number will do for a float."""
+    is_union = isinstance(kind, types.UnionType)
+    allowed = typing.get_args(kind) if is_union else (kind,)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed:
+        names = " or ".join("none" if a is type(None) else a.__name__ for a in allowed)
+        raise ValueError(f"{where} must be {names}, not {value!r}")
+    return value

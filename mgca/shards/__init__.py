@@ -1,0 +1,21 @@
+"""Training data at the paper's scale: images and captions in webdataset shards.
+
+Shards are tars as img2dataset writes them. :func:`find_shards` checks and counts them,
+:func:`batches` streams them, in an order that is a pure function of seed and step.
+"""
+
+from mgca.shards.index import ShardError
+from mgca.shards.order import StreamConfig
+from mgca.shards.source import Shards, find_shards
+from mgca.shards.stream import CORRUPT_LIMIT, Batch, batches, steps_per_epoch
+
+__all__ = [
+    "CORRUPT_LIMIT",
+    "Batch",
+    "ShardError",
+    "Shards",
+    "StreamConfig",
+    "batches",
+    "find_shards",
+    "steps_per_epoch",
+]

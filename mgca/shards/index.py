@@ -1,0 +1,229 @@
+"""What lies where in a shard: a tar of images and captions, read by random access.
+
+A shard is scanned once, from header to header without its images, and the result is kept in the
+cache, named by the shard's place and checked against its size and time of change.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mgca.features import cache_folder
+from mgca.files import write_text
+
+_VERSION = 1  # of the files that keep an index
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+# Names that webdataset passes over: its own meta data.
+_META = re.compile(r"__[^/]*__($|/)")
+_END = 2 * tarfile.BLOCKSIZE
+# tar fills its last record with zeros, 10 KiB by default; more are a hole that a download left.
+_LONGEST_PADDING = 2**20
+
+Span = tuple[int, int]
+
+
+class ShardError(ValueError):
+    """Shards that cannot be trained on; the message names them and says what to do."""
+
+
+def need_webdataset() -> None:
+    """Check that webdataset is installed.
+
+    Raises:
+        ImportError: If it is not, with the command that installs it.
+    """
+    try:
+        import webdataset  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            'training from shards needs webdataset: pip install "mgca[train]"'
+        ) from error
+
+
+@dataclass(frozen=True)
+class Index:
+    """The samples of a shard, in their order in the tar.
+
+    Attributes:
+        keys: Of each sample, its members' common name without extension.
+        images, texts, details: Of each sample, (offset, size) in bytes of its image, its ``.txt``
+            and its ``.json``; None where it has none.
+        bytes: Size of the shard.
+    """
+
+    keys: list[str]
+    images: list[Span | None]
+    texts: list[Span | None]
+    details: list[Span | None]
+    bytes: int
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """12 hexadecimal digits that name the samples and where they lie, not the shard's place."""
+        return hashlib.sha256(_dumps(self._rows()).encode()).hexdigest()[:12]
+
+    def _rows(self) -> list:
+        return [self.keys, self.images, self.texts, self.details]
+
+
+def scan(path: str | os.PathLike) -> Index:
+    """Read the headers of a shard, and check that nothing is cut off.
+
+    Members are grouped to samples by webdataset itself.
+
+    Raises:
+        ShardError: If the file is missing, truncated, empty, compressed or not a tar.
+    """
+    from webdataset.tariterators import group_by_keys
+
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = file.read(2)
+            if not start:
+                raise ShardError(f"{path} is empty (0 bytes): download it again")
+            if start == b"\x1f\x8b":
+                raise ShardError(f"{path} is compressed, and is read by random access: gunzip it")
+            file.seek(0)
+            samples = list(group_by_keys(_members(file, path, size)))
+    except FileNotFoundError:
+        raise ShardError(f"no shard {path}") from None
+    except ShardError:
+        raise
+    except (ValueError, OSError) as error:
+        # group_by_keys puts more than a message into the arguments of what it raises.
+        reason = error.args[0] if isinstance(error, ValueError) else error
+        raise ShardError(f"{path}: {reason}") from error
+
+    def spans(*extensions: str) -> list[Span | None]:
+        return [
+            next((sample[extension] for extension in extensions if extension in sample), None)
+            for sample in samples
+        ]
+
+    return Index(
+        keys=[sample["__key__"] for sample in samples],
+        images=spans(*IMAGE_EXTENSIONS),
+        texts=spans("txt"),
+        details=spans("json"),
+        bytes=size,
+    )
+
+
+def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
+    """The regular members of a tar as webdataset's ``tar_file_iterator`` gives them, but with
+    their place in place of their bytes."""
+    end = 0
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # tarfile keeps them all
+                end = max(end, member.offset_data + (member.size if member.isreg() else 0))
+                if not member.isreg() or _META.match(member.name):
+                    continue
+                if member.issparse():
+                    raise ShardError(f"{path}: {member.name} is a sparse file: write it without -S")
+                place = (member.offset_data, member.size)
+                yield {"fname": member.name, "data": place, "__url__": str(path)}
+            stopped = tar.offset
+    except tarfile.ReadError as error:
+        if end == 0:
+            raise ShardError(f"{path} is not a tar ({error}): download it again") from error
+        raise ShardError(_truncated(path, size)) from error
+    # tarfile ends at the first thing that is not a header, be it the archive's end or not.
+    file.seek(stopped)
+    rest = file.read(_LONGEST_PADDING)
+    if end > size or len(rest) < _END:
+        raise ShardError(_truncated(path, size))
+    if any(rest[:_END]):
+        raise ShardError(f"{path} is damaged at byte {stopped} of {size}: download it again")
+    if any(rest) or len(rest) == _LONGEST_PADDING:
+        raise ShardError(
+            f"{path}: bytes follow the end of the archive at {stopped} of {size}. It is a download "
+            "with holes, to be repeated, or several tars in one, to be kept apart"
+        )
+
+
+def _truncated(path: str | os.PathLike, size: int) -> str:
+    return f"{path} is truncated, it ends after {size} bytes in the midst of it: download it again"
+
+
+def cached_count(place: str) -> int | None:
+    """Number of samples of a shard, from an index made earlier that still holds; else None.
+
+    Args:
+        place: Path or URL; what is behind a URL is taken not to change.
+    """
+    head = _head(place)
+    return head["count"] if head and (is_remote(place) or head["stamp"] == _stamp(place)) else None
+
+
+def index_of(place: str, path: str | os.PathLike) -> Index:
+    """The index of a shard, from the cache or by :func:`scan`, which fills the cache.
+
+    Args:
+        place: Path or URL that names the shard.
+        path: Where it lies: the same path, or a copy of what the URL gives.
+
+    Raises:
+        ShardError: As :func:`scan`.
+    """
+    head, stamp = _head(place), _stamp(path)
+    if head and head["stamp"] == stamp:
+        with index_file(place).open(encoding="utf-8") as lines:
+            next(lines)
+            keys, *spans = json.loads(next(lines))
+        spans = [[None if span is None else tuple(span) for span in column] for column in spans]
+        return Index(keys, *spans, bytes=stamp[0])
+    index = scan(path)
+    head = {"version": _VERSION, "place": place, "stamp": stamp, "count": len(index)}
+    write_text(index_file(place), f"{json.dumps(head)}\n{_dumps(index._rows())}\n")
+    return index
+
+
+def shards_folder() -> Path:
+    """Where indices, nouns and downloaded shards are kept."""
+    return cache_folder() / "shards"
+
+
+def index_file(place: str) -> Path:
+    """Where the index of a shard is kept; the file need not be there."""
+    stem = Path(place).name.removesuffix(".tar")
+    return shards_folder() / f"{stem}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.index.json"
+
+
+def is_remote(place: str) -> bool:
+    """Whether a place is a URL."""
+    return place.startswith(("http://", "https://"))
+
+
+def _head(place: str) -> dict | None:
+    """The first line of the cached index of a shard, None if there is none."""
+    try:
+        with index_file(place).open(encoding="utf-8") as lines:
+            head = json.loads(next(lines))
+        return head if (head["place"], head["version"]) == (place, _VERSION) else None
+    except (OSError, ValueError, KeyError, StopIteration):
+        return None
+
+
+def _stamp(path: str | os.PathLike) -> list[int] | None:
+    """Size and time of change (ns) of a file; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _dumps(rows: list) -> str:
+    return json.dumps(rows, separators=(",", ":"))

@@ -1,0 +1,47 @@
+"""Worker processes that end with the process that started them, however it ends."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+import joblib
+
+from mgca.progress import progress
+
+
+def end_with_parent(*_: Any) -> None:
+    """Leave Ctrl-C to the parent, and exit when it is gone. To be called in a worker."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def in_processes(
+    function: Callable[[Any], Any], items: Sequence[Any], workers: int | None, **bar: str
+) -> list[Any]:
+    """What a function gives for each item, computed in processes, with progress.
+
+    Args:
+        function: Of a module, so that processes can find it.
+        workers: Number of processes, by default one per core; with 1 there is only this one.
+        bar: Options of the progress bar.
+    """
+    workers = min(workers or joblib.cpu_count(), len(items))
+    if workers <= 1:
+        return [function(item) for item in progress(iterable=items, **bar)]
+    pool = ProcessPoolExecutor(workers, initializer=end_with_parent)
+    try:
+        return list(progress(iterable=pool.map(function, items), total=len(items), **bar))
+    finally:
+        # After an interruption, what has begun is finished and the rest is left.
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,112 @@
+"""One sample of a shard: its image, its caption, and the text drawn for a step (choice D10)."""
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mgca.captions import TextPool
+from mgca.features import training_image
+from mgca.images import ImageError, open_image
+from mgca.prompts import CLIP_TEMPLATES
+
+# What open_clip trains with, by default: scale of the area and ratio of the sides.
+CROP_SCALE, CROP_RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
+
+
+class CorruptSample(ValueError):
+    """A sample that cannot be used; the message says why."""
+
+
+def caption_of(text: bytes | None, details: bytes | None) -> str:
+    """The caption in a ``.txt``, or where there is none, in a ``.json`` under ``caption``.
+
+    Raises:
+        CorruptSample: If there is no caption, or it is empty or not readable.
+    """
+    try:
+        if text is not None:
+            caption = text.decode("utf-8")
+        elif details is not None:
+            caption = json.loads(details)["caption"]
+        else:
+            raise CorruptSample("no caption")
+    except UnicodeDecodeError as error:
+        raise CorruptSample(f"its caption is not UTF-8 ({error.reason})") from error
+    except ValueError as error:
+        if isinstance(error, CorruptSample):
+            raise
+        raise CorruptSample(f"its .json is damaged ({error})") from error
+    except (KeyError, TypeError) as error:
+        raise CorruptSample("its .json has no caption") from error
+    if not isinstance(caption, str) or not caption.strip():
+        raise CorruptSample("its caption is empty")
+    return caption.strip()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A text that was drawn.
+
+    Attributes:
+        text: The caption, or one of the texts generated from its nouns.
+        noun, template: Which noun of the caption and which of the templates; None for the caption.
+    """
+
+    text: str
+    noun: str | None = None
+    template: int | None = None
+
+
+def draw_text(caption: str, nouns: list[str], rule: str, generator: torch.Generator) -> Drawn:
+    """A text drawn for a sample, as :meth:`mgca.captions.TextPool.draw` does for an image.
+
+    Args:
+        nouns: Of the caption.
+        rule: ``"uniform"``, ``"original"`` or ``"nouns"``.
+    """
+    width = len(CLIP_TEMPLATES)
+    generated = [tuple(range(1 + width * i, 1 + width * (i + 1))) for i in range(len(nouns))]
+    # The pool of one image, whose texts are only written out where they are drawn.
+    position = TextPool([], [[0]], [[generated]], [[]]).draw(0, rule, generator)
+    if position == 0:
+        return Drawn(caption)
+    noun, template = divmod(position - 1, width)
+    return Drawn(CLIP_TEMPLATES[template].format(nouns[noun]), nouns[noun], template)
+
+
+def image_of(data: bytes | None, size: int, crop: str, generator: torch.Generator) -> Tensor:
+    """The image (3, size, size) uint8 to train on.
+
+    Args:
+        data: The file's bytes.
+        crop: ``"centre"`` as :func:`mgca.features.training_image`, or ``"random"``.
+
+    Raises:
+        CorruptSample: If there is none or it cannot be decoded.
+    """
+    if data is None:
+        raise CorruptSample("no image")
+    try:
+        image = open_image(data)
+    except ImageError as error:
+        raise CorruptSample(str(error)) from error
+    image = training_image(image, size) if crop == "centre" else _random(image, size, generator)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def _random(image, size: int, generator: torch.Generator):
+    """A random part of an image, resized; torchvision draws it, from torch's own generator."""
+    from mgca import _torchvision
+
+    _torchvision.make_importable()
+    from PIL import Image
+    from torchvision.transforms import RandomResizedCrop
+
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator.initial_seed())
+        top, left, height, width = RandomResizedCrop.get_params(image, CROP_SCALE, CROP_RATIO)
+    part = image.crop((left, top, left + width, top + height))
+    return part.resize((size, size), Image.Resampling.BICUBIC)

@@ -1,0 +1,74 @@
+"""A shard that is open: its members are read where they lie."""
+
+import os
+from pathlib import Path
+
+from mgca.shards.index import ShardError, Span, index_of, is_remote
+from mgca.shards.remote import fetch
+from mgca.shards.sample import caption_of
+
+
+class OpenShard:
+    """An open shard; a context manager that closes it.
+
+    Args:
+        place: Path or URL; what is behind a URL is downloaded first, unless it lies in the cache.
+        count: Number of samples that it should have, or None.
+        download_limit: As in :func:`mgca.shards.remote.fetch`.
+
+    Raises:
+        ShardError: If it is missing, cannot be fetched, is truncated, or has another number of
+            samples.
+    """
+
+    def __init__(
+        self, place: str, count: int | None = None, download_limit: int | None = None
+    ) -> None:
+        self.place = place
+        if is_remote(place):
+            path, self.index = fetch(place, download_limit)
+        else:
+            path, self.index = Path(place), index_of(place, place)
+        if count is not None and len(self.index) != count:
+            raise ShardError(
+                f"{place} has {len(self.index)} samples, and {count} were expected: it was "
+                "changed, or what counts it is of another version"
+            )
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise ShardError(f"{place} cannot be opened: {error.strerror}") from error
+
+    def _read(self, span: Span | None) -> bytes | None:
+        if span is None:
+            return None
+        offset, size = span
+        try:
+            return os.pread(self._file.fileno(), size, offset)
+        except OSError as error:
+            raise ShardError(f"{self.place} cannot be read: {error.strerror}") from error
+
+    def image(self, number: int) -> bytes | None:
+        """The bytes of a sample's image; None if it has none."""
+        return self._read(self.index.images[number])
+
+    def caption(self, number: int) -> str:
+        """The caption of a sample.
+
+        Raises:
+            CorruptSample: If it has none that can be read.
+        """
+        text = self._read(self.index.texts[number])
+        # The .json is often longer than the caption, and seldom asked for.
+        details = None if text is not None else self._read(self.index.details[number])
+        return caption_of(text, details)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def __enter__(self) -> "OpenShard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,73 @@
+"""Run as a process of its own by test_engine.py: a short run from shards on a tiny backbone.
+
+``python trains.py SHARDS OUT [STEP step|write]``: with the last two the process kills itself, in
+the backward pass of that step or halfway through the writing of the checkpoint after it.
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from tiny import TinyBackbone
+
+import mgca.step
+import mgca.weights
+from mgca.config import TrainConfig
+from mgca.engine import Engine
+from mgca.resources import Resources, make_fabric
+from mgca.runs import RunConfig
+from mgca.shards import StreamConfig, find_shards
+
+CONFIG = RunConfig(
+    train=TrainConfig(backbone="tiny", steps=8, batch_size=8, learning_rate=1e-2),
+    stream=StreamConfig(lanes=4, size=64),
+)
+RESOURCES = Resources(accelerator="cpu", workers=0, checkpoint_every=2)
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at(step: int, where: str) -> None:
+    """Kill this process in a step's backward pass, or in the writing of the checkpoint after it."""
+    seen = []
+    logits_of, save_file = mgca.step.logits_of, mgca.weights.save_file
+
+    def logits(*args, **options):
+        found = logits_of(*args, **options)
+        seen.append(found)
+        if len(seen) == step + 1:
+            for value in found.values():
+                value.register_hook(lambda gradient: kill())
+        return found
+
+    def save(state, path, **options):
+        save_file(state, path, **options)
+        if len(seen) == step + 1:
+            data = Path(path).read_bytes()
+            Path(path).write_bytes(data[: len(data) // 2])
+            kill()
+
+    if where == "step":
+        mgca.step.logits_of = logits
+    else:
+        mgca.step.logits_of = lambda *a, **o: seen.append(0) or logits_of(*a, **o)
+        mgca.weights.save_file = save
+
+
+def main(shards: str, out: str, step: str = "", where: str = "") -> None:
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO)
+    if step:
+        die_at(int(step), where)
+    fabric = make_fabric(RESOURCES, CONFIG.train)
+    engine = Engine(fabric, CONFIG, TinyBackbone(), find_shards(shards, workers=1), RESOURCES)
+    engine.run(out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
