@@ -313,7 +313,7 @@ def test_mgcas_training_is_bit_for_bit_two_plain_steps(backbone, data, tmp_path)
         pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
         exclude = known_pairs(data.pool, data.texts, images, texts, 0.5)
         optimizer.zero_grad()
-        plain_loss(pixels, data.texts[texts], exclude=exclude)["total"].backward()
+        plain_loss(pixels, data.texts[texts], config.loss, exclude=exclude)["total"].backward()
         optimizer.param_groups[0]["lr"] = learning_rate(config, step, 2)
         optimizer.step()
     for ours, plain in zip(trained.parameters(), decoder.parameters(), strict=True):
