@@ -42,7 +42,7 @@ FIRST_PAGE := _build/html/index.html
 .DELETE_ON_ERROR:
 # Kept, so that make does not convert a notebook again only to have the intermediate file.
 .SECONDARY:
-.PHONY: help book test lint ablations verify clean distclean data-note
+.PHONY: help book test lint ablations bench verify clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,12 @@ lint: $(ENVIRONMENT) ## check the style only
 ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
 	$(BIN)/python -m mgca.ablations granularity areas k meta_points benchmarks \
 		--scale scenes --jobs $(JOBS)
+
+bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that does nothing else
+	$(BIN)/python tests/benchmarks/training.py
+	$(BIN)/python tests/benchmarks/inference.py
+	$(if $(MGCA_DATA),$(BIN)/python tests/benchmarks/evaluation.py --data "$(MGCA_DATA)")
+	$(BIN)/python tests/benchmarks/summary.py
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/python -m mgca.verify

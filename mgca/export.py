@@ -50,7 +50,8 @@ def export_onnx(
 
     Raises:
         ImportError: Without the packages of the extra ``onnx``.
-        ValueError: If the size does not fit the backbone, or the network is too large for one file.
+        ValueError: If the size does not fit the backbone, the network is too large for one file, or
+            its code fixes the number of windows.
         OSError: If the file cannot be written.
     """
     try:
@@ -105,7 +106,7 @@ def _program(network: Dense, side: int) -> torch.onnx.ONNXProgram:
     with warnings.catch_warnings():
         # Of torch's own internals, about which a user can do nothing.
         warnings.simplefilter("ignore")
-        return torch.onnx.export(
+        program = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
@@ -114,3 +115,10 @@ def _program(network: Dense, side: int) -> torch.onnx.ONNXProgram:
             output_names=[OUTPUT],
             dynamic_shapes=({0: torch.export.Dim("n")},),
         )
+    # Where an encoder asks for the number as an integer, torch takes it for a constant.
+    if isinstance(program.model.graph.inputs[0].shape[0], int):
+        raise ValueError(
+            f"{network.backbone.name} cannot be exported for any number of windows: its code "
+            "fixes the number when it is traced"
+        )
+    return program

@@ -94,8 +94,8 @@ def workspace(
     kept = images * best * 6  # a float32 similarity and an int16 position
     # The backward pass holds most: weights, their gradient and that of the similarities, a region
     # and its gradient for each text, and the image's own gradient.
-    single = 4 * (3 * texts * pixels + 2 * texts * dim + 2 * pixels * dim) + 20 * best
-    single += 4 * pixels * dim * comparison.cosine
+    single = 4 * (3 * texts * pixels + 3 * texts * dim + 3 * pixels * dim) + 20 * best
+    single += 4 * 3 * pixels * dim * comparison.cosine
     if comparison.budget is None:
         whole = 4 * images * texts * pixels
         return max(1, min(images, min(WORKSPACE, whole) // single)), True
@@ -202,74 +202,100 @@ class _Chunk:
 
 
 class _Compare(torch.autograd.Function):
+    # What a chunk takes is held by a function of its own, so that it is gone when the next begins.
+
     @staticmethod
     def forward(ctx, pixels: Tensor, texts: Tensor, spec: Comparison):
         images, dim, height, width = pixels.shape
         size, keep = workspace(spec, images, len(texts), height * width, dim)
-        objects, regions, ranked, kept = [], [], [], []
-        for start in range(0, images, size):
-            chunk = _Chunk(pixels[start : start + size], texts, start, spec)
-            best = chunk.best()
-            found = chunk.regions(best)
-            objects.append(found[chunk.own])
-            if spec.negative_area:
-                regions.append((F.normalize(found, dim=-1) * chunk.unit).sum(dim=-1))
-            if spec.negative_rank:
-                ranked.append(chunk.ranked(best)[0])
-            if keep:
-                kept.append(best.short(height * width))
+        starts = range(0, images, size)
+        found = [_compared(pixels[s : s + size], texts, s, spec, keep) for s in starts]
         ctx.save_for_backward(pixels, texts)
-        ctx.spec, ctx.size, ctx.kept = spec, size, kept
-        none = [objects[0].new_empty(0)]
-        return torch.cat(objects), torch.cat(regions or none), torch.cat(ranked or none)
+        ctx.spec, ctx.size, ctx.kept = spec, size, [best for _, best in found]
+        return tuple(map(torch.cat, zip(*(compared for compared, _ in found), strict=True)))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, of_objects: Tensor, of_regions: Tensor, of_ranked: Tensor):
         pixels, texts = ctx.saved_tensors
-        spec: Comparison = ctx.spec
         of_pixels = torch.empty_like(pixels)
         wide = texts.to(_precision(texts))
         of_texts, of_unit = torch.zeros_like(wide), torch.zeros_like(wide)
+        learned = (of_texts, of_unit) if ctx.needs_input_grad[1] else None
         for number, start in enumerate(range(0, len(pixels), ctx.size)):
             here = slice(start, start + ctx.size)
-            chunk = _Chunk(pixels[here], texts, start, spec)
-            best = ctx.kept[number].long() if ctx.kept else chunk.best()
-            found = chunk.regions(best)
-            of_found = torch.zeros_like(found)
-            if spec.negative_area:
-                # The cosine's derivative by a region o is (t - cos o) / |o|, t and o of length 1.
-                norms = found.norm(dim=-1, keepdim=True).clamp_min(_EPS)
-                unit = found / norms
-                given = of_regions[here][..., None]
-                of_unit[chunk.rows] += (unit * given).sum(dim=0)
-                cosines = (unit * chunk.unit).sum(dim=-1, keepdim=True)
-                of_found = unit.mul_(cosines).neg_().add_(chunk.unit).mul_(given / norms)
-            of_found[chunk.own] += of_objects[here]
-            weights = chunk.weights(best)
-            of_members = torch.bmm(weights.transpose(1, 2), of_found)
-            if spec.detach_weights:
-                of_scores = torch.zeros_like(weights)
-            else:
-                # Through the softmax, whose weights are 0 outside the region.
-                of_scores = torch.bmm(of_found, chunk.members.transpose(1, 2))
-                of_scores.sub_((of_found * found).sum(dim=-1, keepdim=True)).mul_(weights)
-            if spec.negative_rank:
-                index = chunk.ranked(best)[1][..., None]
-                at = of_scores.gather(-1, index) + of_ranked[here][..., None]
-                of_scores.scatter_(-1, index, at)
-            of_keys = torch.matmul(of_scores.transpose(1, 2), chunk.texts)
-            if ctx.needs_input_grad[1]:
-                change = torch.einsum("ctn,cnd->td", of_scores, chunk.keys)
-                (of_unit if spec.cosine else of_texts)[chunk.rows] += change
-            if spec.cosine:
-                of_keys = _through_normalize(chunk.members, chunk.keys, of_keys)
-            of_chunk = of_members.add_(of_keys).unflatten(1, pixels.shape[2:])
-            of_pixels[here].copy_(of_chunk.permute(0, 3, 1, 2))
-        if not ctx.needs_input_grad[1]:
+            chunk = _Chunk(pixels[here], texts, start, ctx.spec)
+            given = Compared(of_objects[here], of_regions[here], of_ranked[here])
+            of_chunk = _gradient(chunk, ctx.kept[number], given, learned)
+            of_pixels[here].copy_(of_chunk.unflatten(1, pixels.shape[2:]).permute(0, 3, 1, 2))
+            del chunk, of_chunk
+        if learned is None:
             return of_pixels, None, None
         of_texts += _through_normalize(wide, F.normalize(wide, dim=-1), of_unit)
         return of_pixels, of_texts.to(texts.dtype), None
+
+
+def _compared(
+    pixels: Tensor, texts: Tensor, start: int, spec: Comparison, keep: bool
+) -> tuple[Compared, _Best | None]:
+    """What the losses need to know of some images, and their best pixels if they are to be kept."""
+    chunk = _Chunk(pixels, texts, start, spec)
+    best = chunk.best()
+    found = chunk.regions(best)
+    nothing = found.new_empty(0)
+    compared = Compared(
+        objects=found[chunk.own],
+        regions=(F.normalize(found, dim=-1) * chunk.unit).sum(dim=-1)
+        if spec.negative_area
+        else nothing,
+        ranked=chunk.ranked(best)[0] if spec.negative_rank else nothing,
+    )
+    return compared, best.short(chunk.members.shape[1]) if keep else None
+
+
+def _gradient(
+    chunk: _Chunk, kept: _Best | None, given: Compared, learned: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """Gradient (c, N, C) of some images' pixel embeddings, given that of what was compared.
+
+    Args:
+        learned: (T, C) each, to which the gradients of the texts are added: as pixels are compared
+            with them, and as regions are. None if they take none.
+    """
+    spec = chunk.spec
+    best = chunk.best() if kept is None else kept.long()
+    found = chunk.regions(best)
+    of_found = torch.zeros_like(found)
+    if spec.negative_area:
+        # The cosine's derivative by a region o is (t - cos o) / |o|, with t and o of length 1.
+        norms = found.norm(dim=-1, keepdim=True).clamp_min(_EPS)
+        unit = found / norms
+        of_cosines = given.regions[..., None]
+        if learned:
+            learned[1][chunk.rows] += (unit * of_cosines).sum(dim=0)
+        cosines = (unit * chunk.unit).sum(dim=-1, keepdim=True)
+        of_found = unit.mul_(cosines).neg_().add_(chunk.unit).mul_(of_cosines / norms)
+    of_found[chunk.own] += given.objects
+    weights = chunk.weights(best)
+    of_members = torch.bmm(weights.transpose(1, 2), of_found)
+    if spec.detach_weights:
+        of_scores = torch.zeros_like(weights)
+    else:
+        # Through the softmax, whose weights are 0 outside the region.
+        of_scores = torch.bmm(of_found, chunk.members.transpose(1, 2))
+        of_scores.sub_((of_found * found).sum(dim=-1, keepdim=True)).mul_(weights)
+    if spec.negative_rank:
+        index = chunk.ranked(best)[1][..., None]
+        at = of_scores.gather(-1, index) + given.ranked[..., None]
+        of_scores.scatter_(-1, index, at)
+    if learned:
+        change = torch.einsum("ctn,cnd->td", of_scores, chunk.keys)
+        learned[1 if spec.cosine else 0][chunk.rows] += change
+    del weights, found, of_found
+    of_keys = torch.matmul(of_scores.transpose(1, 2), chunk.texts)
+    if spec.cosine:
+        of_keys = _through_normalize(chunk.members, chunk.keys, of_keys)
+    return of_members.add_(of_keys)
 
 
 def _precision(tensor: Tensor) -> torch.dtype:

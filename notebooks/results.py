@@ -278,9 +278,7 @@ HTML(
 # %% [markdown]
 # ## Speed
 #
-# Two CPU cores. `python tests/benchmarks/speed.py`: one 448×448 window through the
-# encoder, the decoder, and units with labels for ten words; and the three losses, forward and
-# backward, beside the decoder's own. The ViT-B/16 has random weights.
+# Two CPU cores; how long each part of the network takes is on a [page of its own](speed.ipynb).
 #
 # `python tests/benchmarks/evaluation.py`: where the time of an evaluation of `lite` on VOC 2012
 # goes, an image; and labels of 20 and 171 classes, with the scores of all classes upsampled,
@@ -290,6 +288,7 @@ HTML(
 
 # %% tags=["remove-input"]
 speed = read_results(results / "speed" / "cpu-2-cores.csv")
+speed = speed[speed["variant"] == "lite, VOC 2012"]
 speed["metric"] = speed["metric"].str.replace("_", " ")
 speed.set_index(["dataset", "variant", "metric"])[["value"]].round(3)
 

@@ -55,11 +55,12 @@ speed = project / "results" / "speed"
 # ## The work
 #
 # At the paper's sizes: CLIP ViT-B/16, embeddings of 512 channels, training on 224×224 pixels with a
-# batch of 1,024, inference in windows of 448×448. Counts do not depend on the weights.
+# batch of 1,024, inference in windows of 448×448. Counts do not depend on the weights, so none are
+# needed: on the device `meta`, tensors have shapes and no contents.
 
 # %%
-vit = load_backbone("vit-b-16", pretrained=False)
-plain = load_backbone("vit-b-16", pretrained=False, last_block="attention")
+vit = load_backbone("vit-b-16", pretrained=False).to("meta")
+plain = load_backbone("vit-b-16", pretrained=False, last_block="attention").to("meta")
 
 work = {
     "image encoder": (image_flops(vit, 224), image_flops(vit, 448)),
@@ -229,8 +230,8 @@ if not gpus:
 # * The decoder and the transformer are large products. Another layout or another order of the same
 #   operations gains little where they are near the roof; fewer or shorter numbers would.
 # * The units and the depthwise convolutions of `lite` do few operations with every byte. The units
-#   stay cheap because they are few: 36 scalar products for a pixel, beside the 9 · 512 of a block of
-#   the decoder.
+#   stay cheap because they are few: 36 scalar products for a pixel, beside the 9 · 512 of a
+#   decoder's block.
 # * The encoders' dense features lie channel by channel in each pixel (`channels_last`), and decoder
 #   and units keep that order. In the other layout the norms would stride through memory.
 

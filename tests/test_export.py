@@ -121,6 +121,16 @@ def test_a_network_too_large_for_a_file_is_refused(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_encoder_that_fixes_the_number_of_windows_is_refused(tmp_path):
+    class Fixed(TinyBackbone):
+        def features(self, images):
+            return super().features(images) + torch.ones(len(images), 1, 1, 1)
+
+    with pytest.raises(ValueError, match="tiny cannot be exported for any number of windows"):
+        export_onnx(Model(Fixed()), tmp_path / "tiny.onnx", size=32)
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ImportError, match=r'pip install "mgca\[onnx\]"'):

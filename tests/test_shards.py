@@ -271,6 +271,35 @@ def test_random_crops(shards):
     assert random == list(texts)  # the crop has a generator of its own
 
 
+def test_texts_and_crops_depend_on_seed_epoch_shard_and_key(tmp_path):
+    """The same picture and caption everywhere: only the draws tell samples apart."""
+    same = [
+        (f"{key}.{end}", data)
+        for key in "abcdefgh"
+        for end, data in (("jpg", picture(0)), ("txt", caption(0).encode()))
+    ]
+    for shard in range(2):
+        write_tar(tmp_path / "s" / f"{shard}.tar", same)
+    found = find_shards(tmp_path / "s")
+    stream = StreamConfig(lanes=2, size=8, crop="random")
+    drawn = {
+        (seed, epoch, key[0], key[-1]): (text, image.numpy().tobytes())
+        for seed in (0, 1)
+        for epoch, batch in enumerate(batches(found, stream, batch_size=16, stop=2, seed=seed))
+        for key, text, image in zip(batch.keys, batch.texts, batch.images, strict=True)
+    }
+    assert len(drawn) == 2 * 2 * 2 * 8
+    for place in range(4):
+        values = sorted({key[place] for key in drawn})
+        rest = sorted({key[:place] + key[place + 1 :] for key in drawn})
+        for what in (0, 1):
+            columns = [
+                [drawn[key[:place] + (value,) + key[place:]][what] for key in rest]
+                for value in values
+            ]
+            assert all(a != b for a, b in itertools.combinations(columns, 2))
+
+
 def test_a_random_crop_has_nine_tenths_of_the_area():
     from mgca.shards.sample import image_of
 
@@ -454,6 +483,30 @@ def test_another_process_draws_the_same_and_takes_its_workers_with_it(shards):
         time.sleep(0.1)
     if before:
         assert not [n for n in set(os.listdir("/dev/shm")) - before if str(process.pid) in n]
+
+
+POOL = """
+import multiprocessing, threading, time
+from mgca.shards.processes import in_processes
+def tell():
+    while len(children := multiprocessing.active_children()) < 2:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    print(*(child.pid for child in children), flush=True)
+threading.Thread(target=tell, daemon=True).start()
+in_processes(time.sleep, [60] * 4, 2)
+"""
+
+
+def test_processes_that_work_on_captions_end_with_their_parent():
+    with subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE) as process:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        process.kill()
+    assert len(pids) == 2
+    deadline = time.monotonic() + 10
+    while any(map(_alive, pids)):
+        assert time.monotonic() < deadline, "processes outlive their parent"
+        time.sleep(0.1)
 
 
 def _alive(pid: int) -> bool:

@@ -223,6 +223,15 @@ def test_holes_are_found_or_lose_no_sample(tmp_path_factory, first, blocks):
         assert str(path) in str(error)
 
 
+def test_a_damaged_header_is_not_the_end(tmp_path):
+    path = write_tar(tmp_path / "t.tar", [("a.jpg", b"1"), ("b.jpg", b"2"), ("c.jpg", b"3")])
+    data = bytearray(path.read_bytes())
+    data[1024 + 100] ^= 0xFF  # in the mode of b.jpg
+    path.write_bytes(data)
+    with pytest.raises(ShardError, match=r"t.tar is damaged at byte 1024 of 10240: download it"):
+        scan(path)
+
+
 def test_all_damaged_shards_are_named_at_once(tmp_path):
     paths = write_shards(tmp_path, [2] * 7)
     data = paths[0].read_bytes()

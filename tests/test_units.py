@@ -181,6 +181,26 @@ def test_length_of_an_embedding_does_not_move_it(seed, grid):
     assert not torch.allclose(semantic_units(pixels * lengths, grid).units, plain.units)
 
 
+def test_of_equally_similar_meta_points_the_first_wins():
+    # Columns of equal pixels: every second point of a row is as good as the first of its kind.
+    columns = torch.eye(2)[[0, 1, 0, 1]].t()  # (C, W)
+    pixels = columns[None, :, None, :].expand(1, 2, 3, 4)
+    assignment, _ = semantic_units(pixels, (1, 4))
+    assert assignment[0, 0].tolist() == assignment[0, 2].tolist() == [0, 1, 0, 1]
+    assert assignment[0, 1].tolist() == [0, 1, 2, 3]  # the meta-points themselves
+
+
+@pytest.mark.parametrize("average", ["raw", "normalised"])
+def test_order_in_memory_does_not_matter(average):
+    # Encoders and decoder give channels_last.
+    pixels = random_pixels((2, 7, 9, 8))
+    plain = semantic_units(pixels, 3, average=average)
+    other = pixels.contiguous(memory_format=torch.channels_last)
+    found = semantic_units(other, 3, average=average)
+    assert torch.equal(found.assignment, plain.assignment)
+    torch.testing.assert_close(found.units, plain.units, rtol=1e-12, atol=1e-12)
+
+
 def test_images_of_a_batch_do_not_mix():
     pixels = random_pixels((4, 5, 6, 6))
     together = semantic_units(pixels, 3)

@@ -80,7 +80,7 @@ class PlainViT(Backbone):
         patches = visual.conv1(images)
         rows, columns = patches.shape[-2:]
         patches = patches.flatten(2).transpose(1, 2)
-        token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         positions = interpolate_positions(
             visual.positional_embedding, visual.grid_size, (rows, columns)
         )

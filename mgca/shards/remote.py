@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ def fetch(url: str, limit: int | None = None) -> tuple[Path, Index]:
     from webdataset.cache import FileCache
 
     folder = shards_folder() / "downloads"
-    partial = folder / download_name(url)
+    partial = f"{download_name(url)}.temp"
     cache = FileCache(
         str(folder), url_to_name=download_name, validator=None, cache_size=limit or -1
     )
-    for old in folder.glob(f"{partial.name}.temp*"):
-        if time.time() - old.stat().st_mtime > _ABANDONED:
-            old.unlink(missing_ok=True)
+    for old in folder.glob(f"{partial}*"):
+        with suppress(FileNotFoundError):  # its process has finished it
+            if time.time() - old.stat().st_mtime > _ABANDONED:
+                old.unlink()
     try:
         path = Path(cache.get_file(url))
     except FileNotFoundError as error:
@@ -50,8 +52,7 @@ def fetch(url: str, limit: int | None = None) -> tuple[Path, Index]:
         raise ShardError(f"{url} cannot be fetched: {_reason(error)}") from error
     finally:
         # What webdataset calls its partial file. It takes its final name only when it is whole.
-        for own in folder.glob(f"{partial.name}.temp{os.getpid()}"):
-            own.unlink(missing_ok=True)
+        (folder / f"{partial}{os.getpid()}").unlink(missing_ok=True)
     try:
         return path, index_of(url, path)
     except ShardError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from inference import device_name
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -133,7 +134,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of the real data sets")
     parser.add_argument("--images", type=int, default=25)
     parser.add_argument("--out", default="results/speed", help="folder of the table")
-    parser.add_argument("--device", default="cpu-2-cores", help="name of the table")
+    parser.add_argument("--device", help="name of the table; by default made from the machine")
     given = parser.parse_args()
     began = time.perf_counter()
     model = mgca.load("lite")
@@ -160,7 +161,7 @@ def main() -> None:
                 {"variant": variant, "dataset": case, "unit": "36", "seed": 0, "metric": metric}
                 | {"value": round(value, 4), "run": run}
             )
-    add_results(Path(given.out) / f"{given.device}.csv", table)
+    add_results(Path(given.out) / f"{given.device or device_name('cpu')}.csv", table)
     seconds = time.perf_counter() - began
     record = provenance(config, seed=0, data={data.name: data.digest}, seconds=seconds)
     write_run(given.out, run, record)
