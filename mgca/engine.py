@@ -38,7 +38,7 @@ from mgca.progress import progress
 from mgca.resources import Fabric, Resources
 from mgca.results import provenance
 from mgca.runs import RunConfig
-from mgca.shards import Batch, Shards, batches, steps_per_epoch
+from mgca.shards import Batch, ShardError, Shards, batches, steps_per_epoch
 from mgca.step import backward, mean_change, move_into_bias, pixel_embeddings
 from mgca.train import NotFinite, gradient_norm, learning_rate, make_optimizer
 
@@ -174,7 +174,12 @@ class Engine:
 
         Raises:
             NotFinite: If one of them is NaN or infinite; the parameters are as before then.
+            ShardError: If no sample of this process can be read.
         """
+        if not batch.keys:
+            raise ShardError(
+                f"step {batch.step}: all samples of this process are corrupt: {batch.corrupt[0]}"
+            )
         dense, texts = self.encode(batch)
         self.optimizer.zero_grad(set_to_none=True)
         losses = backward(

@@ -110,7 +110,7 @@ def captions(
     device: Annotated[str, typer.Option(metavar="NAME", help="To embed on: cpu, cuda ...")] = "cpu",
 ) -> None:
     """Extract the nouns of all captions, once, before training on shards."""
-    from mgca.cli.evaluate import _check_device
+    from mgca.cli.evaluate import check_device
     from mgca.shards import find_shards
     from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
 
@@ -118,7 +118,7 @@ def captions(
     if embed is not None:  # what is unknown here should not be found out after the nouns
         from mgca.backbone import load_backbone
 
-        _check_device(device)
+        check_device(device)
         backbone = load_backbone(embed).to(device)
     found = find_shards(_source(sources), workers=workers)
     fresh = extract_nouns(found, folder=out, workers=workers)

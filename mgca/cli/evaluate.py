@@ -191,7 +191,7 @@ def evaluate(
     """Measure mIoU. What was measured before is not measured again; an interrupted call goes on."""
     chosen = _units(units)
     subject = _subject(name, root, images, masks, classes, with_background, limit)
-    _check_device(device)
+    check_device(device)
     loaded, variant = _model(model, decoder, last_block, pretrained)
     if model == "groupvit" and units == DEFAULT_UNITS:
         chosen = [None]  # its groups are units already
@@ -315,7 +315,7 @@ def _units(given: list[str]) -> list[int | None]:
     return list(dict.fromkeys(units))
 
 
-def _check_device(name: str) -> None:
+def check_device(name: str) -> None:
     import torch
 
     try:

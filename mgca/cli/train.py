@@ -83,7 +83,11 @@ def train(
     fabric = make_fabric(resources, run.train)
     if not fabric.is_global_zero:
         logging.getLogger().setLevel(logging.WARNING)
+    if not fabric.is_global_zero:
+        fabric.barrier()  # the first process scans the shards, and the others find what it wrote
     found = find_shards(shards)
+    if fabric.is_global_zero:
+        fabric.barrier()
     backbone = load_backbone(
         run.train.backbone, pretrained=not random_weights, last_block=run.train.last_block
     )
