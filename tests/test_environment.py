@@ -61,6 +61,7 @@ def test_extras_are_the_documented_ones(pyproject):
         "benchmarks",
         "train",
         "onnx",
+        "formats",
         "dev",
     }
 
