@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mgca.engine import Engine
 
 PROBE_STEPS, PROBE_SECONDS = 20, 60.0
-# Maps of the decoder's size that a training step holds at once, each of C float32 numbers a pixel:
-# measured, see tests/test_estimate.py.
-DECODER_MAPS = 14
+# Maps of C float32 numbers a pixel that decoder and losses hold at once, forward and backward:
+# measured in float32, and a test measures it again.
+DECODER_MAPS = 11
 GIB = 2**30
 
 

@@ -10,43 +10,26 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import trains
-from PIL import Image
 from safetensors.torch import load_file
 from tiny import TinyBackbone
 from trains import CONFIG, RESOURCES
 
 import mgca.train
 from mgca.config import LossConfig, TrainConfig, config_hash
-from mgca.data import Captions
 from mgca.engine import METRICS, Engine, Stopped
 from mgca.resources import Resources, make_fabric
 from mgca.runs import RunConfig
 from mgca.shards import StreamConfig, batches, find_shards
-from mgca.shards.pack import pack
 from mgca.train import NotFinite, TrainingData
 from mgca.weights import WeightsError
 
-SUBJECTS = ["dog", "cat", "bus", "tree", "house", "boat", "horse"]
 
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """30 images of noise in 4 shards."""
-    folder = tmp_path_factory.mktemp("shards")
-    rng = np.random.default_rng(0)
-    images, captions = [], []
-    for number in range(30):
-        path = folder / f"{number:02}.png"
-        small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((72, 64), Image.Resampling.NEAREST).save(path)
-        images.append(path)
-        captions.append([f"A {SUBJECTS[number % 7]} near a {SUBJECTS[number // 7]}."])
-    pack(Captions("noise", images, captions, "digest"), folder / "tars", samples_per_shard=8)
-    return folder / "tars"
+    return trains.noise_shards(tmp_path_factory.mktemp("shards"))
 
 
 @pytest.fixture(autouse=True)

@@ -10,22 +10,42 @@ import signal
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from tiny import TinyBackbone
 
 import mgca.step
 import mgca.weights
 from mgca.config import TrainConfig
+from mgca.data import Captions
 from mgca.engine import Engine
 from mgca.resources import Resources, make_fabric
 from mgca.runs import RunConfig
 from mgca.shards import StreamConfig, find_shards
+from mgca.shards.pack import pack
+
+SUBJECTS = ["dog", "cat", "bus", "tree", "house", "boat", "horse"]
 
 CONFIG = RunConfig(
     train=TrainConfig(backbone="tiny", steps=8, batch_size=8, learning_rate=1e-2),
     stream=StreamConfig(lanes=4, size=64),
 )
 RESOURCES = Resources(accelerator="cpu", workers=0, checkpoint_every=2)
+
+
+def noise_shards(folder: Path) -> Path:
+    """30 images of noise with captions, in 4 shards."""
+    rng = np.random.default_rng(0)
+    images, captions = [], []
+    for number in range(30):
+        path = folder / f"{number:02}.png"
+        small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((72, 64), Image.Resampling.NEAREST).save(path)
+        images.append(path)
+        captions.append([f"A {SUBJECTS[number % 7]} near a {SUBJECTS[number // 7]}."])
+    pack(Captions("noise", images, captions, "digest"), folder / "tars", samples_per_shard=8)
+    return folder / "tars"
 
 
 def kill() -> None:
