@@ -66,6 +66,8 @@ def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
     Raises:
         ValueError: If the precision needs another device.
     """
+    # Without it deterministic matrix products are refused on a GPU; it is read once, at the first.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     several = torch.distributed.is_torchelastic_launched()
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if several else 1
     fabric = Fabric(
@@ -79,4 +81,7 @@ def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
     fabric.launch()
     if config.precision == "float16" and fabric.device.type != "cuda":
         raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
+    if fabric.device.type == "cuda" and config.precision != "float32":
+        # The decoder's outputs have 8 or 11 bits then, and TF32's 11 are enough for the losses.
+        torch.set_float32_matmul_precision("high")
     return fabric
