@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import joblib
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ from mgca.config import config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
 from mgca.distributed import gather_numbers
 from mgca.estimate import step_flops
-from mgca.files import clear_temporaries, write_text
+from mgca.files import alone_in, clear_temporaries, write_text
 from mgca.flops import ceiling
 from mgca.model import save_decoder
 from mgca.monitor import Meter, stop_signals
@@ -101,7 +102,7 @@ class Engine:
         if self.resources.workers is not None:
             return self.resources.workers
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-        cores = len(os.sched_getaffinity(0)) // local
+        cores = joblib.cpu_count() // local
         lanes = self.config.stream.lanes // self.fabric.world_size
         # With a core for itself and one for them, a process reads best on its own.
         return max(n for n in range(1, max(cores, 1) + 1) if lanes % n == 0) if cores > 2 else 0
@@ -230,10 +231,15 @@ class Engine:
             ShardError: If a shard cannot be read, or too many samples.
             NotFinite: If the loss is NaN or infinite; the checkpoints are kept.
             Stopped: After SIGTERM, SIGUSR1 or Ctrl-C; a checkpoint is written then.
-            OSError: If the folder cannot be written to.
+            OSError: If the folder cannot be written to, or another process trains in it.
         """
-        folder, first = Path(folder), self.fabric.is_global_zero
-        train = self.config.train
+        if not self.fabric.is_global_zero:
+            return self._run(Path(folder), on_step)
+        with alone_in(folder):
+            return self._run(Path(folder), on_step)
+
+    def _run(self, folder: Path, on_step: Callable[[dict], None] | None) -> GatedConvDecoder:
+        train, first = self.config.train, self.fabric.is_global_zero
         checkpoints = folder / "checkpoints"
         start = self.resume(checkpoints)
         rows = metrics_until(folder / "metrics.csv", start)
@@ -258,7 +264,9 @@ class Engine:
                     if on_step:
                         on_step(row)
                 bar.set_postfix(
-                    loss=f"{row['total']:.3f}", images_s=f"{row['images_per_second']:.0f}"
+                    loss=f"{row['total']:.3f}",
+                    images_s=f"{row['images_per_second']:.0f}",
+                    utilisation=f"{row['utilisation']:.0%}",
                 )
                 bar.update()
                 if done % self.resources.checkpoint_every == 0 or done == self.steps or stop:

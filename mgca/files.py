@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -41,6 +42,25 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Write a text file whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Hold a folder for this process; the system lets it go when the process ends, however.
+
+    Raises:
+        OSError: If another process holds it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"another process works in {folder}: wait for it, or end it"
+            ) from error
+        yield
 
 
 def clear_temporaries(folder: str | os.PathLike) -> None:

@@ -20,6 +20,7 @@ except ImportError as error:
 
 from mgca.config import TrainConfig
 from mgca.shards import CORRUPT_LIMIT
+from mgca.shards.processes import exit_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +80,8 @@ def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
         plugins=[TorchElasticEnvironment() if several else LightningEnvironment()],
     )
     fabric.launch()
+    if several:
+        exit_with_parent()  # torchrun's processes outlive it where it is killed
     if config.precision == "float16" and fabric.device.type != "cuda":
         raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
     if fabric.device.type == "cuda" and config.precision != "float32":

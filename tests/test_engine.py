@@ -23,6 +23,7 @@ from mgca.engine import METRICS, Engine, Stopped
 from mgca.resources import Resources, make_fabric
 from mgca.runs import RunConfig
 from mgca.shards import StreamConfig, batches, find_shards
+from mgca.step import pixel_embeddings
 from mgca.train import NotFinite, TrainingData
 from mgca.weights import WeightsError
 
@@ -222,6 +223,43 @@ def test_nan_stops_the_run_and_keeps_the_checkpoint(shards, tmp_path):
         made.run(tmp_path)
     assert (tmp_path / "checkpoints/step-000000002.safetensors").is_file()
     assert not (tmp_path / "decoder.safetensors").exists()
+
+
+def test_float16s_scaler_is_used_and_kept(shards, tmp_path, monkeypatch):
+    """On a CPU, where float16 is not allowed: the loss is scaled, the arithmetic stays float32."""
+    config = changed(precision="float16", steps=4)
+    monkeypatch.setattr(
+        "mgca.step.pixel_embeddings",
+        lambda decoder, dense, precision: pixel_embeddings(decoder, dense, "float32"),
+    )
+    monkeypatch.setattr("mgca.engine.ceiling", lambda device, kind: 1e9)
+
+    def made():
+        fabric = make_fabric(RESOURCES, CONFIG.train)
+        return Engine(fabric, config, TinyBackbone(), find_shards(shards), RESOURCES)
+
+    first = made()
+    assert first.scaler.is_enabled()
+    first.run(tmp_path / "scaled")
+    engine(shards, changed(steps=4)).run(tmp_path / "plain")
+    scaled, plain = rows_of(tmp_path / "scaled"), rows_of(tmp_path / "plain")
+    for ours, theirs in zip(scaled, plain, strict=True):
+        for name in ("total", "gradient"):  # of the loss itself, and not of the scaled one
+            assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
+    again = made()
+    again.scaler.scale(torch.ones(()))
+    again.scaler.update(123.0)
+    assert again.resume(tmp_path / "scaled" / "checkpoints") == 4
+    assert again.scaler.get_scale() == first.scaler.get_scale() != 123.0
+
+
+def test_two_runs_in_one_folder_are_refused(shards, tmp_path):
+    def start_another(row):
+        with pytest.raises(OSError, match="another process works in"):
+            engine(shards).run(tmp_path)
+
+    engine(shards, changed(steps=1)).run(tmp_path, on_step=start_another)
+    engine(shards, changed(steps=1)).run(tmp_path)
 
 
 def test_clipping_bounds_what_is_learned_from(shards, tmp_path):

@@ -16,6 +16,11 @@ from mgca.progress import progress
 def end_with_parent(*_: Any) -> None:
     """Leave Ctrl-C to the parent, and exit when it is gone. To be called in a worker."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_with_parent()
+
+
+def exit_with_parent() -> None:
+    """Exit within a second of the end of the process that started this one."""
     parent = os.getppid()
 
     def watch() -> None:

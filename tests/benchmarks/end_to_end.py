@@ -9,6 +9,7 @@ the metrics of each step. What an interrupted call finished is not run again.
 
 import argparse
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 from safetensors.torch import load_file
 
 from mgca.config import config_hash, to_dict
@@ -54,14 +56,14 @@ def run(shards: Path, out: Path, processes: int, kill_after: int | None = None) 
         return
     # One thread for each of two processes, two for one: the same cores.
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
-    child = subprocess.Popen(
-        command(shards, out, processes), env=os.environ | threads, start_new_session=True
-    )
+    child = subprocess.Popen(command(shards, out, processes), env=os.environ | threads)
     while child.poll() is None:
         time.sleep(0.5)
         if kill_after is not None and len(metrics(folder)) >= kill_after:
-            # Every process of the run, wherever it is.
-            subprocess.run(["pkill", "-KILL", "-s", str(child.pid)], check=True)
+            # torchrun and every process of the run at once.
+            launcher = psutil.Process(child.pid)
+            for process in [launcher, *launcher.children(recursive=True)]:
+                process.kill()
             child.wait()
     expected = 0 if kill_after is None else -signal.SIGKILL
     if child.returncode != expected:
@@ -135,6 +137,10 @@ def main() -> None:
     data = {"flickr8k shards": find_shards(shards).digest}
     seconds = time.perf_counter() - began
     record = provenance(to_dict(config), seed=0, data=data, seconds=seconds)
+    record["commits"] = {
+        variant: json.loads((out / name / "run.json").read_text())["commit"]
+        for variant, out in outs.items()
+    }
     write_run(given.out, name, record)
 
 
