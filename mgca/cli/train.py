@@ -45,6 +45,9 @@ def train(
     precomputed: Annotated[
         Path | None, typer.Option(help="What `mgca data captions` wrote; by default the cache.")
     ] = None,
+    download_limit: Annotated[
+        int | None, typer.Option(min=1, metavar="GIB", help="For downloaded shards in the cache.")
+    ] = None,
     random_weights: Annotated[
         bool, typer.Option(help="An encoder of random weights, to see how long a run takes.")
     ] = False,
@@ -79,6 +82,7 @@ def train(
         milestone=milestone,
         corrupt_limit=corrupt_limit,
         precomputed=precomputed,
+        download_limit=None if download_limit is None else download_limit * 2**30,
     )
     fabric = make_fabric(resources, run.train)
     if not fabric.is_global_zero:
