@@ -71,6 +71,7 @@ def train(
     from mgca.shards import find_shards
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     run = load_run(config, changes or ())
     resources = Resources(
         accelerator=device,
