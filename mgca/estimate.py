@@ -114,7 +114,7 @@ class Estimate:
             f"process{'es' * (self.processes > 1)}; {self.epoch_steps:,} make an epoch of "
             f"{self.samples:,} samples",
             f"work        {self.flops / 1e9:.1f} GFLOP an image, "
-            f"{self.flops * self.batch * self.steps / 1e15:,.3g} PFLOP in all; the devices reach "
+            f"{self.flops * self.batch * self.steps / 1e15:,.1f} PFLOP in all; the devices reach "
             f"{self.ceiling / 1e12:.2f} TFLOP/s in matrix products",
             f"memory      {sum(self.memory.values()) / GIB:.2f} GiB a process ({parts}); "
             f"{self.available / GIB:.1f} GiB available",
