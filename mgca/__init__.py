@@ -8,6 +8,12 @@ Submodules are imported when first used, so that ``import mgca`` is quick.
 """
 
 import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mgca.model import Model as Model
+    from mgca.model import load as load
+    from mgca.segment import Segmentation as Segmentation
 
 __version__ = "0.1.0"
 
@@ -63,7 +69,7 @@ _MODULES = (
 __all__ = [*_FROM, "__version__", *_MODULES]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _FROM:
         return getattr(importlib.import_module(_FROM[name]), name)
     if name in _MODULES:

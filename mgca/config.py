@@ -179,7 +179,7 @@ def grid_side(meta_points: int) -> int:
     Raises:
         ValueError: If the number is not a positive square.
     """
-    side = round(max(meta_points, 0) ** 0.5)
+    side: int = round(max(meta_points, 0) ** 0.5)
     if meta_points < 1 or side * side != meta_points:
         raise ValueError(f"meta_points must be a square such as 16, 25 or 36, not {meta_points}")
     return side

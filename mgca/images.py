@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-ImageSource = str | os.PathLike | bytes | Image.Image | np.ndarray | Tensor
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor
 
 
 class ImageError(ValueError):
@@ -66,7 +66,7 @@ def _naming(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: damaged or not readable ({reason})") from error
 
 
-def _decode(file, name: str, size: int) -> Image.Image:
+def _decode(file: Path | io.BytesIO, name: str, size: int) -> Image.Image:
     if size == 0:
         raise ImageError(f"{name}: empty (0 bytes)")
     with _naming(name), Image.open(file) as image:
@@ -127,7 +127,7 @@ def _array_of_tensor(tensor: Tensor) -> np.ndarray:
     return tensor.permute(1, 2, 0).contiguous().numpy()
 
 
-def to_tensor(image: Image.Image, mean: tuple, std: tuple) -> Tensor:
+def to_tensor(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """An RGB image as a normalised (3, H, W) float32 tensor."""
     array = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
     return (array - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]

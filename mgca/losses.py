@@ -8,6 +8,7 @@ text ``j`` describing image ``j``, both at the scale the encoders give them (not
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -230,7 +231,7 @@ def plain_loss(
     training carries the rounding of another order of additions on to some tenths of a point.
     """
     scores = _scores(pixels, texts, config.measure, None)
-    common = {
+    common: dict[str, Any] = {
         "measure": config.measure,
         "direction": config.direction,
         "exclude": exclude,

@@ -2,8 +2,9 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from mgca.weights import WeightsError, load_weights, manifest, read_tensors, wri
 from mgca.windows import cut_windows, resize, window_boxes
 
 _WINDOWS_AT_ONCE = 4
-_UNSET = object()
+_UNSET: Any = object()
 
 
 class Model:
@@ -33,7 +34,12 @@ class Model:
         backbone: Frozen encoders.
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
+
+    Attributes:
+        pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
     """
+
+    pretrained: bool | str = True
 
     def __init__(
         self,
@@ -74,13 +80,13 @@ class Model:
     def features(self, windows: Tensor) -> Tensor:
         """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
         device = next(self.backbone.parameters()).device
-        parts = [self.backbone.features(w.to(device)) for w in windows.split(_WINDOWS_AT_ONCE)]
-        return torch.cat(parts)
+        parts = torch.split(windows, _WINDOWS_AT_ONCE)
+        return torch.cat([self.backbone.features(part.to(device)) for part in parts])
 
     @torch.inference_mode()
     def pixels(self, features: Tensor) -> Tensor:
         """Pixel embeddings (n, C, H', W') from the trunk's features."""
-        parts = [self.backbone.project(f) for f in features.split(_WINDOWS_AT_ONCE)]
+        parts = [self.backbone.project(f) for f in torch.split(features, _WINDOWS_AT_ONCE)]
         if self.decoder is not None:
             parts = [self.decoder(part) for part in parts]
         return torch.cat(parts)
@@ -136,7 +142,7 @@ class Model:
         texts = self.texts(classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         scores = self.scores(embedded.pixels, texts, side)
-        if rule == "sigmoid":
+        if rule == "sigmoid" and self.sigmoid is not None:
             scores = scores._replace(table=sigmoid_scores(scores.table, *self.sigmoid))
             temperature = None
         elif temperature is None:
@@ -151,7 +157,7 @@ class Model:
         return [self.backbone] if self.decoder is None else [self.backbone, self.decoder]
 
     @property
-    def trained(self) -> list | None:
+    def trained(self) -> list[Any] | None:
         """JSON data that names what is trained on top of the backbone; None without a decoder."""
         if self.decoder is None:
             return None
@@ -166,6 +172,35 @@ class Model:
     def sigmoid(self) -> tuple[float, float] | None:
         """``w`` and ``b`` of TCL's scores ``sigmoid(w cos + b)``; None without them."""
         return self.decoder.sigmoid if self.decoder is not None else None
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        data: str = "",
+        metrics: Mapping[str, float] | None = None,
+        license: str | None = None,
+        run: str = "",
+    ) -> str:
+        """Upload what is trained to ``"owner/name"`` on the hub: see :func:`mgca.hub.push`.
+
+        Returns:
+            The ``hf://owner/name@commit`` that :func:`load` takes.
+        """
+        from mgca import hub
+
+        return hub.push(
+            self,
+            repo,
+            private=private,
+            token=token,
+            data=data,
+            metrics=metrics,
+            license=license,
+            run=run,
+        )
 
     def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
         """Cosine similarities of the units of windows, or of their pixels, to the classes.
@@ -195,7 +230,7 @@ def _usual(backbone: Backbone) -> SegmentConfig:
 
 def load(
     name: str = "lite",
-    decoder: str | os.PathLike | None = "mgca",
+    decoder: str | os.PathLike[str] | None = "mgca",
     *,
     pretrained: bool | str = True,
     config: SegmentConfig | None = None,
@@ -203,7 +238,8 @@ def load(
     """Load a model that segments.
 
     Args:
-        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, or an open_clip model.
+        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an open_clip model, or
+            ``"hf://owner/name[@revision]"``, a model that :meth:`Model.push_to_hub` uploaded.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
             dense features alone, or the path of a trained decoder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
@@ -213,18 +249,29 @@ def load(
         ValueError: If the name is unknown.
         BackboneUnavailable: If the backbone's weights cannot be had.
         WeightsError: If there is no such decoder, or it was trained for another backbone.
+        mgca.hub.HubError: If a repository on the hub cannot be reached.
     """
+    if name.startswith("hf://"):
+        from mgca import hub
+
+        if decoder not in ("mgca", None) or pretrained is not True:
+            raise ValueError(f"{name} has a decoder and weights of its own; decoder may be None")
+        return hub.load(name, decoder=decoder is not None, config=config)
     if decoder == "mgca" and f"{name}-mgca" not in manifest():
         raise WeightsError(
             f"no trained decoder for {name!r} comes with the project: pass decoder=None for its "
             'dense features, decoder="path/to/decoder.safetensors", or use mgca.load("lite")'
         )
     if decoder is None:
-        return Model(load_backbone(name, pretrained), None, config)
+        model = Model(load_backbone(name, pretrained), None, config)
+        model.pretrained = pretrained
+        return model
     # Read first: the decoder says which dense features of a transformer it was trained on.
     state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
     backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
-    return Model(backbone, decoder_from(state, meta, backbone), config)
+    model = Model(backbone, decoder_from(state, meta, backbone), config)
+    model.pretrained = pretrained
+    return model
 
 
 def decoder_from(
@@ -252,7 +299,7 @@ def decoder_from(
 
 
 def save_decoder(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     decoder: GatedConvDecoder,
     backbone: Backbone,
     *,
@@ -268,7 +315,7 @@ def save_decoder(
         OSError: If it cannot be written.
     """
     state = {key: value.to(dtype) for key, value in decoder.state_dict().items()}
-    meta = {
+    meta: dict[str, Any] = {
         "backbone": backbone.name,
         "backbone_digest": backbone.digest,
         "last_block": backbone.last_block,

@@ -4,10 +4,14 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from mgca.backbone import Backbone
 
 # CLIP's subset of seven templates; captions are generated with them from nouns (choice D10).
 CLIP_TEMPLATES = (
@@ -52,7 +56,7 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 
 @torch.inference_mode()
 def class_embeddings(
-    backbone, classes: Sequence[str], templates: Sequence[str] = CLASS_TEMPLATES
+    backbone: "Backbone", classes: Sequence[str], templates: Sequence[str] = CLASS_TEMPLATES
 ) -> Tensor:
     """Unit vectors (K, C): the mean over templates of normalised text embeddings, normalised.
 
@@ -69,7 +73,7 @@ def class_embeddings(
 
 
 @functools.cache
-def _tagger():
+def _tagger() -> Any:
     from HanTa import HanoverTagger
 
     return HanoverTagger.HanoverTagger("morphmodel_en.pgz")

@@ -24,7 +24,7 @@ _KEY = COLUMNS[:5]
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
 
 
-def read_results(path: str | os.PathLike) -> pd.DataFrame:
+def read_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     """A results table; empty if the file does not exist yet.
 
     Raises:
@@ -38,7 +38,7 @@ def read_results(path: str | os.PathLike) -> pd.DataFrame:
     return table
 
 
-def add_results(path: str | os.PathLike, rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def add_results(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """Add rows to a results table; a row of the same variant, dataset, unit, seed and metric is
     replaced."""
     added = pd.DataFrame(list(rows), columns=COLUMNS).astype({"unit": str})
@@ -82,14 +82,14 @@ def provenance(
     }
 
 
-def write_run(folder: str | os.PathLike, run: str, record: dict[str, Any]) -> Path:
+def write_run(folder: str | os.PathLike[str], run: str, record: dict[str, Any]) -> Path:
     """Write ``<folder>/runs/<run>.json``."""
     path = Path(folder) / "runs" / f"{run}.json"
     write_text(path, json.dumps(record, indent=1, sort_keys=True) + "\n")
     return path
 
 
-def read_run(folder: str | os.PathLike, run: str) -> dict[str, Any]:
+def read_run(folder: str | os.PathLike[str], run: str) -> dict[str, Any]:
     """The provenance of a run.
 
     Raises:
@@ -98,7 +98,8 @@ def read_run(folder: str | os.PathLike, run: str) -> dict[str, Any]:
     path = Path(folder) / "runs" / f"{run}.json"
     if not path.is_file():
         raise FileNotFoundError(f"no provenance of run {run}: {path}")
-    return json.loads(path.read_text())
+    record: dict[str, Any] = json.loads(path.read_text())
+    return record
 
 
 def _commit() -> str:

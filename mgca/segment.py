@@ -8,7 +8,9 @@ needs more memory than a few hundred megabytes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import psutil
 import torch
 from PIL import Image
@@ -17,12 +19,19 @@ from torch import Tensor
 from mgca.score_map import PixelScores, ScoreMap
 from mgca.windows import Box
 
+if TYPE_CHECKING:
+    import pandas as pd
+    from mmseg.structures import SegDataSample
+    from supervision import Detections
+
 BACKGROUND = "background"
 # Pixels of a band of rows.
 _BAND = 1_000_000
 # Closer than this, rounding may decide: such scores are summed, and not inferred from their taps'.
 _CLOSE = 1e-5
 _CLOSE_PROBABILITY = 1e-4
+# Pixels of a class whose scores its mean is of.
+_LOOKUP = 20_000
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,26 @@ class Embedded:
     boxes: list[Box]
     padded: tuple[int, int]
     pixels: Tensor
+
+
+def check_background(
+    classes: Sequence[str], background: float | None, temperature: float | None = 0.01
+) -> None:
+    """Whether a threshold can give a background beside these classes; see :class:`Segmentation`.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if background is None:
+        return
+    if not 0 <= background <= 1:
+        raise ValueError(f"background is a probability in [0, 1], not {background}")
+    if len(classes) < 2 and temperature is not None:
+        raise ValueError(
+            "a background needs at least two classes: the softmax over one is always 1"
+        )
+    if BACKGROUND in classes:
+        raise ValueError("the class 'background' is the threshold's own; do not ask for it")
 
 
 class Segmentation:
@@ -73,22 +102,16 @@ class Segmentation:
         background: float | None = None,
         temperature: float | None = 0.01,
     ) -> None:
-        if background is not None:
-            if not 0 <= background <= 1:
-                raise ValueError(f"background is a probability in [0, 1], not {background}")
-            if len(classes) < 2 and temperature is not None:
-                raise ValueError(
-                    "a background needs at least two classes: the softmax over one is always 1"
-                )
-            if BACKGROUND in classes:
-                raise ValueError("the class 'background' is the threshold's own; do not ask for it")
+        check_background(classes, background, temperature)
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.image = embedded.image
         self.classes = tuple(classes) if background is None else (BACKGROUND, *classes)
         self._background = background
         self._temperature = temperature
-        self._pixels = PixelScores(maps, self._size, embedded.size, embedded.boxes, embedded.padded)
+        self._maps = maps
+        self._geometry = (self._size, embedded.size, embedded.boxes, embedded.padded)
+        self._pixels = PixelScores(maps, *self._geometry)
 
     @cached_property
     def labels(self) -> Tensor:
@@ -154,7 +177,7 @@ class Segmentation:
             )
         out = torch.empty(len(self.classes), height * width)
         skip = len(self.classes) - self._pixels.table.shape[1]
-        out[:skip] = self._background if skip else 0
+        out[:skip] = self._background or 0.0
         for pixels, scores in self._all():
             out[skip:, pixels] = self._values(scores).t()
         return out.view(-1, height, width)
@@ -172,6 +195,44 @@ class Segmentation:
             labels.view(-1)[pixels] = index
             probability.view(-1)[pixels] = best
         return labels, probability
+
+    def probabilities(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Probabilities of the classes, background aside, in blocks that take little memory.
+
+        Yields:
+            Pixels (p,), counted row by row, and their probabilities (p, K) float32: the softmax
+            of the scores over the classes, or the scores where they are probabilities already.
+        """
+        for pixels, scores in self._all():
+            if self._temperature is not None:
+                scores = (scores / self._temperature).softmax(dim=1)
+            yield pixels, scores
+
+    def mean_scores(self) -> dict[str, float]:
+        """Mean score of each class over its own pixels; NaN for the background and without pixels.
+
+        Scores are cosine similarities, or TCL's sigmoids of them. Of a class with more than 20,000
+        pixels so many are looked up, evenly spread in reading order.
+        """
+        table, index = self._maps
+        # Of few bytes each, which are searched several times as fast.
+        labels, width = self.to_numpy().ravel(), self._size[1]
+        skip = len(self.classes) - table.shape[1]
+        means = [float("nan")] * len(self.classes)
+        counts = np.bincount(labels, minlength=len(self.classes)).tolist()
+        for label in range(skip, len(self.classes)):
+            if not counts[label]:
+                continue
+            chosen = min(counts[label], _LOOKUP)
+            members = np.flatnonzero(labels == label)
+            pixels = torch.from_numpy(members[np.arange(chosen) * counts[label] // chosen])
+            # A table of this class alone, so that no other's scores are computed.
+            own = table[:, label - skip, None].contiguous()
+            lookup = PixelScores(ScoreMap(own, index), *self._geometry)
+            y = torch.div(pixels, width, rounding_mode="floor")
+            found = [scores.squeeze(1) for _, scores in lookup.blocks(y, pixels % width)]
+            means[label] = torch.cat(found).double().mean().item()
+        return dict(zip(self.classes, means, strict=True))
 
     def _all(self) -> Iterator[tuple[Tensor, Tensor]]:
         """All pixels, counted row by row, in blocks (p,), and their scores (p, K)."""
@@ -193,6 +254,45 @@ class Segmentation:
         counts = torch.bincount(self.labels.flatten(), minlength=len(self.classes)).double()
         return dict(zip(self.classes, (counts / counts.sum()).tolist(), strict=True))
 
+    def to_numpy(self) -> np.ndarray:
+        """Labels (H, W) as uint8, or uint16 for more than 256 classes."""
+        from mgca.formats import label_array
+
+        return label_array(self)
+
+    def to_pil(self) -> Image.Image:
+        """Labels as a palette image in the overlay's colours, whose pixels are the labels.
+
+        With more than 256 classes a 16-bit grey image.
+        """
+        from mgca.formats import label_image
+
+        return label_image(self)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row per class, indexed by its label: ``class``, ``pixels``, ``area``, ``score``."""
+        from mgca.formats import table
+
+        return table(self)
+
+    def to_coco(self, image_id: int = 1, *, rle: bool = True) -> dict[str, Any]:
+        """A COCO data set of this image: see :func:`mgca.formats.coco`."""
+        from mgca.formats import coco
+
+        return coco(self, image_id, rle=rle)
+
+    def to_supervision(self) -> "Detections":
+        """supervision's detections, one per class: see :func:`mgca.formats.detections`."""
+        from mgca.formats import detections
+
+        return detections(self)
+
+    def to_mmseg(self) -> "SegDataSample":
+        """mmsegmentation's sample: see :func:`mgca.formats.seg_data_sample`."""
+        from mgca.formats import seg_data_sample
+
+        return seg_data_sample(self)
+
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """The image under the colours of its classes, beside a legend of those that occur."""
         from mgca.overlay import overlay
@@ -203,6 +303,11 @@ class Segmentation:
         from mgca.overlay import png_bytes
 
         return png_bytes(self.overlay())
+
+    def _repr_html_(self) -> str:
+        from mgca.formats import html_page
+
+        return html_page(self)
 
     @property
     def _size(self) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 import mgca
-from mgca.cli import data, evaluate, export, train
+from mgca.cli import data, doctor, evaluate, explain, export, models, segment, train
 
 # A wrong file, a full disk, a name that does not exist: the message is enough. All else is a
 # mistake of ours, whose traceback is wanted.
@@ -25,10 +25,14 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(data.app, name="data")
+app.command()(segment.segment)
+app.command()(explain.explain)
 app.command()(evaluate.evaluate)
 app.command()(train.train)
+app.add_typer(data.app, name="data")
 app.command()(export.export)
+app.command()(models.models)
+app.command()(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

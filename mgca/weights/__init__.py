@@ -5,7 +5,9 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -58,7 +60,7 @@ def publish(name: str, path: str | Path) -> None:
     write_text(FOLDER / "manifest.json", json.dumps(known, indent=1) + "\n")
 
 
-def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors (floating ones as float32) and metadata of a safetensors file.
 
     Raises:
@@ -76,7 +78,9 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, meta
 
 
-def write_tensors(path: str | Path, state: dict[str, Tensor], meta: dict[str, str]) -> Path:
+def write_tensors(
+    path: str | os.PathLike[str], state: dict[str, Tensor], meta: dict[str, Any]
+) -> Path:
     """Write a safetensors file whole or not at all; equal contents give equal bytes.
 
     Raises:

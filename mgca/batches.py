@@ -1,0 +1,104 @@
+"""Many images, one after the other: the next are read while one is segmented."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from PIL import Image
+
+from mgca.config import grid_side
+from mgca.images import ImageError, ImageSource, open_image
+from mgca.model import Model
+from mgca.prompts import check_classes
+from mgca.segment import Segmentation, check_background
+
+
+@dataclass(frozen=True)
+class ImageFailure:
+    """An image that could not be read.
+
+    Attributes:
+        image: As it was given.
+        error: Says which and why.
+    """
+
+    image: ImageSource
+    error: Exception
+
+
+def segment_all(
+    model: Model,
+    images: Iterable[ImageSource],
+    classes: Sequence[str],
+    *,
+    meta_points: int | None = 36,
+    background: float | None = None,
+    workers: int = 1,
+) -> Iterator[Segmentation | ImageFailure]:
+    """Segment images in their order; one that cannot be read does not stop the others.
+
+    Images are taken from the iterable as they are needed, and no more than ``workers`` of them
+    are decoded ahead, so that memory does not grow with their number.
+
+    Args:
+        model: As :func:`mgca.load` loads it.
+        images: Whatever :func:`mgca.images.open_image` takes, each.
+        classes, meta_points, background: As for :meth:`mgca.model.Model.segment`.
+        workers: Threads that read and decode ahead; 0 reads each image when its turn comes.
+
+    Yields:
+        One result per image, in order: its segmentation, or why it could not be read.
+
+    Raises:
+        ValueError, TypeError: At the call, for classes or numbers that cannot be.
+
+    >>> import numpy as np
+    >>> import mgca
+    >>> images = [np.zeros((32, 48, 3), np.uint8), b"no picture"]
+    >>> for result in segment_all(mgca.load("scenes"), images, ["sky", "grass"]):
+    ...     print(type(result).__name__)
+    Segmentation
+    ImageFailure
+    """
+    names = check_classes(classes)
+    check_background(names, background)
+    if meta_points is not None:
+        grid_side(meta_points)
+    if workers < 0:
+        raise ValueError(f"workers must not be negative, not {workers}")
+    return _segment_all(model, images, names, meta_points, background, workers)
+
+
+def _segment_all(model, images, classes, meta_points, background, workers):
+    for image in _opened(images, workers):
+        if isinstance(image, ImageFailure):
+            yield image
+        else:
+            yield model.segment(image, classes, meta_points, background)
+
+
+def _opened(images: Iterable[ImageSource], workers: int) -> Iterator[Image.Image | ImageFailure]:
+    """The images, opened ahead by threads; decoders release the interpreter's lock."""
+    if not workers:
+        yield from map(_open, images)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="mgca-images") as pool:
+        waiting: deque[Future] = deque()
+        try:
+            for image in images:
+                waiting.append(pool.submit(_open, image))
+                if len(waiting) > workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # also where the caller stops early
+            for future in waiting:
+                future.cancel()
+
+
+def _open(image: ImageSource) -> Image.Image | ImageFailure:
+    try:
+        return open_image(image)
+    except (ImageError, OSError) as error:
+        return ImageFailure(image, error)

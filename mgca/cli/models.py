@@ -1,0 +1,56 @@
+"""``mgca models``: what can be loaded by name, and what of it is here."""
+
+import json
+from typing import Annotated
+
+import typer
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
+) -> None:
+    """List the models: parameters, size, licence, hash and place of their files.
+
+    Downloads nothing.
+    """
+    from mgca.catalogue import models
+
+    if as_json:
+        typer.echo(json.dumps([_shown(model) for model in models()], indent=1))
+        return
+    for model in models():
+        typer.echo(f"{model.name}: {model.about}\n  {model.use}")
+        for part in model.parts:
+            typer.echo(
+                f"  {part.file}\n"
+                f"    {part.about}\n"
+                f"    {part.parameters:,} parameters, {part.bytes / 1e6:.1f} MB, "
+                f"licence: {part.licence}\n"
+                f"    SHA-256 {part.sha256 or 'not fixed by its source'}\n"
+                f"    {part.place()}"
+            )
+        typer.echo()
+    typer.echo(
+        "Further: every model of open_clip.list_pretrained() for which a dense path is defined, "
+        "trained decoders by their path, and hf://owner/name."
+    )
+
+
+def _shown(model) -> dict:
+    files = [
+        {
+            "file": part.file,
+            "about": part.about,
+            "parameters": part.parameters,
+            "bytes": part.bytes,
+            "licence": part.licence,
+            "sha256": part.sha256,
+            "package": part.package,
+            "repository": part.repository,
+            "path": str(part.path()) if part.path() else None,
+            "place": part.place(),
+        }
+        for part in model.parts
+    ]
+    about = {"name": model.name, "about": model.about, "use": model.use, "ready": model.ready}
+    return about | {"files": files}

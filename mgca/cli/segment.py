@@ -1,0 +1,305 @@
+"""``mgca segment``: photographs of one's own into the classes asked for."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+WORDS, MODEL, RESULTS = "Which classes", "Which model", "Results"  # panels of the help
+
+
+def segment(
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="IMAGES...", help="Files, folders with all below them, or patterns ('a/*.jpg')."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of results. An image's are named after its path below the folder that all "
+            "IMAGES share: a/x.jpg.labels.png, a/x.jpg.overlay.jpg, a/x.jpg.json ...",
+            rich_help_panel=RESULTS,
+        ),
+    ],
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES", help="Words or phrases, commas between them.", rich_help_panel=WORDS
+        ),
+    ] = None,
+    classes_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The same, one a line.", rich_help_panel=WORDS),
+    ] = None,
+    background: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="P",
+            help="Pixels whose largest probability is not above this are background, label 0.",
+            show_default="every pixel gets a class",
+            rich_help_panel=WORDS,
+        ),
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="lite, scenes, vit-b-16, or a model of open_clip.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "lite",
+    decoder: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="mgca, none, or the file of a trained decoder.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "mgca",
+    pretrained: Annotated[
+        str | None,
+        typer.Option(metavar="TAG", help="Of an open_clip model's weights.", rich_help_panel=MODEL),
+    ] = None,
+    meta_points: Annotated[
+        str,
+        typer.Option(
+            metavar="UNIT",
+            help="A square number of meta-points per window, or pixels: no units.",
+            rich_help_panel=MODEL,
+        ),
+    ] = "36",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)
+    ] = "cpu",
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Threads that read images ahead.", rich_help_panel=MODEL
+        ),
+    ] = 1,
+    overlay: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT", help="Of the picture: jpg, png or none.", rich_help_panel=RESULTS
+        ),
+    ] = "jpg",
+    rle: Annotated[
+        bool,
+        typer.Option(
+            "--rle", help="Also COCO annotations as run lengths.", rich_help_panel=RESULTS
+        ),
+    ] = False,
+    polygons: Annotated[
+        bool,
+        typer.Option(
+            "--polygons", help="Also COCO annotations as polygons.", rich_help_panel=RESULTS
+        ),
+    ] = False,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities",
+            help="Also the probability of each class as float16, an npz archive.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Replace results of other settings, or of another image of the name.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Print a line of JSON per image, and a last one.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=RESULTS)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print a line per image.", rich_help_panel=RESULTS),
+    ] = False,
+) -> None:
+    """Name every pixel of your photographs with one of your words.
+
+    Images that have their results are left out, so that an interrupted call goes on. One that
+    cannot be read does not stop the others; the exit code is 1 then.
+    """
+    if quiet and (verbose or as_json):
+        raise typer.BadParameter("--quiet goes with neither --verbose nor --json")
+    from mgca.cli.evaluate import _model, check_device
+    from mgca.outputs import named_images
+
+    names = _class_names(classes, classes_file, background)
+    points = _points(meta_points)
+    kinds = _kinds(overlay, rle, polygons, probabilities)
+    found = named_images(images)
+    check_device(device)
+    loaded, shown = _model(model, decoder, None, pretrained)
+    for network in loaded.networks:
+        network.to(device)
+
+    from mgca.outputs import Outputs, settings_of
+
+    settings = settings_of(loaded, shown, names, points, background)
+    every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
+    conflicts = [outputs.conflict() for outputs in every]
+    if not force:
+        _refuse(conflicts)
+    waiting = []
+    report = _Report(len(every), as_json=as_json, quiet=quiet, verbose=verbose)
+    for outputs, conflict in zip(every, conflicts, strict=True):
+        if conflict is None and outputs.complete():
+            report.add(outputs, "there")
+        else:
+            waiting.append(outputs)
+    _segment(loaded, waiting, names, points, background, workers, report)
+    report.finish(out)
+    if report.counts["failed"]:
+        raise typer.Exit(1)
+
+
+def _segment(model, waiting, classes, points, background, workers, report) -> None:
+    from mgca.batches import ImageFailure, segment_all
+    from mgca.progress import progress
+
+    results = segment_all(
+        model,
+        [outputs.image for outputs in waiting],
+        classes,
+        meta_points=points,
+        background=background,
+        workers=workers,
+    )
+    with progress(total=len(waiting), unit="image") as bar:
+        for outputs, result in zip(waiting, results, strict=True):
+            if isinstance(result, ImageFailure):
+                report.add(outputs, "failed", error=result.error)
+            else:
+                report.add(outputs, "written", record=outputs.write(result))
+            bar.update()
+
+
+class _Report:
+    """What is printed: a line per image if wanted, failures always, and a summary."""
+
+    def __init__(self, images: int, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+        self.counts = {"written": 0, "there": 0, "failed": 0}
+        self._images, self._begin = images, time.perf_counter()
+        self._json, self._quiet, self._verbose = as_json, quiet, verbose
+
+    def add(self, outputs, status: str, *, record=None, error=None) -> None:
+        self.counts[status] += 1
+        if self._json:
+            line = {"image": str(outputs.image), "name": outputs.name, "status": status}
+            if error is None:
+                line["files"] = [str(path) for path in outputs.files]
+            else:
+                line["error"] = str(error)
+            if record is not None:
+                line["areas"] = {c["name"]: c["area"] for c in record["classes"]}
+            typer.echo(json.dumps(line, ensure_ascii=False))
+            return
+        if error is not None:
+            typer.echo(f"mgca: {' '.join(str(error).split())}", err=True)
+        elif self._verbose:
+            typer.echo(f"{outputs.name}: {_largest(record) if record else 'was there already'}")
+
+    def finish(self, out: Path) -> None:
+        seconds = time.perf_counter() - self._begin
+        if self._json:
+            summary = {"images": self._images, **self.counts, "seconds": round(seconds, 3)}
+            typer.echo(json.dumps({"summary": summary}))
+        elif not self._quiet:
+            written, there, failed = self.counts.values()
+            typer.echo(
+                f"{self._images} images: {written} segmented in {seconds:.1f} s, {there} there "
+                f"already, {failed} not readable; results in {out}"
+            )
+
+
+def _largest(record) -> str:
+    """The three largest classes of an image."""
+    classes = sorted(record["classes"], key=lambda c: -c["area"])[:3]
+    return ", ".join(f"{c['name']} {c['area']:.0%}" for c in classes if c["pixels"])
+
+
+def _refuse(conflicts: list[str | None]) -> None:
+    """Stop at the start where results of something else would be replaced."""
+    reasons = [reason for reason in conflicts if reason is not None]
+    if reasons:
+        more = f" (and {len(reasons) - 1} more images)" if len(reasons) > 1 else ""
+        raise FileExistsError(
+            f"{reasons[0]}{more}: choose another --out, or replace them with --force; nothing was "
+            "written"
+        )
+
+
+def _class_names(classes: str | None, file: Path | None, background: float | None) -> list[str]:
+    from mgca.prompts import check_classes
+    from mgca.segment import check_background
+
+    if (classes is None) == (file is None):
+        raise typer.BadParameter("give --classes or --classes-file, one of them")
+    names = check_classes(read_lines(file) if classes is None else classes.split(","))
+    check_background(names, background)
+    return names
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 file that are not empty.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it is no text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a UTF-8 text file ({error})") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _points(given: str) -> int | None:
+    from mgca.config import grid_side
+
+    if given == "pixels":
+        return None
+    try:
+        grid_side(int(given))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--meta-points is pixels or a square number such as 36, not {given!r}"
+        ) from None
+    return int(given)
+
+
+def _kinds(overlay: str, rle: bool, polygons: bool, probabilities: bool) -> list[str]:
+    from mgca import outputs
+
+    pictures = {"jpg": [outputs.OVERLAY_JPG], "png": [outputs.OVERLAY_PNG], "none": []}
+    if overlay not in pictures:
+        raise typer.BadParameter(f"--overlay is jpg, png or none, not {overlay!r}")
+    if rle:  # fails now, and not at the first image, where pycocotools is missing
+        from mgca.formats import run_length_encoder
+
+        run_length_encoder()
+    wanted = (
+        (outputs.RLE, rle),
+        (outputs.POLYGONS, polygons),
+        (outputs.PROBABILITIES, probabilities),
+    )
+    return [outputs.LABELS, *pictures[overlay], *(kind for kind, asked in wanted if asked)]

