@@ -50,7 +50,7 @@ def tiny(here, monkeypatch):
         asked.append(arguments)
         return Model(TinyBackbone(), None, SMALL), "tiny"
 
-    monkeypatch.setattr(command, "_model", model)
+    monkeypatch.setattr(command, "load_named", model)
     return asked
 
 
@@ -178,7 +178,7 @@ def test_a_benchmark(here, tiny, capsys, monkeypatch):
 
 def test_imagenet_statistics(folder, capsys, monkeypatch):
     models = [Model(TinyBackbone(), None, SMALL) for _ in range(2)]
-    monkeypatch.setattr(command, "_model", lambda *_: (models[0], "tiny"))
+    monkeypatch.setattr(command, "load_named", lambda *_: (models[0], "tiny"))
     out, _ = run(capsys, *OWN, "--imagenet-statistics", "--json")
     # TCL's, as its configuration has them.
     statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -194,17 +194,17 @@ def test_imagenet_statistics(folder, capsys, monkeypatch):
 
 def test_models(here, monkeypatch):
     torch.manual_seed(0)
-    model, variant = command._model("scenes", "none", None, None)
+    model, variant = command.load_named("scenes", "none", None, None)
     assert model.decoder is None and variant == "scenes value"
     assert model.backbone.last_block == "value"
-    model, variant = command._model("scenes", "none", "attention", None)
+    model, variant = command.load_named("scenes", "none", "attention", None)
     assert model.backbone.last_block == "attention" and variant == "scenes attention"
     save_decoder("own.safetensors", GatedConvDecoder(model.backbone.dim), load("scenes").backbone)
-    model, variant = command._model("scenes", "own.safetensors", None, None)
+    model, variant = command.load_named("scenes", "own.safetensors", None, None)
     assert variant == "scenes own" and not model.decoder.blocks[0].gate.any()
     given = []
     monkeypatch.setattr("mgca.model.load", lambda *a, **k: given.append((a, k)) or model)
-    assert command._model("RN50", "mgca", None, "openai")[1] == "RN50 openai mgca"
+    assert command.load_named("RN50", "mgca", None, "openai")[1] == "RN50 openai mgca"
     assert given == [(("RN50", "mgca"), {"pretrained": "openai"})]
 
 
@@ -364,7 +364,7 @@ def test_a_process_of_its_own_is_quiet(here):
     code = (
         "import sys; from mgca.cli import evaluate, main; from tiny import TinyBackbone; "
         "from mgca.model import Model; "
-        "evaluate._model = lambda *_: (Model(TinyBackbone()), 'tiny'); sys.exit(main())"
+        "evaluate.load_named = lambda *_: (Model(TinyBackbone()), 'tiny'); sys.exit(main())"
     )
     arguments = "evaluate ade --root data --units 4 --workers 1 --json"
     done = subprocess.run(

@@ -30,7 +30,7 @@ WORDS = ["--classes", "cat, wooden table,sky"]
 def model(monkeypatch):
     """The model that the command gets, whatever it asks for."""
     model = Model(TinyBackbone(), None, SMALL)
-    monkeypatch.setattr(evaluate_command, "_model", lambda *asked: (model, f"tiny {asked[0]}"))
+    monkeypatch.setattr(evaluate_command, "load_named", lambda *asked: (model, f"tiny {asked[0]}"))
     return model
 
 

@@ -160,7 +160,7 @@ def test_numbers_that_cannot_be_are_refused(model, photo, options):
 @pytest.fixture
 def here(tmp_path, monkeypatch, model, photo):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate_command, "_model", lambda *asked: (model, "tiny"))
+    monkeypatch.setattr(evaluate_command, "load_named", lambda *asked: (model, "tiny"))
     Image.fromarray(photo).save("photo.png")
     Path("words.txt").write_text("\n".join(VOCABULARY))
     return tmp_path

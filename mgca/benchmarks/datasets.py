@@ -1,15 +1,20 @@
 """Data sets that mmsegmentation lacks, in its registry.
 
-Importing this module imports mmsegmentation. It may say "Could not import OneDL", which is about a
-service that is not used here.
+Importing this module imports mmsegmentation.
 """
+
+import contextlib
+import io
 
 from mgca._torchvision import make_importable
 
 make_importable()
 
-from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset  # noqa: E402
-from mmseg.registry import DATASETS  # noqa: E402
+# Its "Could not import OneDL" is about a service that is not used here, and would stand in the
+# midst of what a command prints for machines.
+with contextlib.redirect_stdout(io.StringIO()):
+    from mmseg.datasets import BaseSegDataset, COCOStuffDataset, PascalVOCDataset
+    from mmseg.registry import DATASETS
 
 _VOC = PascalVOCDataset.METAINFO
 _COCO = COCOStuffDataset.METAINFO

@@ -192,7 +192,7 @@ def evaluate(
     chosen = _units(units)
     subject = _subject(name, root, images, masks, classes, with_background, limit)
     check_device(device)
-    loaded, variant = _model(model, decoder, last_block, pretrained)
+    loaded, variant = load_named(model, decoder, last_block, pretrained)
     if model == "groupvit" and units == DEFAULT_UNITS:
         chosen = [None]  # its groups are units already
     if imagenet_statistics or _statistics(name) == "imagenet":
@@ -325,7 +325,7 @@ def check_device(name: str) -> None:
         raise typer.BadParameter(f"no device {name!r} here: {reason}") from error
 
 
-def _model(name: str, decoder: str, last_block: str | None, pretrained: str | None):
+def load_named(name: str, decoder: str, last_block: str | None, pretrained: str | None):
     """The model, and its name in the table."""
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.model import Model, load

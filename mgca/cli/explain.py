@@ -40,7 +40,7 @@ def explain(
     """Draw the similarity of a photograph to a word, by pixel and by unit, and name its units."""
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"--out is the name of a .png file, not {out}")
-    from mgca.cli.evaluate import _model, check_device
+    from mgca.cli.evaluate import check_device, load_named
     from mgca.cli.segment import read_lines
     from mgca.explain import explain, known_names
     from mgca.files import replacing, write_text
@@ -53,7 +53,7 @@ def explain(
         raise ImportError(f"{error}, or give --vocabulary") from error
     photo = open_image(image)
     check_device(device)
-    loaded, shown = _model(model, decoder, None, pretrained)
+    loaded, shown = load_named(model, decoder, None, pretrained)
     for network in loaded.networks:
         network.to(device)
     found = explain(loaded, photo, word, names, meta_points=meta_points, top=top)

@@ -141,7 +141,7 @@ def segment(
     """
     if quiet and (verbose or as_json):
         raise typer.BadParameter("--quiet goes with neither --verbose nor --json")
-    from mgca.cli.evaluate import _model, check_device
+    from mgca.cli.evaluate import check_device, load_named
     from mgca.outputs import named_images
 
     names = _class_names(classes, classes_file, background)
@@ -149,7 +149,7 @@ def segment(
     kinds = _kinds(overlay, rle, polygons, probabilities)
     found = named_images(images)
     check_device(device)
-    loaded, shown = _model(model, decoder, None, pretrained)
+    loaded, shown = load_named(model, decoder, None, pretrained)
     for network in loaded.networks:
         network.to(device)
 
