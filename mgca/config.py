@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
+PRECISIONS = ("float32", "bfloat16", "float16")
 # What mgca.backbone.last_block knows; named here, where a configuration is read without open_clip.
 LAST_BLOCKS = ("attention", "value", "value-bare", "sclip", "clearclip", "naclip")
 
@@ -139,7 +140,7 @@ class TrainConfig:
         _choice(self, "upsample", ("bilinear", "nearest"))
         _choice(self, "captions", ("uniform", "original", "nouns"))
         _choice(self, "optimizer", ("adamw", "adam"))
-        _choice(self, "precision", ("float32", "bfloat16", "float16"))
+        _choice(self, "precision", PRECISIONS)
 
 
 @dataclass(frozen=True, kw_only=True)

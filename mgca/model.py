@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.base import state_digest
-from mgca.config import SegmentConfig, grid_side
+from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.images import ImageSource, open_image, to_tensor
 from mgca.prompts import check_classes, class_embeddings
@@ -37,9 +37,12 @@ class Model:
 
     Attributes:
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
+        precision: Of the products and convolutions of image encoder and decoder: ``"float32"``;
+            ``"bfloat16"``, about half the time; or ``"float16"``, for GPUs. May be set.
     """
 
     pretrained: bool | str = True
+    _precision: str = "float32"
 
     def __init__(
         self,
@@ -51,6 +54,16 @@ class Model:
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
         self.config = config or _usual(backbone)
         self._texts: dict[tuple[str, ...], Tensor] = {}
+
+    @property
+    def precision(self) -> str:
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str) -> None:
+        if name not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {name!r}")
+        self._precision = name
 
     @torch.inference_mode()
     def embed(self, image: ImageSource) -> Embedded:
@@ -81,15 +94,22 @@ class Model:
         """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
         device = next(self.backbone.parameters()).device
         parts = torch.split(windows, _WINDOWS_AT_ONCE)
-        return torch.cat([self.backbone.features(part.to(device)) for part in parts])
+        with self._autocast(device):
+            return torch.cat([self.backbone.features(part.to(device)) for part in parts])
 
     @torch.inference_mode()
     def pixels(self, features: Tensor) -> Tensor:
         """Pixel embeddings (n, C, H', W') from the trunk's features."""
-        parts = [self.backbone.project(f) for f in torch.split(features, _WINDOWS_AT_ONCE)]
-        if self.decoder is not None:
-            parts = [self.decoder(part) for part in parts]
-        return torch.cat(parts)
+        with self._autocast(features.device):
+            parts = [self.backbone.project(f) for f in torch.split(features, _WINDOWS_AT_ONCE)]
+            if self.decoder is not None:
+                parts = [self.decoder(part) for part in parts]
+        # Similarities, units and labels are computed in float32 all the same.
+        return torch.cat(parts) if self.precision == "float32" else torch.cat(parts).float()
+
+    def _autocast(self, device: torch.device) -> torch.autocast:
+        kind: torch.dtype = getattr(torch, self.precision)
+        return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
     def texts(self, classes: Sequence[str]) -> Tensor:
         """Class embeddings (K, C); those of the last lists asked for are kept."""

@@ -272,10 +272,11 @@ display(sortable(pd.DataFrame(lines)) if lines else Markdown("**Not run.**"))
 # %% [markdown]
 # ## Shorter numbers, and without PyTorch
 #
-# Under autocast, matrix products and convolutions take their inputs in 16 bits. Published numbers
-# are all float32: the difference is that of the pixel embeddings, in their Euclidean norm. ONNX
-# Runtime runs the exported file with the same number of threads; its difference is the largest of
-# any embedding's entry, as a share of the largest entry.
+# With `model.precision = "bfloat16"`, on GPUs `"float16"` too, matrix products and convolutions
+# take their inputs in 16 bits. Published numbers are all float32: the difference is that of the
+# pixel embeddings, in their Euclidean norm. ONNX Runtime runs the exported file with the same
+# number of threads; its difference is the largest of any embedding's entry, as a share of the
+# largest entry.
 
 # %% tags=["remove-input"]
 for name in measured:

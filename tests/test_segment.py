@@ -233,3 +233,22 @@ def test_the_rule_of_tcl_thresholds_sigmoids_of_the_cosines():
     assert found.classes == (BACKGROUND, *cosines.classes)
     with pytest.raises(ValueError, match="rule 'hard' is not one"):
         model.segment(image, CLASSES, rule="hard")
+
+
+def test_shorter_numbers_are_near_and_what_follows_is_float32():
+    model = Model(TinyBackbone(), GatedConvDecoder(16))
+    for block in model.decoder.blocks:
+        torch.nn.init.constant_(block.gate, 0.5)
+    image = torch.randint(0, 256, (3, 80, 96), dtype=torch.uint8)
+    exact = model.embed(image).pixels
+    assert model.precision == "float32"
+    model.precision = "bfloat16"
+    near = model.embed(image).pixels
+    assert near.dtype == torch.float32
+    error = (near - exact).norm() / exact.norm()
+    assert 1e-4 < error < 0.03
+    assert model.segment(image, ["sky", "sea"]).scores.dtype == torch.float32
+    model.precision = "float32"
+    assert torch.equal(model.embed(image).pixels, exact)
+    with pytest.raises(ValueError, match="precision must be one of float32, bfloat16, float16"):
+        model.precision = "float8"
