@@ -86,6 +86,11 @@ class Engine:
             )
         self.fabric, self.config, self.shards = fabric, config, shards
         self.resources = resources or Resources()
+        if train.hold_mean and (self.resources.micro_batch or self.local_batch) < self.local_batch:
+            raise ValueError(
+                "hold_mean needs the mean over the batch before its first logits: take the images "
+                "of a process in one part (no micro_batch), or give it more processes"
+            )
         self.per_epoch = steps_per_epoch(shards, train.batch_size, config.stream)
         self.steps = train.steps or max(1, round(train.epochs * self.per_epoch))
         torch.use_deterministic_algorithms(True)

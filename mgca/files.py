@@ -3,11 +3,13 @@
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = ".partial"
+_ATTEMPTS = 4  # of locking, a second apart
 
 
 @contextmanager
@@ -54,12 +56,21 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise BlockingIOError(
-                f"another process works in {folder}: wait for it, or end it"
-            ) from error
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                # The readers of a process that was killed hold it for a second longer.
+                if not attempt:
+                    raise BlockingIOError(
+                        f"another process works in {folder}: wait for it, or end it"
+                    ) from error
+                time.sleep(1)
+            except OSError as error:
+                raise OSError(
+                    f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
+                ) from error
         yield
 
 

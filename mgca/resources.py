@@ -6,6 +6,7 @@ the smaller dependency, and takes its environment as an argument in place of gue
 """
 
 import os
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,7 @@ import torch
 try:
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
+    from lightning_fabric.strategies import DDPStrategy
 except ImportError as error:
     raise ImportError(
         'training from shards needs lightning-fabric: pip install "mgca[train]"'
@@ -73,7 +75,9 @@ def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
     local = int(os.environ["LOCAL_WORLD_SIZE"]) if several else 1
     fabric = Fabric(
         accelerator=resources.accelerator,
-        strategy="ddp" if several else "auto",
+        # Parameters are never unused. Said otherwise, gradients stay in the buckets they begin in,
+        # and a run that is resumed adds them up in the order of one that was not interrupted.
+        strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
         devices=local,
         num_nodes=int(os.environ["WORLD_SIZE"]) // local if several else 1,
         # Said, because Fabric would take a shell inside a SLURM job for one of its tasks.
@@ -84,7 +88,12 @@ def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
         exit_with_parent()  # torchrun's processes outlive it where it is killed
     if config.precision == "float16" and fabric.device.type != "cuda":
         raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
-    if fabric.device.type == "cuda" and config.precision != "float32":
-        # The decoder's outputs have 8 or 11 bits then, and TF32's 11 are enough for the losses.
-        torch.set_float32_matmul_precision("high")
+    if several:
+        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
+    if fabric.device.type == "cuda":
+        # Where the decoder's outputs have 8 or 11 bits, TF32's 11 are enough for the losses;
+        # float32 is float32, in convolutions too.
+        half = config.precision != "float32"
+        torch.set_float32_matmul_precision("high" if half else "highest")
+        torch.backends.cudnn.allow_tf32 = half
     return fabric

@@ -128,7 +128,9 @@ def _changed(config: Any, values: Any, where: str) -> Any:
         if dataclasses.is_dataclass(present):
             changes[name] = _changed(present, value, f"{where}{name}.")
         else:
-            changes[name] = _checked(value, types_of[name], where + name)
+            value = _checked(value, types_of[name], where + name)
+            # 15 epochs are 15.0 epochs, and the same run.
+            changes[name] = present if value == present else value
     return dataclasses.replace(config, **changes)
 
 

@@ -54,24 +54,17 @@ def backward(
         decoder: As Fabric wrapped it.
         dense: (b, C, h, w) features of this process's images, of any number but 0.
         texts: (b, C) of their texts.
-        micro_batch: Images to pass through the decoder at a time; None for all.
+        micro_batch: Images to pass through the decoder at a time; None for all. With ``hold_mean``
+            it must hold them all.
         budget: Bytes that the losses may hold beside their inputs, see
             :func:`mgca.losses.mgca_loss`.
         scale: Of the loss before its backward pass, as float16 needs it.
 
     Returns:
         Each level's loss and ``"total"``, the same on all processes, without gradient.
-
-    Raises:
-        ValueError: If ``hold_mean`` and parts are wanted together.
     """
     all_texts, first = gather_rows(texts)
     parts = torch.arange(len(dense), device=dense.device).split(micro_batch or len(dense))
-    if config.hold_mean and len(parts) > 1:
-        raise ValueError(
-            "hold_mean needs the mean over the batch before its first logits: take the images of a "
-            "process in one part (no micro_batch), or give it more processes"
-        )
 
     def logits(part: Tensor) -> dict[str, Tensor]:
         pixels = pixel_embeddings(decoder, dense[part], config.precision)

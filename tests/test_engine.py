@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -176,6 +177,28 @@ def test_a_signal_stops_after_a_step_and_the_run_goes_on(whole, shards, tmp_path
     ours, theirs = (load_file(f / "decoder.safetensors") for f in (tmp_path, whole))
     for name, value in theirs.items():
         assert (ours[name] - value).abs().max() < 1e-4, name
+
+
+def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(shards, tmp_path):
+    """As torchrun and schedulers send it, to those that read as well."""
+    run = subprocess.Popen(
+        [sys.executable, trains.__file__, str(shards), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "READERS": "2", "STEP_SECONDS": "1"},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    metrics = tmp_path / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 2):
+        assert run.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert "Stopped: stopped after step" in said and "DataLoader" not in said
+    done = len(rows_of(tmp_path))
+    assert done < 8
+    assert (tmp_path / f"checkpoints/step-{done:09}.safetensors").is_file()
 
 
 def test_signals_are_left_alone_in_other_threads(shards, tmp_path):

@@ -49,6 +49,11 @@ def test_changes_apply_in_order():
     assert load_run("paper", ["train.hold_mean=true"]).train.hold_mean is True
 
 
+def test_a_value_that_is_the_same_makes_the_same_run():
+    for change in ("train.epochs=15", "train.learning_rate=1e-4", "clip=none"):
+        assert config_hash(load_run("paper", [change])) == config_hash(load_run("paper"))
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

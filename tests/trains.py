@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,9 @@ CONFIG = RunConfig(
     train=TrainConfig(backbone="tiny", steps=8, batch_size=8, learning_rate=1e-2),
     stream=StreamConfig(lanes=4, size=64),
 )
-RESOURCES = Resources(accelerator="cpu", workers=0, checkpoint_every=2)
+RESOURCES = Resources(
+    accelerator="cpu", workers=int(os.environ.get("READERS", 0)), checkpoint_every=2
+)
 
 
 def noise_shards(folder: Path) -> Path:
@@ -86,7 +89,8 @@ def main(shards: str, out: str, step: str = "", where: str = "") -> None:
         die_at(int(step), where)
     fabric = make_fabric(RESOURCES, CONFIG.train)
     engine = Engine(fabric, CONFIG, TinyBackbone(), find_shards(shards, workers=1), RESOURCES)
-    engine.run(out)
+    pause = float(os.environ.get("STEP_SECONDS", 0))
+    engine.run(out, on_step=lambda row: time.sleep(pause))
 
 
 if __name__ == "__main__":

@@ -116,10 +116,13 @@ def captions(
 
     backbone = None
     if embed is not None:  # what is unknown here should not be found out after the nouns
-        from mgca.backbone import load_backbone
+        from mgca.backbone import BackboneUnavailable, load_backbone
 
         check_device(device)
-        backbone = load_backbone(embed).to(device)
+        try:
+            backbone = load_backbone(embed).to(device)
+        except BackboneUnavailable as error:
+            raise OSError(str(error)) from error
     found = find_shards(_source(sources), workers=workers)
     fresh = extract_nouns(found, folder=out, workers=workers)
     typer.echo(f"nouns of {len(found):,} captions, {fresh} of {len(found.names)} shards were new")

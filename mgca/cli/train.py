@@ -43,7 +43,10 @@ def train(
         float, typer.Option(min=0, max=1, help="Share of samples that may be unreadable.")
     ] = 0.01,
     precomputed: Annotated[
-        Path | None, typer.Option(help="What `mgca data captions` wrote; by default the cache.")
+        Path | None,
+        typer.Option(
+            exists=True, file_okay=False, help="What `mgca data captions` wrote; or the cache."
+        ),
     ] = None,
     download_limit: Annotated[
         int | None, typer.Option(min=1, metavar="GIB", help="For downloaded shards in the cache.")
@@ -62,13 +65,15 @@ def train(
     """
     import logging
 
-    from mgca.backbone import load_backbone
+    from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.config import config_hash
     from mgca.engine import Engine, Stopped
     from mgca.estimate import estimate
     from mgca.resources import Resources, make_fabric
     from mgca.runs import load_run
     from mgca.shards import find_shards
+    from mgca.train import NotFinite
+    from mgca.weights import WeightsError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
@@ -93,9 +98,12 @@ def train(
     found = find_shards(shards)
     if fabric.is_global_zero:
         fabric.barrier()
-    backbone = load_backbone(
-        run.train.backbone, pretrained=not random_weights, last_block=run.train.last_block
-    )
+    try:
+        backbone = load_backbone(
+            run.train.backbone, pretrained=not random_weights, last_block=run.train.last_block
+        )
+    except BackboneUnavailable as error:
+        raise OSError(str(error)) from error
     engine = Engine(fabric, run, backbone, found, resources)
     folder = out / (config_hash(run) + "-random" * random_weights)
     expected = estimate(engine, folder, probe=probe)
@@ -110,5 +118,7 @@ def train(
         if fabric.is_global_zero:
             typer.echo(stopped, err=True)
         raise typer.Exit(STOPPED) from None
+    except (NotFinite, WeightsError) as error:
+        raise OSError(str(error)) from error
     if fabric.is_global_zero:
         typer.echo(f"{folder / 'decoder.safetensors'}")

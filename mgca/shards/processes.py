@@ -14,8 +14,13 @@ from mgca.progress import progress
 
 
 def end_with_parent(*_: Any) -> None:
-    """Leave Ctrl-C to the parent, and exit when it is gone. To be called in a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leave signals to the parent, and exit when it is gone. To be called in a worker.
+
+    Launchers and schedulers send them to all processes of a group; the parent then finishes its
+    step, for which it may need what this worker reads.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     exit_with_parent()
 
 

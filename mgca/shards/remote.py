@@ -22,6 +22,10 @@ def download_name(url: str) -> str:
     return f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{name}"
 
 
+class Evicted(ShardError):
+    """Another process made room in the cache by removing a shard that was just about to be read."""
+
+
 def fetch(url: str, limit: int | None = None) -> tuple[Path, Index]:
     """A shard behind a URL: the path of a complete copy in the cache, and its index.
 
@@ -32,6 +36,7 @@ def fetch(url: str, limit: int | None = None) -> tuple[Path, Index]:
     Raises:
         ShardError: If it cannot be fetched, or what was fetched is not a complete tar; the
             next call fetches it again.
+        Evicted: If it was removed again meanwhile; likewise.
     """
     from webdataset.cache import FileCache
 
@@ -56,7 +61,11 @@ def fetch(url: str, limit: int | None = None) -> tuple[Path, Index]:
     try:
         return path, index_of(url, path)
     except ShardError as error:
-        path.unlink(missing_ok=True)
+        if not path.exists():
+            raise Evicted(
+                f"{url} was removed from the cache before it was read: raise the limit of downloads"
+            ) from error
+        path.unlink()
         raise ShardError(f"{url}: what it gives is not a complete tar ({error})") from error
 
 

@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 
 from mgca.shards.index import ShardError, Span, index_of, is_remote
-from mgca.shards.remote import fetch
+from mgca.shards.remote import Evicted, fetch
 from mgca.shards.sample import caption_of
+
+# Downloads, of a shard that other processes remove to make room for theirs.
+_ATTEMPTS = 3
 
 
 class OpenShard:
@@ -25,19 +28,28 @@ class OpenShard:
         self, place: str, count: int | None = None, download_limit: int | None = None
     ) -> None:
         self.place = place
-        if is_remote(place):
-            path, self.index = fetch(place, download_limit)
-        else:
-            path, self.index = Path(place), index_of(place, place)
+        for attempt in reversed(range(_ATTEMPTS)):
+            try:
+                if is_remote(place):
+                    path, self.index = fetch(place, download_limit)
+                else:
+                    path, self.index = Path(place), index_of(place, place)
+                self._file = path.open("rb", buffering=0)
+                break
+            except (Evicted, FileNotFoundError) as error:
+                if attempt and is_remote(place):
+                    continue
+                if isinstance(error, ShardError):
+                    raise
+                raise ShardError(f"{place} cannot be opened: {error.strerror}") from error
+            except OSError as error:
+                raise ShardError(f"{place} cannot be opened: {error.strerror}") from error
         if count is not None and len(self.index) != count:
+            self.close()
             raise ShardError(
                 f"{place} has {len(self.index)} samples, and {count} were expected: it was "
                 "changed, or what counts it is of another version"
             )
-        try:
-            self._file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise ShardError(f"{place} cannot be opened: {error.strerror}") from error
 
     def _read(self, span: Span | None) -> bytes | None:
         if span is None:
