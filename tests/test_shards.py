@@ -27,8 +27,11 @@ from mgca.features import training_image
 from mgca.prompts import CLIP_TEMPLATES, nouns
 from mgca.shards import Batch, ShardError, Shards, StreamConfig, batches, find_shards
 from mgca.shards import steps_per_epoch as steps_of
+from mgca.shards.index import index_of
 from mgca.shards.order import Order, generator
+from mgca.shards.remote import Evicted
 from mgca.shards.sample import draw_text
+from mgca.shards.shard import OpenShard
 
 WORDS = ("dog", "cat", "horse", "bridge", "tree", "boat", "bus")
 
@@ -514,3 +517,28 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def test_a_download_that_others_removed_is_fetched_again(shards, monkeypatch):
+    """Where room is short, a shard may go between its download and its reading."""
+    place, gone = shards.places[0], []
+
+    def fetch(url, limit):
+        if len(gone) < 1:
+            gone.append("before it was indexed")
+            raise Evicted(f"{url} was removed")
+        if len(gone) < 2:
+            gone.append("before it was opened")
+            return Path("/nowhere/00000.tar"), index_of(place, place)
+        return Path(place), index_of(place, place)
+
+    monkeypatch.setattr("mgca.shards.shard.fetch", fetch)
+    monkeypatch.setattr("mgca.shards.shard.is_remote", lambda place: True)
+    with OpenShard(place, shards.counts[0]) as shard:
+        assert len(shard.index) == shards.counts[0]
+    assert len(gone) == 2
+    monkeypatch.setattr(
+        "mgca.shards.shard.fetch", lambda *_: (Path("/nowhere.tar"), index_of(place, place))
+    )
+    with pytest.raises(ShardError, match="cannot be opened"):
+        OpenShard(place)
