@@ -160,7 +160,9 @@ def test_ctrl_c_while_threads_write(tmp_path):
             end = file.name.removeprefix("bonn_000001_000003")
             shutil.copy(file, folder / f"bonn_000002_{number:06d}{end}")
     slow = (
-        "import sys, time, mgca.benchmarks.converters as c; f = c.convert_ids\n"
+        "import signal, sys, time, mgca.benchmarks.converters as c; f = c.convert_ids\n"
+        # A shell without job control has the processes behind it ignore Ctrl-C.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "c.convert_ids = lambda *a: (time.sleep(0.02), f(*a))[1]\n"
         "from mgca.cli import main; sys.exit(main())"
     )
