@@ -1,12 +1,11 @@
 """Training from shards, on one process or many.
 
-Lightning Fabric finds out how the processes were launched (alone, by ``torchrun``, by SLURM), sets
-up ``DistributedDataParallel`` and the devices, and leaves the loop to us. The loop is that of
-:mod:`mgca.train`, with images in the place of features at hand: same schedule, optimizer, losses.
+The loop is that of :mod:`mgca.train`, with images in the place of features at hand: same schedule,
+optimizer and losses. :mod:`mgca.resources` has its processes and devices.
 """
 
+import functools
 import json
-import logging
 import math
 import os
 import time
@@ -41,9 +40,13 @@ from mgca.results import provenance
 from mgca.runs import RunConfig
 from mgca.shards import Batch, ShardError, Shards, batches, steps_per_epoch
 from mgca.step import backward, mean_change, move_into_bias, pixel_embeddings
-from mgca.train import NotFinite, gradient_norm, learning_rate, make_optimizer
-
-log = logging.getLogger(__name__)
+from mgca.train import (
+    NotFinite,
+    check_backbone,
+    gradient_norm,
+    learning_rate,
+    make_optimizer,
+)
 
 METRICS = [
     *("step", "rate", "total", "object", "region", "pixel", "gradient"),
@@ -79,11 +82,7 @@ class Engine:
         resources: Resources | None = None,
     ) -> None:
         train = config.train
-        if (backbone.name, backbone.last_block) != (train.backbone, train.last_block):
-            raise ValueError(
-                f"the configuration is for {train.backbone} with last_block={train.last_block!r}, "
-                f"the backbone is {backbone.name} with {backbone.last_block!r}"
-            )
+        check_backbone(train, backbone)
         self.fabric, self.config, self.shards = fabric, config, shards
         self.resources = resources or Resources()
         if train.hold_mean and (self.resources.micro_batch or self.local_batch) < self.local_batch:
@@ -250,7 +249,7 @@ class Engine:
         rows = metrics_until(folder / "metrics.csv", start)
         if first:
             write_metrics(folder / "metrics.csv", METRICS, rows)
-        meter = Meter(step_flops(self), self.ceiling(), float(rows[-1]["seconds"]) if rows else 0.0)
+        meter = Meter(self.flops, self.ceiling, float(rows[-1]["seconds"]) if rows else 0.0)
         bar = progress(total=self.steps, initial=start, desc="training", unit="step")
         bar.disable = bar.disable or not first
         with stop_signals() as stopped:
@@ -325,6 +324,12 @@ class Engine:
             prune(folder, self.resources.keep, self.resources.milestone)
         self.fabric.barrier()
 
+    @functools.cached_property
+    def flops(self) -> float:
+        """FLOPs of an image with its text in a step."""
+        return step_flops(self)
+
+    @functools.cached_property
     def ceiling(self) -> float:
         """FLOP/s of all devices together in large matrix products, in the run's precision."""
         own = ceiling(self.fabric.device, getattr(torch, self.config.train.precision))

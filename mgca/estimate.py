@@ -18,6 +18,7 @@ from torch import Tensor
 from mgca.distributed import gather_numbers
 from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.losses import logits_of
+from mgca.pairwise import WORKSPACE
 from mgca.step import pixel_embeddings
 
 if TYPE_CHECKING:
@@ -156,12 +157,12 @@ def estimate(engine: "Engine", folder: Path, *, probe: bool = True) -> Estimate:
         steps=engine.steps,
         batch=train.batch_size,
         processes=engine.fabric.world_size,
-        flops=step_flops(engine),
+        flops=engine.flops,
         memory=memory(engine),
         available=_available(engine.fabric.device),
         disk=held * checkpoint + 4 * trained + 200 * engine.steps,
         free=shutil.disk_usage(_existing(folder)).free,
-        ceiling=engine.ceiling(),
+        ceiling=engine.ceiling,
         probe=measure(engine) if probe else None,
     )
 
@@ -188,7 +189,7 @@ def memory(engine: "Engine") -> dict[str, int]:
     parameters = sum(p.numel() for p in backbone.parameters())
     trained = sum(p.numel() for p in engine.bare.parameters())
     similarities = 4 * part * train.batch_size * pixels
-    losses = engine.resources.budget or min(similarities, 2**28) + similarities // 10
+    losses = engine.resources.budget or min(similarities, WORKSPACE) + similarities // 10
     return {
         "encoders": 4 * parameters,
         "decoder and optimizer": 16 * trained,

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mgca.overlay import palette, png_bytes
+from mgca.segment import BACKGROUND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from mgca.segment import Segmentation
 
-BACKGROUND = "background"  # as in mgca.segment, which imports this module's functions
 _SHOWN = 900  # pixels along the longer side of a picture in a notebook
 _ROWS = 24  # of the table beside it
 

@@ -70,6 +70,19 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
     return config.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
 
+def check_backbone(config: TrainConfig, backbone: Backbone) -> None:
+    """Refuse a backbone other than the configuration's.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if (backbone.name, backbone.last_block) != (config.backbone, config.last_block):
+        raise ValueError(
+            f"the configuration is for {config.backbone} with last_block={config.last_block!r}, "
+            f"the backbone is {backbone.name} with {backbone.last_block!r}"
+        )
+
+
 def make_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW, or Adam with its weight decay in the gradient (choice D9)."""
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -155,11 +168,7 @@ def train(
         NotFinite: If the loss is NaN or infinite; the last checkpoint is kept.
         OSError: If the folder cannot be written to.
     """
-    if (backbone.name, backbone.last_block) != (config.backbone, config.last_block):
-        raise ValueError(
-            f"the configuration is for {config.backbone} with last_block={config.last_block!r}, "
-            f"the backbone is {backbone.name} with {backbone.last_block!r}"
-        )
+    check_backbone(config, backbone)
     if config.precision == "float16":
         raise ValueError("precision float16 is for training from shards, on a GPU: use bfloat16")
     folder = Path(folder)

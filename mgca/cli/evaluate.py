@@ -292,11 +292,9 @@ def _classes(given: str) -> list[str]:
         if "," not in given and path.suffix == ".txt":
             raise FileNotFoundError(f"no file of classes {path}")
         return given.split(",")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file ({error})") from error
-    return [line for line in text.splitlines() if line.strip()]
+    from mgca.cli.segment import read_lines
+
+    return read_lines(path)
 
 
 def _units(given: list[str]) -> list[int | None]:
