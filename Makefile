@@ -58,7 +58,7 @@ lint: $(ENVIRONMENT) ## check the style only
 	$(BIN)/ruff format --check .
 
 ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
-	$(BIN)/python -m mgca.ablations granularity areas k meta_points benchmarks \
+	$(BIN)/python -m mgca.ablations granularity areas k meta_points choices benchmarks \
 		--scale scenes --jobs $(JOBS)
 
 bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that does nothing else

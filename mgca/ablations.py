@@ -240,7 +240,7 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     backbone = scale.backbone(task.seed, task.variant.last_block)
     training = task.variant.trained_with(task.seed)
     decoder = training and _trained(training, scale, backbone, folder)
-    model = Model(backbone, decoder, scale.segment())
+    model = Model(backbone, decoder, task.variant.segmenting(scale))
     background = scale.background(model)
     sets = scale.sets()
     left = Counter(data.source for data in sets)
@@ -315,13 +315,13 @@ def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | N
     if training is None or path.is_file():
         backbone = scale.backbone(seed, variant.last_block)
         decoder = training and decoder_from(*read_tensors(path), backbone)
-        return Model(backbone, decoder, scale.segment())
+        return Model(backbone, decoder, variant.segmenting(scale))
     name = published_name(variant, scale)
     if name in manifest():
         state, meta = load_weights(name)
         if meta["run"] == config_hash(training):
             backbone = scale.backbone(seed, variant.last_block)
-            return Model(backbone, decoder_from(state, meta, backbone), scale.segment())
+            return Model(backbone, decoder_from(state, meta, backbone), variant.segmenting(scale))
     return None
 
 

@@ -4,17 +4,31 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from mgca.config import TrainConfig, config_hash, to_dict
+from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.scales import Scale
 from mgca.tcl import tcl_training
 
-ABLATIONS = ("granularity", "areas", "k", "meta_points", "benchmarks")
+ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks")
 UNITS = (None, 36)
 META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
 ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
 ALPHA_NEG = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 K = (0.0, 0.03, 0.06, 0.12, 0.25, 0.5, 1.0)
 K_NEG = (0.0, 0.06, 0.25, 1.0)
+# What the paper leaves open: D2, D9 and D10; D3, D4 and D5; D11 and D12.
+TRAINING_CHOICES = (
+    ("upsample", "nearest"),
+    ("optimizer", "adam"),
+    ("captions", "original"),
+    ("captions", "nouns"),
+)
+LOSS_CHOICES = (
+    ("measure", "cosine"),
+    ("detach_weights", True),
+    ("direction", "image"),
+    ("direction", "text"),
+)
+UNIT_CHOICES = (("placement", "corner"), ("average", "normalised"))
 
 
 @dataclass(frozen=True)
@@ -26,12 +40,18 @@ class Variant:
         train: The decoder's training, whatever its seed; None for no decoder.
         last_block: Of the backbone.
         units: Numbers of meta-points that the table shows, None for the pixel unit.
+        segment: What differs from the scale's way of segmenting, names and values.
     """
 
     name: str
     train: TrainConfig | None
     last_block: str
     units: tuple[int | None, ...] = UNITS
+    segment: tuple[tuple[str, str], ...] = ()
+
+    def segmenting(self, scale: Scale) -> SegmentConfig:
+        """How the variant segments at a scale."""
+        return dataclasses.replace(scale.segment(), **dict(self.segment))
 
     def trained_with(self, seed: int) -> TrainConfig | None:
         """The decoder's training with a seed."""
@@ -45,7 +65,7 @@ class Variant:
             "seed": seed,
             "train": to_dict(training) if training else None,
             "last_block": self.last_block,
-            "segment": to_dict(scale.segment()),
+            "segment": to_dict(self.segmenting(scale)),
             "sets": list(scale.datasets),
             "settings": scale.settings,
         }
@@ -60,27 +80,29 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
 
     Args:
         ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
-            (Table 4), or ``"benchmarks"``, every method that can be run at the scale.
+            (Table 4), ``"choices"``, another value of each choice that the paper leaves open and
+            no other ablation varies, or ``"benchmarks"``, every method that can be run at the
+            scale.
 
     Raises:
         ValueError: If there is no such ablation.
     """
     full = scale.training
-    own = full.loss
+    own, block = full.loss, full.last_block
 
     def variant(
         name: str,
         units: tuple[int | None, ...] = UNITS,
-        block: str = full.last_block,
-        **loss: float,
+        block: str = block,
+        **loss: float | str | bool,
     ) -> Variant:
         loss = dataclasses.replace(own, **loss)
         return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
 
     if ablation == "granularity":
         frozen = [Variant("baseline", None, scale.baseline_block)]
-        if scale.baseline_block != full.last_block:
-            frozen.append(Variant("maskclip", None, full.last_block))
+        if scale.baseline_block != block:
+            frozen.append(Variant("maskclip", None, block))
         return [
             *frozen,
             variant("object", region=0.0, pixel=0.0),
@@ -103,11 +125,24 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         ]
     if ablation == "meta_points":
         return [variant("all", META_POINTS)]
+    if ablation == "choices":
+        return [
+            variant("chosen"),
+            *(
+                Variant(f"{name}={value}", dataclasses.replace(full, **{name: value}), block)
+                for name, value in TRAINING_CHOICES
+            ),
+            *(variant(f"{name}={value}", **{name: value}) for name, value in LOSS_CHOICES),
+            *(
+                Variant(f"{name}={value}", full, block, segment=((name, value),))
+                for name, value in UNIT_CHOICES
+            ),
+        ]
     if ablation == "benchmarks":
-        other = [name for name, block in scale.frozen.items() if block != full.last_block]
+        other = [name for name, own_block in scale.frozen.items() if own_block != block]
         return [
             *(Variant(name, None, block) for name, block in scale.frozen.items()),
-            Variant("tcl", tcl_training(full), full.last_block),
+            Variant("tcl", tcl_training(full), block),
             variant("mgca"),
             *(variant(f"{name}+mgca", block=scale.frozen[name]) for name in other),
         ]

@@ -22,7 +22,7 @@ from mgca.ablations import (
 )
 from mgca.boundary import Contours
 from mgca.captions import build_pool
-from mgca.config import LossConfig, SegmentConfig, TrainConfig
+from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data import Masked
 from mgca.measure import measure
 from mgca.model import Model
@@ -187,13 +187,42 @@ def test_variants_change_what_they_name_and_nothing_else(scale):
     assert (by_name["maskclip"].train, by_name["maskclip"].last_block) == (None, "value")
 
 
+def test_the_open_choices_change_what_they_name_and_nothing_else(scale):
+    chosen, *others = grid("choices", scale)
+    assert chosen.train == scale.training and chosen.segmenting(scale) == scale.segment()
+    training, segmenting = to_dict(scale.training), to_dict(scale.segment())
+    for variant in others:
+        name, value = variant.name.split("=")
+        changed = {
+            key
+            for before, after in (
+                (training, to_dict(variant.train)),
+                (training["loss"], to_dict(variant.train.loss)),
+                (segmenting, to_dict(variant.segmenting(scale))),
+            )
+            for key in before
+            if key != "loss" and before[key] != after[key]
+        }
+        assert changed == {name}
+        everything = training | training["loss"] | segmenting
+        assert str(everything[name]) != value
+        assert variant.config(scale, 0)["segment"] == to_dict(variant.segmenting(scale))
+        assert variant.run(scale, 0) != chosen.run(scale, 0)
+    assert {v.name for v in others} == {
+        *("upsample=nearest", "optimizer=adam", "captions=original", "captions=nouns"),
+        *("measure=cosine", "detach_weights=True", "direction=image", "direction=text"),
+        *("placement=corner", "average=normalised"),
+    }
+
+
 def test_equal_configurations_are_one_run(scale):
     runs = {v.name: v.run(scale, 0) for ablation in ABLATIONS for v in grid(ablation, scale)}
-    same = {runs[n] for n in ("all", "mgca", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")}
+    own = ("all", "chosen", "mgca", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")
+    same = {runs[name] for name in own}
     assert len(same) == 1
     assert runs["clip"] == runs["baseline"]
     assert runs["object+region"] == runs["alpha_neg=0.05,no pixel"]
-    assert len(set(runs.values())) == len(runs) - 7
+    assert len(set(runs.values())) == len(runs) - 8
     everything = grid("granularity", scale)[-1]
     assert everything.run(scale, 1) != everything.run(scale, 0)
     scale.settings = {"images": 3}

@@ -62,6 +62,7 @@ def test_extras_are_the_documented_ones(pyproject):
         "train",
         "onnx",
         "formats",
+        "app",
         "dev",
     }
 
