@@ -4,8 +4,6 @@ PYTHON ?= python3
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
-JUPYTEXT := $(BIN)/jupytext
-PAPERMILL := $(BIN)/papermill
 
 # The real images and captions. Without them the book builds and the tests pass, less what needs them.
 DEFAULT_DATA := ../shared/data
@@ -34,21 +32,27 @@ export IPYTHONDIR := $(abspath _build/ipython)
 
 LIBRARY := $(shell find mgca -type f -not -path '*/__pycache__/*')
 RESULTS := $(shell find results -type f 2>/dev/null)
-PAGES := $(shell find book -type f -not -path 'book/notebooks/*')
+PAGES := $(shell find book -type f -not -path 'book/notebooks/*' -not -path '*/__pycache__/*')
 NOTEBOOKS := $(patsubst notebooks/%.py,book/notebooks/%.ipynb,$(wildcard notebooks/*.py))
 ENVIRONMENT := $(VENV)/.mgca-installed
 FIRST_PAGE := _build/html/index.html
 
 .DELETE_ON_ERROR:
-# Kept, so that make does not convert a notebook again only to have the intermediate file.
-.SECONDARY:
-.PHONY: help book test lint ablations bench verify clean distclean data-note
+.PHONY: help book notebooks print test lint ablations bench verify clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: data-note $(FIRST_PAGE) ## execute the notebooks and build the book
 	@echo "The book: $(abspath $(FIRST_PAGE))"
+
+# Compares contents, not times; with FRESH=1 in the environment or on the command line it executes
+# all notebooks, and they compute what they otherwise read from results/.
+notebooks: data-note $(ENVIRONMENT) ## execute the notebooks that changed; all, anew, with FRESH=1
+	$(BIN)/python book/_ext/execute.py
+
+print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium is installed
+	$(BIN)/python book/_ext/one_page.py
 
 test: data-note lint ## check the style and run the tests
 	$(BIN)/pytest -n auto
@@ -94,19 +98,10 @@ $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-_build/notebooks/%.ipynb: notebooks/%.py $(ENVIRONMENT)
-	@mkdir -p $(@D)
-	$(JUPYTEXT) --quiet --from py:percent --to ipynb --output $@ $<
-
-# Executed beside its final place and moved there when complete: the book never holds half a notebook.
-# After a failure _build/notebooks/NAME.executed.ipynb shows how far it came.
-book/notebooks/%.ipynb: _build/notebooks/%.ipynb $(LIBRARY) $(RESULTS)
-	@mkdir -p $(@D)
-	$(PAPERMILL) --kernel python3 --cwd notebooks --no-progress-bar --log-output \
-		$< _build/notebooks/$*.executed.ipynb
-	@mv _build/notebooks/$*.executed.ipynb $@
+# A page that came out as before keeps its time, and the book is not built again for it.
+$(NOTEBOOKS): notebooks ;
 
 # From scratch each time: an incremental build warns only of the pages that it reads again.
-$(FIRST_PAGE): _config.yml $(PAGES) $(NOTEBOOKS) $(ENVIRONMENT)
+$(FIRST_PAGE): _config.yml $(PAGES) $(NOTEBOOKS) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going

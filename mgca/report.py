@@ -12,6 +12,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mgca.evaluate import MaskedSet, id_names
+from mgca.figures import html_table
 from mgca.model import Model
 from mgca.overlay import palette
 from mgca.results import COLUMNS, read_run, summary
@@ -126,41 +127,15 @@ def provenance_table(table: pd.DataFrame, out: str | os.PathLike) -> pd.DataFram
 
 
 def sortable(table: pd.DataFrame) -> "HTML":
-    """A table that a click on a column's head sorts, without a network. Where no script runs, it is
-    a plain table.
-
-    A cell that begins with a number counts as that number, so that "9.4 ± 0.2" comes before
-    "24.6". The notebook calls ``itables.init_notebook_mode(all_interactive=False,
-    connected=False)`` once, before its first table.
+    """A table that a reader of the book sorts by a click on the head of a column.
 
     Args:
-        table: The levels of its index become columns; columns have one level.
+        table: As for :func:`mgca.figures.html_table`. Where it has a caption,
+            :func:`mgca.figures.table` shows both.
     """
     from IPython.display import HTML
-    from itables import JavascriptFunction, to_html_datatable
 
-    named = [name is not None for name in table.index.names]
-    shown = table.reset_index() if any(named) else table
-    begins = [shown[name].astype(str).str.match(r"[+-]?\d") for name in shown.columns]
-    numbers = [place for place, matches in enumerate(begins) if matches.any()]
-    # Whatever is no number, such as "not run", comes below all numbers.
-    value = "isNaN(parseFloat(data)) ? -1e9 : parseFloat(data)"
-    render = JavascriptFunction(
-        f"function (data, type) {{ return type === 'sort' || type === 'type' ? ({value}) : data; }}"
-    )
-    text = to_html_datatable(
-        shown,
-        connected=False,
-        showIndex=False,
-        paging=False,
-        layout=dict.fromkeys(("topStart", "topEnd", "bottomStart", "bottomEnd")),
-        classes="display compact",
-        css=".dt-container td { white-space: nowrap; }",
-        display_logo_when_loading=False,
-        text_in_header_can_be_selected=False,
-        columnDefs=[{"targets": numbers, "render": render}],
-    )
-    return HTML(f'<div style="overflow-x:auto">{text}</div>')
+    return HTML(html_table(table))
 
 
 def pictures(
@@ -168,43 +143,45 @@ def pictures(
     models: dict[str, tuple[Model, int | None, dict[str, Any]]],
     numbers: Sequence[int] = (0, 1, 2),
 ) -> Figure:
-    """Images, their truth and what models make of them, side by side, ignored pixels white.
+    """Images, their truth and what models make of them, one below the other, ignored pixels white.
 
     Args:
         data: The set.
         models: Model, unit and (for a set with a background) threshold and temperature, by title.
-        numbers: Which images of the set.
+        numbers: Which images of the set, a column each.
     """
     classes = id_names(data)
     chosen = [item for number, item in enumerate(data) if number in numbers]
+    titles = ("image", "truth", *models)
     figure, axes = plt.subplots(
+        len(titles),
         len(chosen),
-        2 + len(models),
-        figsize=(1.9 * (2 + len(models)), 1.9 * len(chosen) + 0.5),
+        figsize=(6.8, 6.4 / len(chosen) * len(titles) + 0.8),
         squeeze=False,
         layout="constrained",
     )
     present: set[int] = set()
-    for row, (_, image, truth) in zip(axes, chosen, strict=True):
+    for column, (_, image, truth) in zip(axes.T, chosen, strict=True):
         maps = {"truth": truth}
         for title, (model, unit, background) in models.items():
             options = background if data.background else {}
             maps[title] = model.segment(image, data.classes, unit, **options).labels.numpy()
-        row[0].imshow(image)
-        for axis, labels in zip(row[1:], maps.values(), strict=True):
+        column[0].imshow(image)
+        for axis, labels in zip(column[1:], maps.values(), strict=True):
             axis.imshow(_coloured(image, labels, classes))
             present |= set(np.unique(labels[labels < len(classes)]).tolist())
-    for axis, title in zip(axes[0], ("image", "truth", *models), strict=True):
-        axis.set_title(title, fontsize=9)
+    for axis, title in zip(axes[:, 0], titles, strict=True):
+        axis.set_ylabel(title)
     for axis in axes.flat:
-        axis.set_axis_off()
+        # Not set_axis_off, which would take the label along.
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
     colours = palette(classes) / 255
     figure.legend(
         handles=[Patch(color=colours[i], label=classes[i]) for i in sorted(present)],
         loc="outside lower center",
-        ncols=8,
+        ncols=4,
         frameon=False,
-        fontsize=8,
     )
     return figure
 

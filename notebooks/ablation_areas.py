@@ -43,6 +43,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from IPython.display import Markdown, display
 
+from mgca import figures
 from mgca.ablations import models_at_hand, run_ablation
 from mgca.report import (
     difference,
@@ -54,7 +55,7 @@ from mgca.report import (
 )
 from mgca.scales import load_scale
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -86,13 +87,16 @@ pixel = pixel.assign(
 )
 
 # %% [markdown]
-# ## Tables
-#
-# mIoU in percent with the pixel as the unit, mean ± standard deviation over the seeds.
+# ## Table
 
 # %% tags=["remove-input"]
 lines = with_group_means(table, setting.groups)
-mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(columns=None)
+figures.table(
+    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
+    caption="Areas of object and hard region: mIoU in percent, pixel unit, mean ± standard "
+    "deviation over the seeds.",
+    results=f"{scale}/areas.csv",
+)
 
 # %% [markdown]
 # ### What the paper reports
@@ -112,7 +116,7 @@ mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(colu
 # %% tags=["remove-input"]
 own = setting.training.loss
 figure, axes = plt.subplots(
-    len(groups), 2, figsize=(9, 3 * len(groups)), squeeze=False, layout="constrained"
+    len(groups), 2, figsize=(7, 2.9 * len(groups)), squeeze=False, layout="constrained"
 )
 for row, group in zip(axes, groups, strict=True):
     for axis, parameter in zip(row, ["alpha_neg", "alpha"], strict=True):
@@ -136,11 +140,10 @@ for row, group in zip(axes, groups, strict=True):
         shares = sorted(shown["share"].unique())
         # The scale's own value has the dotted line, and its label would run into its neighbour's.
         shares = [a for a, b in zip(shares, [*shares[1:], 9], strict=True) if b > 1.3 * a]
-        axis.set_xticks(shares, [f"{share:g}" for share in shares], fontsize=8)
+        axis.set_xticks(shares, [f"{share:g}" for share in shares])
         axis.minorticks_off()
         axis.set_title(group)
-    row[0].legend(title="", fontsize=8)
-plt.show()
+    row[0].legend(title="")
 by_value = pixel.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
 best = {curve: by_value[curve].idxmax() for curve in by_value.index.droplevel("share").unique()}
 found = "; ".join(
@@ -149,9 +152,14 @@ found = "; ".join(
     f"`alpha` {best[group, 'alpha', 'all three levels']:g}"
     for group in groups
 )
-Markdown(
-    "**Figure.** mIoU over the areas; error bars: standard deviation over seeds; dotted: the "
-    f"scale's own value. {found}."
+figures.show(
+    figure,
+    caption=f"mIoU over the two areas. {found}. Bars: standard deviation over the seeds; dotted: "
+    "the scale's own value.",
+    alt="Line charts: mIoU against alpha_neg, with and without the pixel level, and against alpha, "
+    "for each group of sets.",
+    name="fig-areas",
+    results=f"{scale}/areas.csv",
 )
 
 # %% [markdown]
@@ -217,8 +225,13 @@ columns = {
 try:
     models = models_at_hand("areas", columns, setting, seeds[0], work)
     if models:
-        pictures(setting.sets()[0], models)
-        plt.show()
+        figures.show(
+            pictures(setting.sets()[0], models),
+            caption="Small and large areas, on the same images.",
+            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
+            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
+            name="fig-areas-pictures",
+        )
     absent = [title for title in columns if title not in models]
     if absent:
         display(
@@ -235,7 +248,11 @@ except FileNotFoundError as error:
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-provenance_table(table, results)
+figures.table(
+    provenance_table(table, results),
+    caption="The run behind each line: commit, device and seconds.",
+    results=f"{scale}/areas.csv",
+)
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

@@ -46,6 +46,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
+from mgca import figures
 from mgca.ablations import models_at_hand, run_ablation
 from mgca.measure import CLASS_IOU
 from mgca.report import (
@@ -58,7 +59,7 @@ from mgca.report import (
 )
 from mgca.scales import load_scale
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -81,28 +82,31 @@ groups = list(setting.groups)
 
 # %% [markdown]
 # ## Table
-#
-# mIoU in percent with the pixel as the unit, mean ± standard deviation over the seeds.
 
 # %% tags=["remove-input"]
 lines = with_group_means(table, setting.groups)
-mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(columns=None)
+figures.table(
+    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
+    caption="What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over the "
+    "seeds.",
+    results=f"{scale}/granularity.csv",
+)
 
 # %% [markdown]
 # ### The paper's own table
 
 # %% tags=["remove-input"]
 paper = pd.read_csv(project / "results" / "paper" / "table3.csv")
-display(
-    Markdown(
-        "**Table 3 of the paper**: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. "
-        "These are the paper's numbers, on other data and with another encoder: to be compared in "
-        "their order only."
-    )
-)
 levels = ["object", "region", "pixel"]
 paper.insert(0, "levels", [" + ".join(x for x in levels if row[x]) for _, row in paper.iterrows()])
-paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")
+paper = paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")
+figures.table(
+    paper.add_prefix("paper, "),
+    caption="Table 3 of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. These "
+    "are the paper's numbers, on other data and with another encoder: to be compared in their "
+    "order only.",
+    results="paper/table3.csv",
+)
 
 # %% [markdown]
 # ## Figure
@@ -110,19 +114,24 @@ paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("leve
 # %% tags=["remove-input"]
 shown = means[(means["unit"] == "pixel") & (means["metric"] == "miou")]
 variants = list(shown["variant"].unique())
-figure, axis = plt.subplots(figsize=(8, 3.6), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
 sns.barplot(shown, x="variant", y="value", hue="dataset", errorbar="sd", ax=axis)
 axis.set(xlabel="", ylabel="mIoU (%)")
+axis.tick_params(axis="x", rotation=20)
 sns.move_legend(axis, "lower center", bbox_to_anchor=(0.5, 1), ncol=2, title="", frameon=False)
-plt.show()
 by_variant = shown.groupby(["dataset", "variant"])["value"].mean()
 found = "; ".join(
     f"{group}: best is **{by_variant[group].idxmax()}** with {by_variant[group].max():.1f}, "
     f"{by_variant[group].max() - by_variant[group, 'baseline']:+.1f} over the baseline"
     for group in groups
 )
-Markdown(
-    f"**Figure.** mIoU by what was trained; error bars: standard deviation over seeds. {found}."
+figures.show(
+    figure,
+    caption=f"mIoU by what was trained. {found}. Bars: standard deviation over the seeds.",
+    alt="Bar chart: mIoU of the frozen features, of each level alone, of object and region level "
+    "together and of all three, for each group of sets.",
+    name="fig-granularity",
+    results=f"{scale}/granularity.csv",
 )
 
 # %% [markdown]
@@ -179,9 +188,12 @@ Markdown("\n".join(text))
 classes = table[(table["unit"] == "pixel") & table["metric"].str.startswith(CLASS_IOU)]
 classes = classes.assign(**{"class": classes["metric"].str.removeprefix(CLASS_IOU)})
 for dataset, rows in classes.groupby("dataset", sort=False):
-    display(Markdown(f"**{dataset}**"))
     wide = rows.pivot_table(index="class", columns="variant", values="value", sort=False)
-    display(wide[variants].round(1).rename_axis(columns=None))
+    figures.table(
+        wide[variants].round(1),
+        caption=f"{dataset}: IoU of each class in percent, pixel unit, mean over the seeds.",
+        results=f"{scale}/granularity.csv",
+    )
 
 # %% [markdown]
 # ## Pictures
@@ -200,8 +212,13 @@ columns = {
 try:
     models = models_at_hand("granularity", columns, setting, seeds[0], work)
     if models:
-        pictures(setting.sets()[0], models)
-        plt.show()
+        figures.show(
+            pictures(setting.sets()[0], models),
+            caption="What each level adds, image by image. Colours are the classes of the legend.",
+            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
+            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
+            name="fig-granularity-pictures",
+        )
     absent = [title for title in columns if title not in models]
     if absent:
         display(
@@ -218,7 +235,11 @@ except FileNotFoundError as error:
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-provenance_table(table, results)
+figures.table(
+    provenance_table(table, results),
+    caption="The run behind each line: commit, device and seconds.",
+    results=f"{scale}/granularity.csv",
+)
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

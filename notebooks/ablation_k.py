@@ -44,6 +44,7 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from IPython.display import Markdown, display
 
+from mgca import figures
 from mgca.ablations import models_at_hand, run_ablation
 from mgca.report import (
     difference,
@@ -55,7 +56,7 @@ from mgca.report import (
 )
 from mgca.scales import load_scale
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -81,13 +82,16 @@ name = pixel["variant"].str.extract(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)$")
 pixel = pixel.assign(parameter=name["parameter"], share=name["share"].astype(float))
 
 # %% [markdown]
-# ## Tables
-#
-# mIoU in percent with the pixel as the unit, mean ± standard deviation over the seeds.
+# ## Table
 
 # %% tags=["remove-input"]
 lines = with_group_means(table, setting.groups)
-mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(columns=None)
+figures.table(
+    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
+    caption="Ranks of the positive and the negative pixel: mIoU in percent, pixel unit, mean ± "
+    "standard deviation over the seeds.",
+    results=f"{scale}/k.csv",
+)
 
 # %% [markdown]
 # ### What the paper reports
@@ -106,7 +110,7 @@ mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit").rename_axis(colu
 
 # %% tags=["remove-input"]
 own = setting.training.loss
-figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
 for axis, parameter in zip(axes, ["k", "k_neg"], strict=True):
     # Equal steps: the values range from 0 to 1 and lie densest near 0.
     shown = pixel[pixel["parameter"] == parameter].sort_values("share")
@@ -124,17 +128,20 @@ for axis, parameter in zip(axes, ["k", "k_neg"], strict=True):
         legend=parameter == "k",
     )
     axis.set(xlabel=f"{parameter}, share of the object", ylabel="mIoU (%)")
-axes[0].legend(title="", frameon=False, fontsize=8)
-plt.show()
+axes[0].legend(title="")
 by_value = pixel.groupby(["dataset", "parameter", "share"])["value"].mean()
 found = "; ".join(
     f"{group}: best `k` is {by_value[group, 'k'].idxmax():g} ({by_value[group, 'k'].max():.1f}), "
     f"best `k_neg` {by_value[group, 'k_neg'].idxmax():g} ({by_value[group, 'k_neg'].max():.1f})"
     for group in groups
 )
-Markdown(
-    "**Figure.** mIoU over the ranks of the positive (left) and of the negative pixel (right); "
-    f"error bars: standard deviation over seeds. {found}."
+figures.show(
+    figure,
+    caption="mIoU over the rank of the positive pixel (left) and of the negative one (right). "
+    f"{found}. Bars: standard deviation over the seeds.",
+    alt="Two line charts: mIoU against k and against k_neg, a line for each group of sets.",
+    name="fig-k",
+    results=f"{scale}/k.csv",
 )
 
 # %% [markdown]
@@ -180,8 +187,13 @@ columns = {name: (name, None) for name in ("k=0", f"k={own.k:g}", "k=1", "k_neg=
 try:
     models = models_at_hand("k", columns, setting, seeds[0], work)
     if models:
-        pictures(setting.sets()[0], models)
-        plt.show()
+        figures.show(
+            pictures(setting.sets()[0], models),
+            caption="The two extremes and the value between, on the same images.",
+            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
+            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
+            name="fig-k-pictures",
+        )
     absent = [title for title in columns if title not in models]
     if absent:
         display(
@@ -198,7 +210,11 @@ except FileNotFoundError as error:
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-provenance_table(table, results)
+figures.table(
+    provenance_table(table, results),
+    caption="The run behind each line: commit, device and seconds.",
+    results=f"{scale}/k.csv",
+)
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

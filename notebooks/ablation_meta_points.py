@@ -45,6 +45,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
+from mgca import figures
 from mgca.ablations import models_at_hand, run_ablation
 from mgca.report import (
     difference,
@@ -57,7 +58,7 @@ from mgca.report import (
 from mgca.scales import load_scale
 from mgca.variants import META_POINTS
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -87,29 +88,29 @@ metrics = {
 
 # %% [markdown]
 # ## Tables
-#
-# Mean ± standard deviation over the seeds.
 
 # %% tags=["remove-input"]
 lines = with_group_means(table, setting.groups)
 for metric, title in metrics.items():
-    display(Markdown(f"**{title}**"))
     shown = mean_and_std(lines, metric, digits=2 if metric == "components" else 1)
-    display(shown.droplevel("variant").loc[units].rename_axis(columns=None))
+    figures.table(
+        shown.droplevel("variant").loc[units],
+        caption=f"By number of meta-points: {title}, mean ± standard deviation over the seeds.",
+        results=f"{scale}/meta_points.csv",
+    )
 
 # %% [markdown]
 # ### The paper's own table
 
 # %% tags=["remove-input"]
 paper = pd.read_csv(project / "results" / "paper" / "table4.csv")
-display(
-    Markdown(
-        "**Table 4 of the paper**: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. "
-        "These are the paper's numbers, on other data and with another encoder: to be compared in "
-        "their order only."
-    )
+figures.table(
+    paper.set_index(["semantic_unit", "meta_points"]).add_prefix("paper, "),
+    caption="Table 4 of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. These "
+    "are the paper's numbers, on other data and with another encoder: to be compared in their "
+    "order only.",
+    results="paper/table4.csv",
 )
-paper.set_index(["semantic_unit", "meta_points"])
 
 # %% [markdown]
 # ## Figure
@@ -131,9 +132,8 @@ for axis, (metric, title) in zip(axes, metrics.items(), strict=True):
         legend=metric == "miou",
     )
     axis.set(xlabel="meta-points per window", ylabel=title)
-axes[0].legend(title="", frameon=False, fontsize=8)
+axes[0].legend(title="")
 axes[2].axhline(1, color="grey", linestyle=":")
-plt.show()
 by_unit = means.groupby(["metric", "dataset", "unit"])["value"].mean()
 found = "; ".join(
     f"{group}: best is {by_unit['miou', group].idxmax()} with "
@@ -146,9 +146,14 @@ found = "; ".join(
     f"{by_unit['miou', group].max():.1f} mIoU, and components do not fall"
     for group in groups
 )
-Markdown(
-    "**Figure.** From the pixel to ever fewer units; error bars: standard deviation over seeds; "
-    f"dotted: as many components as the truth. {found}."
+figures.show(
+    figure,
+    caption=f"From the pixel to ever fewer units. {found}. Bars: standard deviation over the "
+    "seeds; dotted: as many components as the truth.",
+    alt="Three line charts against the number of meta-points, from the pixel to 16: mIoU, boundary "
+    "IoU, and connected components per component of the truth, for each group of sets.",
+    name="fig-meta-points",
+    results=f"{scale}/meta_points.csv",
 )
 
 # %% [markdown]
@@ -206,8 +211,13 @@ columns = {
 try:
     models = models_at_hand("meta_points", columns, setting, seeds[0], work)
     if models:
-        pictures(setting.sets()[0], models)
-        plt.show()
+        figures.show(
+            pictures(setting.sets()[0], models),
+            caption="The same decoder with each unit, on the same images.",
+            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
+            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
+            name="fig-meta_points-pictures",
+        )
     absent = [title for title in columns if title not in models]
     if absent:
         display(
@@ -224,7 +234,11 @@ except FileNotFoundError as error:
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-provenance_table(table, results)
+figures.table(
+    provenance_table(table, results),
+    caption="The run behind each line: commit, device and seconds.",
+    results=f"{scale}/meta_points.csv",
+)
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

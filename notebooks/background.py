@@ -48,15 +48,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
-from itables import init_notebook_mode
+from matplotlib.figure import Figure
 
+from mgca import figures
 from mgca.background import COLUMNS, choose
-from mgca.report import sortable
 from mgca.results import read_run
 from mgca.scales import load_scale
 
-init_notebook_mode(all_interactive=False, connected=False)
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -133,7 +132,7 @@ def read(name: str) -> Chosen | None:
     return Chosen(name, curves, scale.threshold, own)
 
 
-def draw(chosen: Chosen) -> None:
+def draw(chosen: Chosen) -> Figure:
     """Small multiples of the curves, variants by units, with the pair in use."""
     curves = chosen.curves
     variants, units = curves["variant"].unique(), list(UNITS)
@@ -141,7 +140,7 @@ def draw(chosen: Chosen) -> None:
     figure, axes = plt.subplots(
         len(variants),
         len(units),
-        figsize=(5.6, 2.2 * len(variants) + 0.9),
+        figsize=(6.4, 2.3 * len(variants) + 0.9),
         sharex=True,
         sharey=True,
         squeeze=False,
@@ -165,7 +164,7 @@ def draw(chosen: Chosen) -> None:
             near = own[own["temperature"] == chosen.near].set_index("threshold")["miou"]
             at = near.index[abs(near.index - chosen.threshold).argmin()]
             axis.plot(at, near[at], "o", color="black", markersize=8, zorder=5)
-            axis.set_title(f"{variant}, {UNITS[unit]}", fontsize=10)
+            axis.set_title(f"{variant}, {UNITS[unit]}")
             axis.set(xlabel="threshold", ylabel="mIoU (%)")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     axes[0, 0].legend_.remove()
@@ -175,13 +174,10 @@ def draw(chosen: Chosen) -> None:
         title="temperature (the thick line is in use)",
         loc="outside upper center",
         ncols=len(labels),
-        frameon=False,
-        fontsize=9,
-        title_fontsize=9,
         columnspacing=0.8,
         handlelength=1.2,
     )
-    plt.show()
+    return figure
 
 
 def show(name: str) -> None:
@@ -190,7 +186,7 @@ def show(name: str) -> None:
     if chosen is None:
         display(Markdown(f"**Not run**: `python -m mgca.background --scale {name}`."))
         return
-    draw(chosen)
+    figure = draw(chosen)
     run = read_run(results / name, chosen.curves["run"].iloc[0])
     dataset, _, images = run["config"]["set"]
     lines, temperatures = chosen.lines(), chosen.temperatures()
@@ -204,20 +200,30 @@ def show(name: str) -> None:
     near = abs(chosen.curves["threshold"] - chosen.threshold)
     fixed = chosen.curves[near == near.min()].groupby("temperature")["miou"].mean()
     span = temperatures["mean mIoU"].max() - temperatures["mean mIoU"].min()
-    display(
-        Markdown(
-            f"**Figure, {name}.** mIoU over the threshold on `{dataset}`, {images} images; the "
-            f"dot is the pair in use: {chosen.where}, {agrees}. It costs the lines between "
-            f"{lines['lost'].min():.1f} and {lines['lost'].max():.1f} points against a pair of "
-            f"their own. With the best threshold for each, the {len(temperatures)} temperatures "
-            f"differ by {span:.1f} points in the mean; with the threshold of the pair, they differ "
-            f"by {fixed.max() - fixed.min():.1f}."
-        )
+    figures.show(
+        figure,
+        caption=f"mIoU over the threshold on `{dataset}`, {images} images; the dot is the pair in "
+        f"use: {chosen.where}, {agrees}. It costs the lines between {lines['lost'].min():.1f} and "
+        f"{lines['lost'].max():.1f} points against a pair of their own. With the best threshold "
+        f"for each, the {len(temperatures)} temperatures differ by {span:.1f} points in the mean; "
+        f"with the threshold of the pair, they differ by {fixed.max() - fixed.min():.1f}.",
+        alt="Line charts, one for each method and unit: mIoU against the threshold, a line for "
+        "each temperature, with a dot at the pair in use.",
+        name=f"fig-background-{name}",
+        results=f"{name}/background.csv",
     )
     for column in ("chosen pair", "own best", "lost"):
         lines[column] = lines[column].map("{:.1f}".format)
-    display(sortable(lines.set_index(["line", "unit"])))
-    display(temperatures.round({"best threshold": 2, "mean mIoU": 1}))
+    figures.table(
+        lines.set_index(["line", "unit"]),
+        caption="What the one pair costs each line.",
+        results=f"{name}/background.csv",
+    )
+    figures.table(
+        temperatures.round({"best threshold": 2, "mean mIoU": 1}),
+        caption="Each temperature with its best threshold.",
+        results=f"{name}/background.csv",
+    )
 
 
 # %% [markdown]
@@ -225,7 +231,7 @@ def show(name: str) -> None:
 #
 # `dense` is the alignment alone, `mgca` has the decoder on top; both as they come with the project.
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "mIoU over the threshold, photographs"}}
+# %% tags=["remove-input"]
 show("photos")
 
 # %% [markdown]
@@ -242,7 +248,7 @@ show("photos")
 # ([the scenes](#scenes-choices)). It was then left alone. `dense` has the last block reduced to its
 # values, which is MaskCLIP.
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "mIoU over the threshold, scenes"}}
+# %% tags=["remove-input"]
 show("scenes")
 
 # %% [markdown]

@@ -53,8 +53,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
-from itables import init_notebook_mode
 
+from mgca import figures
 from mgca.ablations import models_at_hand
 from mgca.measure import SECONDS
 from mgca.report import (
@@ -64,15 +64,13 @@ from mgca.report import (
     mean_and_std,
     pictures,
     provenance_table,
-    sortable,
     with_group_means,
 )
 from mgca.results import read_results, read_run
 from mgca.scales import load_scale
 from mgca.variants import grid
 
-init_notebook_mode(all_interactive=False, connected=False)
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -147,7 +145,12 @@ def describe(name: str) -> None:
     if name not in means:
         display(Markdown(f"**Not run**: `python -m mgca.ablations benchmarks --scale {name}`."))
         return
-    display(sortable(overview(name)))
+    figures.table(
+        overview(name),
+        caption=f"Every method at the scale {name}: mIoU in percent, mean ± standard deviation "
+        "over the seeds, and seconds per image.",
+        results=f"{name}/benchmarks.csv",
+    )
     seeds = tables[name].groupby("variant")["seed"].nunique()
     text = [f"* {ranking(name, group)}." for group in settings[name].groups]
     if seeds.min() < seeds.max():
@@ -212,7 +215,6 @@ Markdown(
 # %% tags=["remove-input", "hide-output"]
 for name, lines in means.items():
     lines = lines[lines["variant"] != OWN]
-    display(Markdown(f"**{name}**"))
     parts = {
         title: mean_and_std(once(lines), metric, digits)
         for title, metric, digits in (
@@ -221,7 +223,11 @@ for name, lines in means.items():
             ("components", "components", 2),
         )
     }
-    display(pd.concat(parts, axis=1).rename(index=UNITS).rename_axis(columns=[None, None]))
+    figures.table(
+        pd.concat(parts, axis=1).rename(index=UNITS),
+        caption=f"Other measures at the scale {name}.",
+        results=f"{name}/benchmarks.csv",
+    )
 
 # %% [markdown]
 # ## Questions
@@ -282,11 +288,11 @@ for name in means:
         text.append(line + (f" The others: {', '.join(rest)}." if rest else ""))
 display(Markdown("\n".join(text) or "Not run."))
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Dots: what 36 units add to each method"}}
+# %% tags=["remove-input"]
 for name in means:
     shown = by_seed(name)
     order = names(name)
-    figure, axis = plt.subplots(figsize=(5.4, 0.42 * len(order) + 1.3), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.2, 0.42 * len(order) + 1.3), layout="constrained")
     sns.stripplot(
         shown,
         x="gain",
@@ -303,8 +309,7 @@ for name in means:
     axis.axvline(0, color="black", linewidth=1)
     axis.set(xlabel="36 units less pixel, points of mIoU", ylabel="")
     axis.legend_.remove()
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", frameon=False)
-    plt.show()
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center")
     average = shown.groupby(["dataset", "variant"])["gain"].mean()
     found = "; ".join(
         f"{group}: from {average[group].min():+.1f} ({average[group].idxmin()}) to "
@@ -312,11 +317,13 @@ for name in means:
         for group in settings[name].groups
         if group in average
     )
-    display(
-        Markdown(
-            f"**Figure, {name}.** What 36 units add to each method, a dot per seed, one dot where "
-            f"no seed plays a part. {found}."
-        )
+    figures.show(
+        figure,
+        caption=f"What 36 units add to each method at the scale {name}: {found}. A dot per seed, "
+        "one dot where no seed plays a part.",
+        alt="A row of dots for each method: points of mIoU that 36 units add to the pixel.",
+        name=f"fig-units-gain-{name}",
+        results=f"{name}/benchmarks.csv",
     )
 
 # %% [markdown]
@@ -341,10 +348,14 @@ added = pd.DataFrame(
     rows, columns=["line", "sets", "unit", "less the frozen block", "less mgca"]
 ).set_index("line")
 if len(added):
-    display(sortable(added))
+    figures.table(
+        added,
+        caption="MGCA's decoder on other last blocks, in points of mIoU.",
+        results="scenes/benchmarks.csv",
+    )
     display(
         Markdown(
-            "In points of mIoU. Over its own frozen block the gain of the decoder holds in "
+            "Over its own frozen block the gain of the decoder holds in "
             f"**{count(added['less the frozen block'])}** comparisons, over MGCA on value-only "
             f"features in **{count(added['less mgca'])}**."
         )
@@ -352,14 +363,14 @@ if len(added):
 else:
     display(Markdown("Not run."))
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "mIoU of last blocks without and with decoder"}}
+# %% tags=["remove-input"]
 if "scenes" in means:
     groups = list(settings["scenes"].groups)
     blocks = [block for block in settings["scenes"].frozen if block in names("scenes")]
     chosen = means["scenes"]
     chosen = chosen[(chosen["metric"] == "miou") & (chosen["unit"] == "pixel")]
     figure, axes = plt.subplots(
-        len(groups), 1, figsize=(5.4, 2.3 * len(groups) + 0.4), layout="constrained", squeeze=False
+        len(groups), 1, figsize=(6.2, 2.3 * len(groups) + 0.4), layout="constrained", squeeze=False
     )
     grown = []
     for axis, group in zip(axes[:, 0], groups, strict=True):
@@ -375,21 +386,24 @@ if "scenes" in means:
                 grown.append(average[after] - average[block])
         axis.set_yticks(range(len(blocks)), blocks)
         axis.set_ylim(len(blocks) - 0.5, -0.5)
-        axis.set_title(group, fontsize=11)
+        axis.set_title(group)
     axes[-1, 0].set_xlabel("mIoU (%), pixel")
     handles = [
         plt.Line2D([], [], marker="o", color=colour, linestyle="none", label=label)
         for colour, label in (("C7", "frozen"), ("C0", "with MGCA's decoder, a dot per seed"))
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False)
-    plt.show()
-    if grown:
-        display(
-            Markdown(
-                f"**Figure, scenes.** The decoder changes mIoU per pixel by {min(grown):+.1f} to "
-                f"{max(grown):+.1f} points, over {len(grown)} pairs of a last block and a group."
-            )
-        )
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    figures.show(
+        figure,
+        caption=f"The decoder changes mIoU per pixel by {min(grown):+.1f} to {max(grown):+.1f} "
+        f"points, over {len(grown)} pairs of a last block and a group of sets."
+        if grown
+        else "The frozen last blocks. None has a decoder on top so far.",
+        alt="For each last block, a grey dot for its mIoU when frozen and blue dots, one per seed, "
+        "for MGCA's decoder on top.",
+        name="fig-last-blocks",
+        results="scenes/benchmarks.csv",
+    )
 
 # %% [markdown]
 # ### TCL's loss and MGCA's
@@ -411,13 +425,17 @@ for name in [name for name in means if "tcl" in names(name)]:
                 rows.append((f"{more} less {less}", name, group, *cells))
 compared = pd.DataFrame(rows, columns=["difference", "scale", "sets", *UNITS.values()])
 if len(compared):
-    display(sortable(compared.set_index("difference")))
+    figures.table(
+        compared.set_index("difference"),
+        caption="TCL's objective and MGCA's under one decoder, in points of mIoU.",
+        results="scenes/benchmarks.csv",
+    )
     ours = compared[compared["difference"] == "mgca less tcl"][list(UNITS.values())].stack()
     base = compared[compared["difference"].str.startswith("tcl less ")]
     base = base[list(UNITS.values())].stack()
     display(
         Markdown(
-            f"In points of mIoU. MGCA's advantage over TCL holds in **{count(ours)}** comparisons, "
+            f"MGCA's advantage over TCL holds in **{count(ours)}** comparisons, "
             f"that of TCL over the frozen features in **{count(base)}**."
         )
     )
@@ -434,7 +452,7 @@ else:
 # Scenes, from what needs no training: frozen last blocks, and the decoder that comes with the
 # project. The first images of the set, not chosen.
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Three scenes segmented by several methods"}}
+# %% tags=["remove-input"]
 columns = {
     "clip": ("clip", None),
     "maskclip": ("maskclip", None),
@@ -445,8 +463,13 @@ columns = {
 setting = settings["scenes"]
 # No folder of trained decoders: the page shows the same pictures everywhere.
 models = models_at_hand("benchmarks", columns, setting, 0, project / "no-decoders")
-pictures(next(data for data in setting.sets() if data.name == "scenes"), models)
-plt.show()
+figures.show(
+    pictures(next(data for data in setting.sets() if data.name == "scenes"), models),
+    caption="The first scenes of the set: from the plain dense features to MGCA with units.",
+    alt="A grid. Columns: three scenes. Rows: the image, its true classes, and the prediction of "
+    f"{', '.join(models)}.",
+    name="fig-methods-pictures",
+)
 absent = [title for title in columns if title not in models]
 if absent:
     display(Markdown(f"Left out, because their decoders are not at hand: {', '.join(absent)}."))
@@ -480,9 +503,12 @@ if absent:
 
 # %% tags=["remove-input", "hide-output"]
 for name, table in tables.items():
-    display(Markdown(f"**{name}**" + ("" if len(table) else ": not run")))
     if len(table):
-        display(provenance_table(table[table["metric"] != SECONDS], results / name))
+        figures.table(
+            provenance_table(table[table["metric"] != SECONDS], results / name),
+            caption=f"The runs of the scale {name}.",
+            results=f"{name}/benchmarks.csv",
+        )
 
 # %% [markdown]
 # `results/<scale>/benchmarks.csv` holds the tables, `results/<scale>/runs/<run>.json` the

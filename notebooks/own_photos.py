@@ -30,6 +30,7 @@ words = "cat, cup, a wooden table, sky, rocket"
 word = "cat"  # to look at closely
 
 # %%
+import io
 import json
 import subprocess
 import sys
@@ -38,8 +39,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from IPython.display import display
 from PIL import Image
+
+from mgca import figures
 
 work = tempfile.TemporaryDirectory()
 results = Path(work.name) / "results"
@@ -93,8 +95,16 @@ record_file = min(
     path for path in results.rglob("*.json") if path.suffixes[-2:] != [".polygons", ".json"]
 )
 record = json.loads(record_file.read_text())
-display(Image.open(record_file.with_name(f"{record_file.stem}.overlay.jpg")))
-pd.DataFrame(record["classes"]).set_index("label")[["name", "pixels", "area", "score"]].round(3)
+overlay = Image.open(record_file.with_name(f"{record_file.stem}.overlay.jpg"))
+figures.show(
+    overlay,
+    caption="What `--overlay` writes: the photograph under its classes, and their shares.",
+    alt=f"{Path(record['image']['path']).stem} under the colours of its classes, with a legend.",
+    name="fig-own-overlay",
+)
+columns = ["name", "pixels", "area", "score"]
+table = pd.DataFrame(record["classes"]).set_index("label")[columns]
+figures.table(table.round(3), caption="The classes of the first record.")
 
 # %% [markdown]
 # The same call again computes nothing, and after an interruption only what is missing. Results of
@@ -124,7 +134,10 @@ for path, result in zip(paths, segment_all(model, paths, classes), strict=True):
         print(result.error)
     else:
         tables.append(result.to_pandas().assign(photograph=path.stem))
-pd.concat(tables).pivot(index="photograph", columns="class", values="area").round(3)
+figures.table(
+    pd.concat(tables).pivot(index="photograph", columns="class", values="area").round(3),
+    caption="Share of each photograph that each class covers.",
+)
 
 # %% [markdown]
 # `segment_all` reads the next photographs while one is segmented, and holds no more of them than
@@ -172,17 +185,25 @@ from mgca.explain import explain
 
 vocabulary = [*classes, "eye", "ear", "nose", "fur", "blanket", "wall", "dog"]
 found = explain(model, paths[0], word, vocabulary)
-found
+figures.show(
+    Image.open(io.BytesIO(found.to_png())),
+    caption=f"Where *{word}* is found in {paths[0].stem}: by pixel, by unit, and the most similar "
+    "word of each unit.",
+    alt=f"The photograph, its similarity to {word} by pixel and by unit, and its units with "
+    "meta-points and names.",
+    name="fig-own-explain",
+)
 
 # %%
 largest = found.to_dict()["units"][:5]
-pd.DataFrame(
+units = pd.DataFrame(
     {
         "share of the image": [unit["area"] for unit in largest],
         f"similarity to {word}": [unit["similarity"] for unit in largest],
         "most similar": [", ".join(w["word"] for w in unit["words"][:3]) for unit in largest],
     }
-).round(3)
+)
+figures.table(units.round(3), caption="The largest units, and the words most similar to each.")
 
 # %% [markdown]
 # Where a word loses, the table says to which. Adding the winner's rival to the words, or saying a

@@ -32,22 +32,19 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown, display
-from itables import init_notebook_mode
 
+from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.estimate import DECODER_MAPS
 from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.losses import area_in_pixels
 from mgca.pairwise import WORKSPACE, Comparison, workspace
-from mgca.report import sortable
 from mgca.results import read_results, read_run
 from mgca.runs import load_run
 
-init_notebook_mode(all_interactive=False, connected=False)
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
@@ -303,7 +300,7 @@ lines = [
 lines.append(
     {"what": "together", "float32 numbers": ""} | {"MB a step": f"{4e-6 * sum(numbers):.1f}"}
 )
-display(sortable(pd.DataFrame(lines)))
+figures.table(pd.DataFrame(lines), caption="What processes exchange in a step.")
 display(
     Markdown(
         f"Gathering the pixel embeddings instead, B · N · C numbers, would be "
@@ -337,7 +334,7 @@ sizes = [
     ("workspace", "at most 256 MiB", gib(min(WORKSPACE, 4 * BATCH**2 * PIXELS))),
 ]
 sizes = pd.DataFrame(sizes, columns=["tensor", "bytes", "GiB"])
-display(sortable(sizes.iloc[:3]))
+figures.table(sizes.iloc[:3], caption="Tensors of the losses as they are written.")
 size, _ = workspace(spec, BATCH, BATCH, PIXELS, DIM)
 display(
     Markdown(
@@ -349,7 +346,7 @@ display(
         "and made again in the backward pass."
     )
 )
-display(sortable(sizes.iloc[3:]))
+figures.table(sizes.iloc[3:], caption="What `mgca.pairwise` holds instead.")
 
 # %% [markdown]
 # [Method](#pairwise) has the gradient in full. The backward pass holds most, for each image at a
@@ -399,9 +396,10 @@ for name, table in losses.items():
     shown = cases[[metric for metric in HEADS if metric in cases]].dropna(how="all")
     shown = shown.map(lambda value: "" if np.isnan(value) else f"{value:.3g}")
     record = read_run(speed, table["run"].iloc[-1])
-    display(
-        Markdown(f"**{name}** ({record['device']}, {record['threads']} threads)"),
-        sortable(shown.rename(columns=HEADS).rename_axis("case").reset_index()),
+    figures.table(
+        shown.rename(columns=HEADS).rename_axis("case"),
+        caption=f"The losses, measured on {record['device']}, {record['threads']} threads.",
+        results=f"speed/{name}.csv",
     )
 if not losses:
     display(Markdown(NO_LOSSES))
@@ -415,39 +413,43 @@ if all(name.startswith("cpu") for name in losses):
 # have that much and no more, plus the logits.
 
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Time of the losses over the batch"}}
-def draw_growth(name: str, table: pd.DataFrame) -> str | None:
-    """Time of the losses over the batch, and the figure in words; None without enough rows."""
+# %% tags=["remove-input"]
+def show_growth(name: str, table: pd.DataFrame) -> None:
+    """Show the time of the losses over the batch."""
     times = table[(table["metric"] == "losses_seconds") & ~table["dataset"].str.contains("budget")]
     batch = times["dataset"].str.extract(r"^B=(\d+) ")[0].astype(float)
     points = pd.DataFrame({"batch": batch, "seconds": times["value"]}).dropna()
     fitted = table[table["metric"] == "scaling_exponent_batch"]
     if len(points) < 3 or fitted.empty:
-        return None
+        text = f"**{name}**: batches of too few sizes were measured for a figure."
+        display(Markdown(text))
+        return
     points = points.sort_values("batch", ignore_index=True)
     exponent = fitted["value"].iloc[0]
     x = points["batch"].to_numpy()
     level = np.exp(np.mean(np.log(points["seconds"]) - exponent * np.log(x)))
-    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
     axis.plot(x, points["seconds"], "o", label="measured")
     axis.plot(x, level * x**exponent, "-", label=f"exponent {exponent:.2f}")
     axis.plot(x, points["seconds"].iloc[0] * (x / x[0]) ** 2, ":", label="exponent 2")
     axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="seconds")
     axis.set_xticks(x, [f"{value:.0f}" for value in x])
     axis.minorticks_off()
-    axis.legend(frameon=False)
-    plt.show()
-    return (
-        f"**Figure, {name}.** Time of the three losses, forward and backward, for batches of "
-        f"{x[0]:.0f} to {x[-1]:.0f} on one process. It grows with the batch to the power of "
-        f"{exponent:.2f}. There are B² pairs, so 2 is what the work itself grows with once it "
-        "is all of pairs."
+    axis.legend()
+    figures.show(
+        figure,
+        caption=f"The time of the three losses grows with the batch to the power of "
+        f"{exponent:.2f}: forward and backward, batches of {x[0]:.0f} to {x[-1]:.0f}, one process. "
+        "There are B² pairs, so 2 is what the work itself grows with once it is all of pairs.",
+        alt="Line chart on logarithmic axes: seconds against the batch, as measured, with the "
+        "fitted power and with the power of 2.",
+        name=f"fig-growth-{name}",
+        results=f"speed/{name}.csv",
     )
 
 
 for name, table in losses.items():
-    text = draw_growth(name, table)
-    display(Markdown(text or f"**{name}**: batches of too few sizes were measured for a figure."))
+    show_growth(name, table)
 
 # %% [markdown]
 # ### A whole step
@@ -470,8 +472,11 @@ steps = {name: table for name, table in steps.items() if len(table)}
 for name, table in steps.items():
     cases = wide(table)
     shown = cases[[metric for metric in STEP_HEADS if metric in cases]].map("{:.3g}".format)
-    shown = shown.rename(columns=STEP_HEADS).rename_axis("case").reset_index()
-    display(Markdown(f"**{name}**"), sortable(shown))
+    figures.table(
+        shown.rename(columns=STEP_HEADS).rename_axis("case"),
+        caption=f"A step of training, on {name}.",
+        results=f"speed/{name}.csv",
+    )
 if not steps:
     display(Markdown(NO_LOSSES))
 
@@ -504,7 +509,7 @@ table = pd.DataFrame(
         for part, value in [*work.items(), ("together", image)]
     ]
 )
-display(sortable(table))
+figures.table(table, caption="Work for one image of training.")
 display(
     Markdown(
         f"{PAIRS / 1e6:.2f} million pairs, {paper.train.epochs:.0f} epochs: "
@@ -534,7 +539,7 @@ for card, peaks in PEAKS.items():
             | {"hours, one card": f"{hours:.1f}", "hours, four": f"{hours / 4:.1f}"}
             | {"images/s, four": f"{4 * peak * 1e12 * share / image:,.0f}"}
         )
-display(sortable(pd.DataFrame(lines)))
+figures.table(pd.DataFrame(lines), caption="Hours by arithmetic, under the assumption.")
 
 # %% [markdown]
 # The last column is how many images would have to be read and decoded in a second. The probe of
@@ -556,7 +561,7 @@ for world, micro in ((1, None), (1, 128), (4, None), (4, 64), (8, None)):
         | {"images and features, GiB": gib(held), "decoder, GiB": gib(activations)}
         | {"losses, GiB": gib(min(pairs, WORKSPACE) + pairs // 10)}
     )
-display(sortable(pd.DataFrame(lines)))
+figures.table(pd.DataFrame(lines), caption="Memory of one process, by arithmetic.")
 
 # %% [markdown]
 # ### Measured
@@ -584,8 +589,11 @@ if len(cost):
     shown = cases[[metric for metric in COST_HEADS if metric in cases]]
     shown = shown.map(lambda value: "" if np.isnan(value) else f"{value:,.4g}")
     shown["run"] = cost.groupby("dataset")["run"].last()
-    shown = shown.rename(columns=COST_HEADS).rename_axis("device and numbers").reset_index()
-    display(sortable(shown))
+    figures.table(
+        shown.rename(columns=COST_HEADS).rename_axis("device and numbers"),
+        caption="What the paper's configuration would take, extrapolated from parts of a step.",
+        results="shards/paper.csv",
+    )
 else:
     display(Markdown("**Not run yet**: `python tests/benchmarks/paper.py --data ../shared/data`."))
 if cost["dataset"].str.startswith("cpu").all():
@@ -643,19 +651,23 @@ if len(end):
         "compared with",
         [{TWO: ONE, KILLED: TWO}.get(run, "") for run in shown.index],
     )
-    display(sortable(shown.rename(columns=END_HEADS).rename_axis("run").reset_index()))
+    figures.table(
+        shown.rename(columns=END_HEADS).rename_axis("run"),
+        caption="One process, two, and two that were killed.",
+        results="shards/end_to_end.csv",
+    )
 else:
     display(Markdown(NO_END))
 
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Losses on one process and on two"}}
+# %% tags=["remove-input"]
 def metrics_of(run: str, variant: str) -> pd.DataFrame | None:
     path = shards / "runs" / f"{run}-{variant.replace(' ', '-')}.csv"
     return pd.read_csv(path) if path.is_file() else None
 
 
-def draw_end(run: str, one: pd.DataFrame, two: pd.DataFrame) -> str:
-    """Both curves, how far they are apart, and the figure in words."""
+def show_end(one: pd.DataFrame, two: pd.DataFrame) -> None:
+    """Show both curves, and how far they are apart."""
     apart = ((two["total"] - one["total"]) / one["total"]).abs()
     figure, (top, bottom) = plt.subplots(
         2, 1, figsize=(6.2, 4.6), sharex=True, layout="constrained", height_ratios=[3, 2]
@@ -663,25 +675,29 @@ def draw_end(run: str, one: pd.DataFrame, two: pd.DataFrame) -> str:
     top.plot(one["step"], one["total"], label="1 process")
     top.plot(two["step"], two["total"], "--", label="2 processes")
     top.set(ylabel="loss")
-    top.legend(frameon=False)
+    top.legend()
     # A difference of 0 has no place on a logarithmic axis.
     bottom.plot(one["step"], apart.where(apart > 0), ".", color="black", markersize=3)
     bottom.set(yscale="log", xlabel="step", ylabel="relative difference")
-    plt.show()
     first, last = one["total"].iloc[:20].mean(), one["total"].iloc[-20:].mean()
-    return (
-        f"**Figure.** Above, the loss at each step on one process and on two; the mean of 20 steps "
-        f"goes from {first:.2f} at the start to {last:.2f} at the end. Below, by how much the two "
+    figures.show(
+        figure,
+        caption="Above, the loss at each step on one process and on two; the mean of 20 steps goes "
+        f"from {first:.2f} at the start to {last:.2f} at the end. Below, by how much the two "
         f"differ, as a share of the loss: at most {apart.max():.1e}, and {apart.iloc[0]:.1e} at "
         "the first step, when both still have the same weights. What grows is rounding, which "
-        "training carries on: sums over a batch are taken in another order."
+        "training carries on: sums over a batch are taken in another order.",
+        alt="Two charts against the step: the loss on one process and on two, which lie on each "
+        "other, and their relative difference on a logarithmic axis.",
+        name="fig-end-to-end",
+        results="shards/end_to_end.csv",
     )
 
 
 run = end["run"].iloc[-1] if len(end) else ""
 one, two = metrics_of(run, ONE), metrics_of(run, TWO)
 if one is not None and two is not None:
-    display(Markdown(draw_end(run, one, two)))
+    show_end(one, two)
     display(
         Markdown(
             "What the run shows is that one, two and killed processes compute the same, not that "
@@ -704,16 +720,18 @@ if len(end):
     display(Markdown(text))
     record = read_run(shards, run)
     digest = next(iter(record["data"].values()), "")
-    display(
-        sortable(
-            pd.DataFrame(
-                [
-                    {"run": run, "commit": record["commit"][:12], "machine": record["device"]}
-                    | {"threads": record["threads"], "seconds, last call": record["seconds"]}
-                    | {"digest of the shards": digest[:12]}
-                ]
-            )
-        )
+    came = {
+        "run": run,
+        "commit": record["commit"][:12],
+        "machine": record["device"],
+        "threads": record["threads"],
+        "seconds, last call": record["seconds"],
+        "digest of the shards": digest[:12],
+    }
+    figures.table(
+        pd.DataFrame([came]),
+        caption="Where these numbers come from.",
+        results="shards/end_to_end.csv",
     )
 
 # %% [markdown]

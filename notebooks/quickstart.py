@@ -36,8 +36,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import mgca
+from mgca import figures
 from mgca.overlay import palette
 
+figures.use_style()
 model = mgca.load("lite")
 
 photos = {
@@ -97,23 +99,34 @@ def coloured(labels: np.ndarray, photo: Image.Image, classes: list[str]) -> np.n
 
 def panel(axis, picture, title: str) -> None:
     axis.imshow(picture)
-    axis.set_title(title, fontsize=11)
+    axis.set_title(title)
     axis.axis("off")
 
 
-figure, axes = plt.subplots(len(photos), 3, figsize=(9, 17), layout="constrained")
-for row, (name, classes) in zip(axes, vocabulary.items(), strict=True):
+for name, classes in vocabulary.items():
     photo = embedded[name].image
-    panel(row[0], photo, name)
-    for axis, points, unit in ((row[1], None, "pixel"), (row[2], meta_points, "adaptive")):
+    height = 6.8 / 3 * photo.height / photo.width
+    figure, axes = plt.subplots(1, 3, figsize=(6.8, height + 0.7), layout="constrained")
+    panel(axes[0], photo, name)
+    shares = {}
+    for axis, points, unit in ((axes[1], None, "pixel"), (axes[2], meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
         panel(axis, coloured(result.labels.numpy(), photo, classes), f"{unit} unit")
+        word, share = max(result.areas().items(), key=lambda item: item[1])
+        shares[unit] = f"{word}, {share:.0%}"
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
         for colour, word in zip(palette(classes), classes, strict=True)
     ]
-    row[2].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
-plt.show()
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(classes))
+    figures.show(
+        figure,
+        caption=f"{name.capitalize()}: most is named {shares['pixel']} of the pixels, with pixel "
+        f"units, and {shares['adaptive']}, with adaptive units.",
+        alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
+        f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
+        name=f"fig-quickstart-{name}",
+    )
 
 # %% [markdown]
 # How scattered each prediction is, as the number of connected regions of one class. Fewer is not
@@ -136,7 +149,10 @@ regions = pd.DataFrame(
         for points in (None, meta_points)
     ]
 )
-regions.pivot(index="photograph", columns="unit", values="regions")
+figures.table(
+    regions.pivot(index="photograph", columns="unit", values="regions"),
+    caption="Connected regions of one class.",
+)
 
 # %% [markdown]
 # ## The similarity map of one word
@@ -148,15 +164,21 @@ regions.pivot(index="photograph", columns="unit", values="regions")
 # %%
 words = ["temple", "sky", "tree", "motorcycle"]
 scores = model.segment(embedded["temple"], words, None).scores
-figure, axes = plt.subplots(1, 5, figsize=(13, 2.6), layout="constrained")
-panel(axes[0], embedded["temple"].image, "photograph")
+figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
 low, high = scores.min().item(), scores.max().item()
-for axis, word, similarity in zip(axes[1:], words, scores, strict=True):
-    drawn = axis.imshow(similarity, vmin=low, vmax=high, cmap="viridis")
-    axis.set_title(word, fontsize=11)
+for axis, word, similarity in zip(axes.flat, words, scores, strict=True):
+    drawn = axis.imshow(similarity, vmin=low, vmax=high)
+    axis.set_title(word)
     axis.axis("off")
 figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
-plt.show()
+highest = ", ".join(f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True))
+figures.show(
+    figure,
+    caption=f"Each word has its own place in the photograph. The highest values: {highest}.",
+    alt="Four similarity maps of the photograph of a temple, for the words temple, sky, tree and "
+    "motorcycle, with one colour scale.",
+    name="fig-quickstart-words",
+)
 
 # %% [markdown]
 # ## Another vocabulary, another segmentation
@@ -172,11 +194,21 @@ lists = [
     ["dog", "table"],
     ["animal", "furniture"],
 ]
-figure, axes = plt.subplots(1, 4, figsize=(13, 3), layout="constrained")
-for axis, classes in zip(axes, lists, strict=True):
+figure, axes = plt.subplots(2, 2, figsize=(6.8, 6), layout="constrained")
+for axis, classes in zip(axes.flat, lists, strict=True):
     result = model.segment(embedded["chelsea"], classes, meta_points)
-    panel(axis, coloured(result.labels.numpy(), result.image, classes), ", ".join(classes))
-plt.show()
+    panel(axis, coloured(result.labels.numpy(), result.image, classes), "")
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
+        for colour, word in zip(palette(classes), classes, strict=True)
+    ]
+    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+figures.show(
+    figure,
+    caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",
+    alt="Four segmentations of the photograph of a cat, each with the legend of its words.",
+    name="fig-quickstart-lists",
+)
 
 # %%
 model.segment(embedded["rocket"], ["rocket", "smoke", "tower"], meta_points, background=0.45)

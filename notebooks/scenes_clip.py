@@ -33,10 +33,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 from scipy.stats import rankdata
 
 import mgca
+from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.model import Model
@@ -45,7 +46,7 @@ from mgca.results import read_results, read_run
 from mgca.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set
 from mgca.scenes.scale import SIDE
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -79,7 +80,7 @@ def parameters(module) -> int:
 
 
 sizes = backbone.config
-pd.DataFrame(
+parts = pd.DataFrame(
     [
         (
             "EfficientNet-Lite0, first stages",
@@ -108,7 +109,11 @@ pd.DataFrame(
         ),
     ],
     columns=["part", "weights", "what", "parameters"],
-).set_index("part").assign(parameters=lambda table: table["parameters"].map("{:,}".format))
+)
+figures.table(
+    parts.assign(parameters=parts["parameters"].map("{:,}".format)).set_index("part"),
+    caption="The parts of the small CLIP, and MGCA's decoder.",
+)
 
 # %% [markdown]
 # The trunk was trained on the labels of ImageNet. It has seen no drawn scene, but its features are
@@ -130,10 +135,14 @@ chance = {"top word present": 100 * present, "largest thing first": 100 / len(TH
 order = [*chance, "R@1", "R@5"]
 image_level = card.set_index("metric")["value"].reindex(order).rename("%").to_frame()
 image_level["by chance"] = [f"{chance[m]:.1f}" if m in chance else "" for m in order]
-display(image_level.round(1))
+figures.table(
+    image_level.round(1),
+    caption="The small CLIP on whole test scenes.",
+    results="scenes/clip.csv",
+)
 run = card["run"].iloc[0]
 config = record["config"]
-pd.Series(
+trained = pd.Series(
     {
         "image-caption pairs": f"{config['images']:,}",
         "epochs": config["epochs"],
@@ -147,24 +156,28 @@ pd.Series(
         "date": record["date"][:10],
     },
     name=f"run {run}",
-).to_frame()
+)
+figures.table(
+    trained.to_frame().astype(str), caption="How it was trained.", results="scenes/clip.csv"
+)
 
 # %% tags=["remove-input"]
 curve = results / "runs" / f"{run}.csv"
 if curve.is_file():
     losses = pd.read_csv(curve)
-    figure, axis = plt.subplots(figsize=(5, 3), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6, 3), layout="constrained")
     sns.lineplot(losses, x="epoch", y="loss", marker="o", ax=axis)
     axis.axhline(np.log(config["batch_size"]), color="grey", linestyle=":", label="chance")
     axis.set(ylabel="mean loss of the epoch", ylim=(0, None), xticks=losses["epoch"])
-    axis.legend(frameon=False)
-    plt.show()
-    display(
-        Markdown(
-            f"**Figure.** The contrastive loss falls from {losses['loss'].iloc[0]:.2f} to "
-            f"{losses['loss'].iloc[-1]:.2f}; chance is {np.log(config['batch_size']):.2f}, the "
-            "logarithm of the batch."
-        )
+    axis.legend()
+    figures.show(
+        figure,
+        caption=f"The contrastive loss falls from {losses['loss'].iloc[0]:.2f} to "
+        f"{losses['loss'].iloc[-1]:.2f}; chance is {np.log(config['batch_size']):.2f}, the "
+        "logarithm of the batch.",
+        alt="Line chart: mean loss of each epoch, falling, below a dotted line for chance.",
+        name="fig-clip-loss",
+        results="scenes/clip.csv",
     )
 
 # %% [markdown]
@@ -194,21 +207,20 @@ drawn = [
     [own[word] - own[word].mean() for own in row] for row, word in zip(maps, words, strict=True)
 ]
 reach = max(np.abs(similarity).max() for row in drawn for similarity in row)
-figure, axes = plt.subplots(scenes, 5, figsize=(9.4, 1.9 * scenes + 0.6), layout="constrained")
+figure, axes = plt.subplots(scenes, 5, figsize=(7, 1.4 * scenes + 0.9), layout="constrained")
 for row, (image, mask), word, own in zip(axes, chosen, words, drawn, strict=True):
     row[0].imshow(image)
     row[1].imshow(mask == word, cmap="gray_r", vmin=0, vmax=1.4)
-    row[1].set_title(CLASSES[word], fontsize=13)
+    row[1].set_title(CLASSES[word])
     for axis, similarity in zip(row[2:], own, strict=True):
         last = axis.imshow(similarity, vmin=-reach, vmax=reach, cmap="PuOr_r")
 for axis, title in zip(axes[0, 2:], models, strict=True):
-    axis.set_title(title, fontsize=13)
+    axis.set_title(title)
 for axis in axes.flat:
     axis.set_axis_off()
 figure.colorbar(
     last, ax=axes[:, 2:], label="cosine similarity less its mean", location="bottom", shrink=0.7
 )
-plt.show()
 
 # %% tags=["remove-input"]
 rows = []
@@ -232,17 +244,22 @@ for _, image, mask in validation:
 gap = pd.DataFrame(rows).groupby(["model", "kind"], sort=False)[["ordered", "right"]].mean()
 shown = gap.unstack("kind").loc[list(models)]
 top = image_level.loc["top word present", "%"]
-display(
-    Markdown(
-        "**Figure.** The similarity to a word, pixel by pixel. For whole images the top word is "
-        f"right in {top:.0f} % of the cases. Over {compared} validation scenes, a pixel of a thing "
-        "is more similar to the thing's word than a pixel elsewhere in the image in "
-        + ", ".join(f"{gap.loc[(name, 'things'), 'ordered']:.0f} % ({name})" for name in models)
-        + " of the pairs; 50 % is chance."
-    )
+figures.show(
+    figure,
+    caption="The similarity to a word, pixel by pixel. For whole images the top word is right in "
+    f"{top:.0f} % of the cases. Over {compared} validation scenes, a pixel of a thing is more "
+    "similar to the thing's word than a pixel elsewhere in the image in "
+    + ", ".join(f"{gap.loc[(name, 'things'), 'ordered']:.0f} % ({name})" for name in models)
+    + " of the pairs; 50 % is chance.",
+    alt="A grid. Each row: a scene, the mask of its largest thing, and the similarity of every "
+    "pixel to that thing's word in the plain dense features, MaskCLIP's and MGCA's.",
+    name="fig-gap",
 )
 titles = {"ordered": "pairs of pixels in the right order, %", "right": "pixels named rightly, %"}
-shown.round(1).rename(columns=titles).rename_axis(index=None, columns=[None, None])
+figures.table(
+    shown.round(1).rename(columns=titles),
+    caption=f"The order of pixels, and their names, over {compared} validation scenes.",
+)
 
 # %% [markdown]
 # Both numbers are means over the words of each scene. For the second, all words compete.
@@ -254,8 +271,14 @@ shown.round(1).rename(columns=titles).rename_axis(index=None, columns=[None, Non
 # %% tags=["remove-input"]
 columns = {name: (model, None, {}) for name, model in models.items()}
 columns["MGCA, 36 units"] = (models["MGCA"], 36, {})
-pictures(validation.first(scenes), columns, range(scenes))
-plt.show()
+figures.show(
+    pictures(validation.first(scenes), columns, range(scenes)),
+    caption="All 30 words compete: the plain dense features name little rightly, MaskCLIP's more, "
+    "MGCA's most. The units take most specks away, and parts of small things with them.",
+    alt="A grid. Columns: scenes. Rows: the image, its true classes, and the predictions of plain "
+    "dense features, MaskCLIP, MGCA, and MGCA with 36 units.",
+    name="fig-gap-pictures",
+)
 
 # %% [markdown]
 # ## The gap in numbers
@@ -267,7 +290,11 @@ plt.show()
 table = read_results(results / "granularity.csv")
 frozen = table[table["variant"].isin(["baseline", "maskclip"])]
 frozen = frozen[frozen["seed"] == frozen["seed"].min()]
-display(mean_and_std(frozen).rename_axis(columns=None))
+figures.table(
+    mean_and_std(frozen),
+    caption="The frozen features on the test sets.",
+    results="scenes/granularity.csv",
+)
 accuracy = frozen[
     (frozen["metric"] == "accuracy") & (frozen["dataset"] == "scenes") & (frozen["unit"] == "pixel")
 ].set_index("variant")["value"]

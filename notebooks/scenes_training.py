@@ -38,8 +38,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
+from mgca import figures
 from mgca.captions import build_pool
 from mgca.evaluate import evaluate
 from mgca.features import features_file, image_features, text_embeddings
@@ -50,7 +51,7 @@ from mgca.scenes import TRAINING_SEED, training_pairs
 from mgca.scenes.scale import IMAGES, SIDE, ScenesScale
 from mgca.train import TrainingData, train
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 # A path relative to the project, also when the notebook runs in its own folder.
@@ -102,20 +103,23 @@ pd.DataFrame(curve).set_index("step").iloc[:: max(1, config.steps // 5)].round(4
 
 # %% tags=["remove-input"]
 frame = pd.DataFrame(curve).set_index("step")
-figure, axes = plt.subplots(2, 2, figsize=(8, 5), sharex=True, layout="constrained")
+figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.8), sharex=True, layout="constrained")
 for axis, name in zip(axes.flat, ["total", *level], strict=True):
-    axis.plot(frame[name], alpha=0.35)
+    axis.plot(frame[name], color="C0", alpha=0.35)
     axis.plot(frame[name].rolling(10, min_periods=1, center=True).mean(), color="C0")
     axis.set(title=name, ylabel="loss")
 for axis in axes[1]:
     axis.set_xlabel("step")
-plt.show()
 tenth = max(1, len(frame) // 10)
 first, last = frame["total"].iloc[:tenth].mean(), frame["total"].iloc[-tenth:].mean()
-Markdown(
-    f"**Figure.** Losses, and their mean over ten steps. The total goes from {first:.2f} in the "
-    f"first tenth of the {len(frame)} steps to {last:.2f} in the last. The training took "
-    f"{frame['seconds'].iloc[-1]:.0f} s. A loss of a level that is switched off stays 0."
+figures.show(
+    figure,
+    caption=f"The total loss goes from {first:.2f} in the first tenth of the {len(frame)} steps to "
+    f"{last:.2f} in the last, in {frame['seconds'].iloc[-1]:.0f} s. Thick: mean over ten steps. A "
+    "loss of a level that is switched off stays 0.",
+    alt="Four line charts against the step: the total loss, and those of object, region and pixel "
+    "level.",
+    name="fig-scenes-losses",
 )
 
 # %% [markdown]
@@ -143,7 +147,11 @@ for masked in scale.sets():
 short = pd.DataFrame(rows).pivot_table(
     index=["variant", "unit"], columns="set", values="mIoU", sort=False
 )
-short.round(1).rename_axis(columns=None)
+figures.table(
+    short.round(1),
+    caption=f"The decoder of this page: mIoU in percent on the first {evaluate_images} images of "
+    "each set.",
+)
 
 # %% tags=["remove-input"]
 gained = short.loc[("mgca", "pixel")] - short.loc[("maskclip", "pixel")]
@@ -174,9 +182,13 @@ columns = {
 }
 by_name = {masked.name: masked for masked in scale.sets()}
 for name in ("scenes", "things"):
-    display(Markdown(f"**{name}**"))
-    pictures(by_name[name].first(4), columns, range(4))
-    plt.show()
+    figures.show(
+        pictures(by_name[name].first(3), columns),
+        caption=f"Before and after training, the first images of the set `{name}`.",
+        alt="A grid. Columns: three images. Rows: the image, its true classes, the prediction "
+        "before training, after it with pixels, and after it with 36 units.",
+        name=f"fig-before-after-{name}",
+    )
 
 # %% [markdown]
 # ## The published runs, and the goals
@@ -215,32 +227,32 @@ for group in scale.groups:
                 ),
             }
         )
-display(pd.DataFrame(rows).set_index(["group", "MGCA, 36 units, against"]))
-Markdown(
-    f"**Goals met: {sum(met)} of {len(met)}.** mIoU in points, mean ± standard deviation "
-    "over the seeds."
+figures.table(
+    pd.DataFrame(rows).set_index(["group", "MGCA, 36 units, against"]),
+    caption="The goals, in points of mIoU, mean ± standard deviation over three seeds.",
+    results="scenes/granularity.csv",
 )
+Markdown(f"**Goals met: {sum(met)} of {len(met)}.**")
 
 # %% tags=["remove-input"]
 shown = means[
     means["variant"].isin(["baseline", "maskclip", "all"]) & (means["metric"] == "miou")
 ].replace({"variant": {"all": "mgca"}, "unit": {"36": "36 units"}})
-grid = sns.catplot(
-    shown,
-    kind="bar",
-    x="variant",
-    y="value",
-    hue="unit",
-    col="dataset",
-    order=["baseline", "maskclip", "mgca"],
-    hue_order=["pixel", "36 units"],
-    errorbar="sd",
-    height=3.2,
-    aspect=1.1,
-)
-grid.set_titles("{col_name}").set_axis_labels("", "mIoU (%)")
-grid.legend.set_title("")
-plt.show()
+figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained")
+for axis, group in zip(axes, scale.groups, strict=True):
+    sns.barplot(
+        shown[shown["dataset"] == group],
+        x="variant",
+        y="value",
+        hue="unit",
+        order=["baseline", "maskclip", "mgca"],
+        hue_order=["pixel", "36 units"],
+        errorbar="sd",
+        ax=axis,
+        legend=axis is axes[0],
+    )
+    axis.set(title=group, xlabel="", ylabel="mIoU (%)")
+axes[0].legend(title="", loc="upper left")
 level = means[means["metric"] == "miou"].groupby(["dataset", "variant", "unit"])["value"].mean()
 found = "; ".join(
     f"{group}: plain dense {level[group, 'baseline', 'pixel']:.1f}, MaskCLIP "
@@ -248,7 +260,14 @@ found = "; ".join(
     f"and {level[group, 'all', '36']:.1f} with 36 units"
     for group in scale.groups
 )
-Markdown(f"**Figure.** The published runs; error bars: standard deviation over seeds. {found}.")
+figures.show(
+    figure,
+    caption=f"The published runs: {found}. Bars: standard deviation over the seeds.",
+    alt="Bar charts for sets with and without background: mIoU of the plain dense features, of "
+    "MaskCLIP and of MGCA, per pixel and with 36 units.",
+    name="fig-scenes-published",
+    results="scenes/granularity.csv",
+)
 
 # %% [markdown]
 # Which of the three levels does what is on the page of the

@@ -43,6 +43,7 @@ from IPython.display import HTML, Markdown, display
 from matplotlib.patches import Patch
 from PIL import Image
 
+from mgca import figures
 from mgca.overlay import palette
 from mgca.scenes import (
     CLASSES,
@@ -67,7 +68,7 @@ from mgca.scenes.scene import TELLING, random
 from mgca.scenes.sentences import NAMED_AREA, STUFF_RATE
 from mgca.scenes.sets import CAPTIONS, SETS
 
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 config = WorldConfig()
 composed = [compose(config, seed, index) for index in range(scenes)]
 told = [
@@ -80,11 +81,12 @@ def gallery(items: list[tuple[Image.Image, str]], width: int) -> HTML:
     cells = []
     for image, text in items:
         file = io.BytesIO()
-        image.save(file, format="PNG")
+        image.save(file, format="WEBP", quality=85)
         data = base64.b64encode(file.getvalue()).decode()
         cells.append(
-            f'<div><img alt="{text}" src="data:image/png;base64,{data}" '
-            'style="display:block;width:100%;aspect-ratio:1;margin:0">'
+            f'<div><img alt="{text}" src="data:image/webp;base64,{data}" '
+            f'width="{image.width}" height="{image.height}" '
+            'style="display:block;width:100%;height:auto;margin:0">'
             f'<div style="font-size:0.9em;line-height:1.3">{text}</div></div>'
         )
     columns = f"grid-template-columns:repeat(auto-fill,minmax({width}px,1fr))"
@@ -148,24 +150,29 @@ present = [CLASSES.index(content.name) for content in shown.contents]
 colours = np.zeros((256, 3), np.uint8)
 colours[present] = palette([CLASSES[k] for k in present])
 steps["mask"] = colours[mask]
-figure, axes = plt.subplots(2, 4, figsize=(8, 4.6), layout="constrained")
+figure, axes = plt.subplots(2, 4, figsize=(7, 4.2), layout="constrained")
 for axis in axes.flat:
     axis.set_axis_off()
 for axis, (title, image) in zip(axes.flat, steps.items(), strict=False):
     axis.imshow(image)
-    axis.set_title(title, fontsize=12)
+    axis.set_title(title)
 axes.flat[-1].legend(
     handles=[Patch(color=colours[k] / 255, label=CLASSES[k]) for k in present],
     loc="center",
-    frameon=False,
-    fontsize=12,
 )
-plt.show()
+figures.show(
+    figure,
+    caption="A scene, step by step: the ground, one thing after the other, light and noise. The "
+    "mask is exact, because it is drawn with the image.",
+    alt="Eight panels: the ground alone, then with one to four things on it, the finished image, "
+    "its mask in the colours of the classes, and the legend.",
+    name="fig-scene-steps",
+)
 
 # %% tags=["remove-input"]
 things = [thing for scene in composed for thing in scene.things]
 visible = [c.area for scene in composed for c in scene.contents if c.colour]
-pd.DataFrame(
+made = pd.DataFrame(
     [
         ("image", f"{config.size} × {config.size} pixels", ""),
         (
@@ -189,7 +196,11 @@ pd.DataFrame(
         ("noise", f"up to {config.grain:g} of 255", ""),
     ],
     columns=["what", "setting", f"mean of {scenes:,} scenes"],
-).set_index("what").map(lambda value: f"{value:.3g}" if isinstance(value, float) else value)
+).set_index("what")
+figures.table(
+    made.map(lambda value: f"{value:.3g}" if isinstance(value, float) else value),
+    caption="What is drawn at random, and how it came out.",
+)
 
 # %% [markdown]
 # ## Captions, and what they leave out
@@ -205,7 +216,7 @@ example = next(
     if len(scene.contents) >= 5 and all(2 <= len(s.contents) <= 3 for s in own)
 )
 scene, own = composed[example], told[example]
-display(Image.fromarray(render(config, scene)[0]).resize((224, 224), Image.Resampling.LANCZOS))
+display(gallery([(Image.fromarray(render(config, scene)[0]), "the scene")], width=220))
 rows = [
     {
         "content": f"{content.colour or ''} {content.name}".strip(),
@@ -218,7 +229,10 @@ rows = [
     for k, content in enumerate(scene.contents)
 ]
 display(Markdown("\n".join(f"* caption {n}: *{s.text}*" for n, s in enumerate(own, start=1))))
-pd.DataFrame(rows).set_index("content")
+figures.table(
+    pd.DataFrame(rows).set_index("content"),
+    caption="What the scene above holds, and which of its captions name it.",
+)
 
 # %% tags=["remove-input"]
 contents = pd.DataFrame(
@@ -236,9 +250,9 @@ contents = pd.DataFrame(
 )
 edges = np.array([0.01, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1])
 contents["bin"] = np.digitize(contents["area"], edges) - 1
-figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), sharey=True, layout="constrained")
 for axis, (kind, rate), colour in zip(
-    axes, {"thing": 1, "stuff": STUFF_RATE}.items(), sns.color_palette(), strict=False
+    axes, {"thing": 1, "stuff": STUFF_RATE}.items(), ("C0", "C1"), strict=False
 ):
     rows = contents[contents["kind"] == kind].groupby("bin")["named"].agg(["mean", "size"])
     rows = rows[rows["size"] >= 20]
@@ -250,22 +264,25 @@ for axis, (kind, rate), colour in zip(
     )
     axis.set(title=f"{kind}s", xlabel="visible area, share of the image", xlim=(0, left[-1] + 0.1))
 axes[0].set_ylabel("share named in a caption")
-axes[1].legend(frameon=False)
-plt.show()
+axes[1].legend()
 small, large = contents["area"] < 0.05, contents["area"] >= 0.2
 share = contents.groupby("kind")["named"].mean()
 is_thing = contents["kind"] == "thing"
 number = sum(len(own) for own in told)
 wrong = sum(s.wrong for own in told for s in own)
 names = sum(s.wrong + len(s.contents) for own in told for s in own)
-Markdown(
-    f"**Figure.** How often what is visible is named, by its area, in {number:,} captions. A "
+figures.show(
+    figure,
+    caption=f"What is larger is named more often, in {number:,} captions. A "
     f"caption names {contents['named'].sum() / number:.1f} of the "
     f"{len(contents) / number:.1f} contents that one sees: {share['thing']:.0%} of the things and "
     f"{share['stuff']:.0%} of the stuffs. Things below 5 % of the image are named in "
     f"{contents[is_thing & small]['named'].mean():.0%} of the captions, things of 20 % and more in "
     f"{contents[is_thing & large]['named'].mean():.0%}. Of all names {wrong / names:.1%} are "
-    "wrong. Line: the probability that was designed, before the wrong names."
+    "wrong. Line: the probability that was designed, before the wrong names.",
+    alt="Two bar charts, things and stuffs: the share of the captions that name what is visible, "
+    "against its area, with the designed probability as a line.",
+    name="fig-named",
 )
 
 # %% [markdown]
@@ -279,7 +296,7 @@ Markdown(
 # %% tags=["remove-input"]
 areas = described_area(scenes, seed)
 alpha = scenes_training().loss.alpha
-display(
+figures.table(
     pd.DataFrame(
         {
             "what": [
@@ -289,7 +306,8 @@ display(
             ],
             "mean area": [f"{areas[key]:.3f}" for key in ("caption", "content", "text")],
         }
-    ).set_index("what")
+    ).set_index("what"),
+    caption=f"The area that texts describe, over {scenes:,} scenes.",
 )
 whole = [
     sum(scene.contents[k].area for k in sentence.contents)
@@ -302,7 +320,7 @@ single = [
     for sentence in own
     for k in sentence.contents
 ]
-figure, axis = plt.subplots(figsize=(7, 3.2), layout="constrained")
+figure, axis = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
 for values, label in ((whole, "all that a caption names"), (single, "one content that it names")):
     sns.histplot(
         x=values,
@@ -314,13 +332,16 @@ for values, label in ((whole, "all that a caption names"), (single, "one content
     )
 axis.axvline(alpha, color="black", linestyle="--", label=f"α = {alpha:g}")
 axis.set(xlabel="area, share of the image", ylabel="share of the texts")
-axis.legend(frameon=False)
-plt.show()
-Markdown(
-    f"**Figure.** Areas of what texts describe, over {scenes:,} scenes. A text as training draws "
-    f"it describes {areas['text']:.3f} of the image on average; the scale's α is {alpha:g}. Single "
-    f"texts are far from the mean: the standard deviation is {np.std(whole):.2f} for captions and "
-    f"{np.std(single):.2f} for single contents."
+axis.legend()
+figures.show(
+    figure,
+    caption=f"A text as training draws it describes {areas['text']:.3f} of the image on average; "
+    f"the scale's α is {alpha:g}. Single texts are far from the mean: the standard deviation is "
+    f"{np.std(whole):.2f} for captions and "
+    f"{np.std(single):.2f} for single contents.",
+    alt="Histograms of the area that a caption describes and of the area of one named content, "
+    "with a line at alpha.",
+    name="fig-described-area",
 )
 
 # %% [markdown]
@@ -352,14 +373,16 @@ for name in SETS:
         column[2].legend(
             handles=[Patch(color=colours[k] / 255, label=classes[k]) for k in seen],
             loc="upper center",
-            frameon=False,
-            fontsize=11,
             borderpad=0,
         )
     for axis in axes.flat:
         axis.set_axis_off()
-    figure.suptitle(f"{name}: {len(classes)} classes", fontsize=12)
-    plt.show()
+    figures.show(
+        figure,
+        caption=f"The set `{name}`, {len(classes)} classes: its first images for decisions.",
+        alt="Three images, below them their masks, and a legend of the classes in each.",
+        name=f"fig-set-{name}",
+    )
 
 # %% [markdown]
 # ## Held-out combinations and synonyms
@@ -383,14 +406,16 @@ sns.heatmap(
     ax=axis,
 )
 for y, x in zip(*np.nonzero(held), strict=True):
-    axis.text(x + 0.5, y + 0.5, "×", ha="center", va="center", fontsize=11)
+    axis.text(x + 0.5, y + 0.5, "×", ha="center", va="center")
 axis.grid(False)
 axis.tick_params(axis="x", rotation=60)
-plt.show()
-Markdown(
-    f"**Figure.** How often each thing is seen in each colour; × are the held-out combinations. "
+figures.show(
+    figure,
+    caption="How often each thing is seen in each colour; × are the held-out combinations. "
     f"{held.sum()} of {held.size} are held out and were seen {table[held].sum()} times; the others "
-    f"were seen {table[~held].min()} to {table[~held].max()} times."
+    f"were seen {table[~held].min()} to {table[~held].max()} times.",
+    alt="Heat map of things by colours; two cells of each row are crossed out.",
+    name="fig-held-out",
 )
 
 # %% tags=["remove-input"]
@@ -401,18 +426,17 @@ words = Counter(
     for text in own
     for word in text.lower().strip(".").replace(",", "").split()
 )
-display(
-    Markdown(
-        f"Words for stuffs, and how often they stand in the {IMAGES * CAPTIONS:,} captions of the "
-        "training set:"
-    )
-)
-pd.DataFrame(
+spoken = pd.DataFrame(
     [
         {"stuff": stuff, "times": words[stuff], "in the open set": other, "times ": words[other]}
         for stuff, other in SYNONYMS.items()
     ]
-).set_index("stuff")
+)
+figures.table(
+    spoken.set_index("stuff"),
+    caption="Words for stuffs, and how often they stand in the "
+    f"{IMAGES * CAPTIONS:,} captions of the training set.",
+)
 
 # %% [markdown]
 # ## How often each class occurs
@@ -433,7 +457,7 @@ frequency = pd.DataFrame(
 per_class = frequency.groupby(["class", "kind"])["area"].agg(["size", "sum"]).reset_index()
 per_class[["size", "sum"]] *= 100 / scenes
 per_class = per_class.sort_values(["kind", "sum"], ascending=[False, False])
-figure, axes = plt.subplots(1, 2, figsize=(8, 6.8), sharey=True, layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(7, 6.8), sharey=True, layout="constrained")
 for axis, (column, title) in zip(
     axes, {"size": "of the images it occurs in", "sum": "of all pixels"}.items(), strict=True
 ):
@@ -447,16 +471,19 @@ for axis, (column, title) in zip(
         legend=column == "sum",
     )
     axis.set(xlabel=f"% {title}", ylabel="")
-axes[1].legend(title="", frameon=False)
-plt.show()
+axes[1].legend(title="")
 kinds = per_class.groupby("kind")[["size", "sum"]].agg(["min", "max"])
 pixels = per_class.groupby("kind")["sum"].sum()
-Markdown(
-    f"**Figure.** A thing occurs in {kinds.loc['thing', ('size', 'min')]:.0f} to "
+figures.show(
+    figure,
+    caption=f"A thing occurs in {kinds.loc['thing', ('size', 'min')]:.0f} to "
     f"{kinds.loc['thing', ('size', 'max')]:.0f} % of the images, a stuff in "
     f"{kinds.loc['stuff', ('size', 'min')]:.0f} to {kinds.loc['stuff', ('size', 'max')]:.0f} %. Of "
     f"all pixels {pixels['stuff']:.0f} % are stuff. What is drawn is uniform; visible areas "
-    "differ, because things differ in shape and hide one another."
+    "differ, because things differ in shape and hide one another.",
+    alt="Two bar charts over the 30 classes: the share of images in which each occurs, and its "
+    "share of all pixels.",
+    name="fig-frequency",
 )
 
 # %% [markdown]
@@ -485,9 +512,9 @@ for role, number in (("decisions", VALIDATION_SEED), ("results", TEST_SEED)):
 table = pd.DataFrame(
     card, columns=["set", "seed", "digest", "images", "captions", "classes", "background"]
 )
-display(table.assign(digest=table["digest"].str[:12]).set_index("set"))
+figures.table(table.assign(digest=table["digest"].str[:12]).set_index("set"), caption="The sets.")
 longest = max((text for own in pairs.captions[:scenes] for text in own), key=len)
-pd.Series(
+card = pd.Series(
     {
         "images": f"{config.size} × {config.size}, RGB, drawn",
         "captions": f"English, the longest of the first {scenes * CAPTIONS:,} has "
@@ -501,7 +528,8 @@ pd.Series(
         "not for": "claims about photographs",
     },
     name="all sets",
-).to_frame()
+)
+figures.table(card.to_frame(), caption="The card of the data.")
 
 # %% [markdown]
 # Decisions, such as the learning rate and the threshold of the background, are taken on one seed,

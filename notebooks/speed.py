@@ -37,15 +37,14 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
-from itables import init_notebook_mode
+from matplotlib.figure import Figure
 
+from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
-from mgca.report import sortable
 from mgca.results import read_results, read_run
 
-init_notebook_mode(all_interactive=False, connected=False)
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
@@ -74,12 +73,9 @@ work = {
 
 # %% tags=["remove-input"]
 table = pd.DataFrame(work, index=["224×224", "448×448"]).T / 1e9
-display(
-    sortable(
-        table.map(lambda value: "" if np.isnan(value) else f"{value:.2f}").rename_axis(
-            "GFLOP an image"
-        )
-    )
+figures.table(
+    table.map(lambda value: "" if np.isnan(value) else f"{value:.2f}").rename_axis("part"),
+    caption="Work of each part, GFLOP an image, by counting.",
 )
 
 # %% [markdown]
@@ -150,7 +146,11 @@ for name, parts in measured.items():
             "of the ceiling": parts["share_of_ceiling"].map("{:.0%}".format),
         }
     )
-    display(Markdown(f"**{name}** ({machine(name)})"), sortable(shown))
+    figures.table(
+        shown,
+        caption=f"Time of each part, on {machine(name)}.",
+        results=f"speed/{name}.csv",
+    )
 if not measured:
     display(Markdown("**Not run**: `python tests/benchmarks/inference.py`."))
 if not gpus:
@@ -160,13 +160,13 @@ if not gpus:
 # ## The roofline
 
 
-# %% tags=["remove-input"] mystnb={"image": {"alt": "Speed of each part over its intensity"}}
-def draw(name: str, parts: pd.DataFrame) -> None:
+# %% tags=["remove-input"]
+def draw(name: str, parts: pd.DataFrame) -> Figure:
     """Parts of both models under the roof of a machine."""
     table = devices[name]
     peaks = rows(table, "ceiling", "matmul_gflops").set_index("dataset")["value"]
     memory = rows(table, "ceiling", "memory_gb_per_s")["value"].iloc[0]
-    figure, axis = plt.subplots(figsize=(5.6, 5.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(6.6, 6), layout="constrained")
     intensity = np.geomspace(
         parts["flop_per_byte"].min() / 2, 3 * parts["flop_per_byte"].max(), 200
     )
@@ -190,8 +190,8 @@ def draw(name: str, parts: pd.DataFrame) -> None:
         ylabel="GFLOP/s",
     )
     axis.legend_.remove()
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    plt.show()
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure
 
 
 def describe(name: str, parts: pd.DataFrame) -> str:
@@ -205,7 +205,7 @@ def describe(name: str, parts: pd.DataFrame) -> str:
     under = parts["flop_per_byte"] * memory < peak["float32"]
     waits = ", ".join(sorted(parts[under]["part"].unique())) or "no part"
     text = (
-        f"**Figure, {name}.** Large matrix products reach {peak['float32']:.0f} GFLOP/s in float32 "
+        f"Large matrix products reach {peak['float32']:.0f} GFLOP/s in float32 "
         f"and {peak['bfloat16']:.0f} in bfloat16, copies {memory:.1f} GB/s. Nearest to the float32 "
         f"roof is the {near['part']} of {near['model']}, at {share.max():.0%}; farthest the "
         f"{far['part']} of {far['model']}, at {share.min():.0%}. Under the slope: {waits}."
@@ -219,8 +219,14 @@ def describe(name: str, parts: pd.DataFrame) -> str:
 
 
 for name, parts in measured.items():
-    draw(name, parts)
-    display(Markdown(describe(name, parts)))
+    figures.show(
+        draw(name, parts),
+        caption=describe(name, parts),
+        alt="Scatter plot on logarithmic axes: GFLOP/s of each part of both models against its "
+        "arithmetic intensity, under the roofs of float32 and bfloat16.",
+        name=f"fig-roofline-{name}",
+        results=f"speed/{name}.csv",
+    )
 if not gpus:
     display(Markdown(NOT_RUN))
 
@@ -267,7 +273,14 @@ for name, table in devices.items():
                 {"what": what, "case": "", "device": name}
                 | {"measured": "not run", "target": "", "result": ""}
             )
-display(sortable(pd.DataFrame(lines)) if lines else Markdown("**Not run.**"))
+if lines:
+    figures.table(
+        pd.DataFrame(lines),
+        caption="Targets, and what was measured.",
+        results="speed/cpu-2-cores.csv",
+    )
+else:
+    display(Markdown("**Not run.**"))
 
 # %% [markdown]
 # ## Shorter numbers, and without PyTorch
@@ -302,7 +315,11 @@ for name in measured:
     )
     for column in ("encoder, ms", "decoder, ms", "both, ms"):
         shown[column] = [("" if np.isnan(v) else f"{v:.0f}") for v in shown[column]]
-    display(Markdown(f"**{name}**"), sortable(shown))
+    figures.table(
+        shown,
+        caption=f"Numbers of 16 bits, and ONNX Runtime, on {name}.",
+        results=f"speed/{name}.csv",
+    )
     ratios = rows(table, metric="onnx_over_torch")
     text = "; ".join(
         f"{row.variant.replace(' (random weights)', '')} takes {row.value:.2f} of PyTorch's time"
@@ -368,4 +385,7 @@ for name, table in devices.items():
             | {"commit": record["commit"][:12], "machine": record["device"]}
             | {"threads": record["threads"], "seconds": record["seconds"]}
         )
-sortable(pd.DataFrame(lines)) if lines else Markdown("**Not run.**")
+if lines:
+    figures.table(pd.DataFrame(lines), caption="The measurements.", results="speed/cpu-2-cores.csv")
+else:
+    display(Markdown("**Not run.**"))

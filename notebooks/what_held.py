@@ -32,9 +32,9 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, Markdown, display
 
+from mgca import figures
 from mgca.photos import photos_training
 from mgca.report import Difference, difference, group_means
 from mgca.results import read_results
@@ -44,7 +44,7 @@ from mgca.scenes.scale import ScenesScale, scenes_training
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 results = project / "results"
-sns.set_theme(style="whitegrid", palette="colorblind")
+figures.use_style()
 
 ABLATIONS = ("granularity", "areas", "k", "meta_points")
 
@@ -299,7 +299,7 @@ shown = verdicts[verdicts["plotted"].eq(True)]
 if len(shown):
     claims = list(dict.fromkeys(shown["claim"]))
     titles = list(dict.fromkeys(shown["column"]))
-    figure, axis = plt.subplots(figsize=(7.5, 0.75 * len(claims) + 1.2), layout="constrained")
+    figure, axis = plt.subplots(figsize=(7, 0.75 * len(claims) + 1.2), layout="constrained")
     for number, (title, marker) in enumerate(zip(titles, "osD^v", strict=False)):
         rows = shown[shown["column"] == title]
         places = [claims.index(c) + 0.18 * (number - (len(titles) - 1) / 2) for c in rows["claim"]]
@@ -318,17 +318,18 @@ if len(shown):
     axis.set_yticks(range(len(claims)), wrapped)
     axis.invert_yaxis()
     axis.set_xlabel("points of mIoU in favour of the claim")
-    figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    plt.show()
+    figure.legend(loc="outside upper center", ncols=2)
     counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
     text = "; ".join(f"{title}: {held} of {size}" for title, (held, size) in counts.iterrows())
-    caption = (
-        "**Figure.** The claims that are differences in mIoU; error bars: standard deviation over "
-        f"seeds. To the right of 0 by more than its bar a claim held. {text}."
+    figures.show(
+        figure,
+        caption="The claims that are differences in mIoU. To the right of 0 by more than its bar, "
+        f"the standard deviation over the seeds, a claim held. {text}.",
+        alt="A point and a bar for each claim and column: points of mIoU in its favour.",
+        name="fig-claims",
     )
 else:
-    caption = "No figure: not run."
-Markdown(caption)
+    display(Markdown("No figure: not run."))
 
 # %% [markdown]
 # ## Where it did not hold: likely reasons

@@ -1,0 +1,434 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Dense features: what CLIP knows of a patch
+#
+# CLIP gives one embedding for an image, but up to its last layer its vision transformer carries one
+# token for each patch. MGCA starts from these tokens, brought into the space of the texts.
+#
+# Only the class token was trained to get there. So the last attention layer, which mixes all
+# patches into each token, is reduced to what a patch says of itself. Nothing is trained for this.
+#
+# The CLIP of this page is the [small one of the scenes](scenes_clip.ipynb), whose transformer is
+# built as that of ViT-B/16. There it is measured how much it knows of images and of pixels; here it
+# is about why.
+
+# %% tags=["parameters"]
+shown = 4  # the validation scene of the figures
+compared = "value"  # the last block of the maps of words; any name of the table below
+patch = (7, 7)  # row and column of the patch whose attention is shown, of 14 × 14
+words = ["woman", "flag", "spacesuit"]  # looked for in the photograph of the last section
+scenes = 24  # validation scenes over which numbers are taken
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import skimage.data
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import mgca
+from mgca import figures
+from mgca.backbone import load_backbone
+from mgca.backbone.last_block import LAST_BLOCKS, last_block
+from mgca.backbone.vit import interpolate_positions
+from mgca.images import to_tensor
+from mgca.prompts import class_embeddings
+from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set
+from mgca.scenes.scale import SIDE
+
+figures.use_style()
+torch.set_grad_enabled(False)
+
+
+def panel(axis, picture, title="", **options):
+    """An image without axes; maps are laid over the whole scene."""
+    axis.set_title(title)
+    axis.set_axis_off()
+    if isinstance(picture, torch.Tensor):
+        options["extent"] = (0, SIDE, SIDE, 0)
+    return axis.imshow(picture, **options)
+
+
+def outline(axis, inside: np.ndarray) -> None:
+    axis.contour(inside, levels=[0.5], colors="white", linewidths=2.4)
+    axis.contour(inside, levels=[0.5], colors="black", linewidths=1.2)
+
+
+# %%
+backbone = load_backbone("scenes")
+_, pictures, masks = zip(*evaluation_set("scenes", scenes, seed=VALIDATION_SEED), strict=True)
+images = torch.stack([to_tensor(picture, backbone.mean, backbone.std) for picture in pictures])
+
+visual = backbone.model.visual  # open_clip's vision transformer
+block = visual.transformer.resblocks[-1]
+tokens = backbone.tokens(images)  # (images, 1 + 14 * 14, 192) before the last block
+print(f"{len(visual.transformer.resblocks)} blocks, tokens {tuple(tokens.shape)}")
+
+# %% [markdown]
+# ## The last block, with and without attention
+#
+# Let $z_n$ be the token of patch $n$ before the last block, and $x_n = \mathrm{LN}_1(z_n)$. In each
+# head the token becomes a mean of the values of *all* tokens, and a projection joins the heads:
+#
+# $$
+# y_n = W_o \Big[ \textstyle\sum_m a_{nm} v_m \Big]_\text{heads} + b_o, \qquad v_m = W_v x_m + b_v,
+# $$
+#
+# with the weights $a_{nm} = \operatorname{softmax}_m \langle q_n, k_m \rangle / \sqrt d$ of its
+# query and all keys.
+#
+# MaskCLIP's change, which TCL and MGCA take over ([D1](#d1)), is $a_{nn} = 1$ and nothing else:
+#
+# $$
+# y_n = W_o (W_v x_n + b_v) + b_o .
+# $$
+#
+# Queries and keys are dropped. What follows stays as it was trained, and the paper's Eq. 1 (see
+# [Method](../method.md)) has the result $E_v(x)$ under the decoder $D$:
+#
+# $$
+# z_n' = z_n + y_n, \qquad
+# E_v(x)_n = W_p \, \mathrm{LN}_\text{post}\big( z_n' + \mathrm{MLP}(\mathrm{LN}_2(z_n')) \big),
+# \qquad P = D(E_v(x)) . \tag{1}
+# $$
+#
+# Written out, and compared with the library:
+
+# %%
+width = tokens.shape[-1]
+value_weight = block.attn.in_proj_weight[2 * width :]  # queries, keys, values lie one below another
+value_bias = block.attn.in_proj_bias[2 * width :]
+
+z = tokens[:, 1:]  # without the class token
+value = block.ln_1(z) @ value_weight.T + value_bias
+y = value @ block.attn.out_proj.weight.T + block.attn.out_proj.bias
+changed = z + y
+changed = changed + block.mlp(block.ln_2(changed))
+mine = visual.ln_post(changed) @ visual.proj  # (images, 196, C)
+
+torch.testing.assert_close(changed, last_block(block, tokens, (14, 14), "value"))
+dense = backbone.dense(images)  # (images, C, 14, 14)
+torch.testing.assert_close(mine.transpose(1, 2).unflatten(2, (14, 14)), dense)
+
+# %% [markdown]
+# The same from PyTorch's own attention: forbid each token to look at any other.
+
+# %%
+only_itself = torch.full((197, 197), -torch.inf).fill_diagonal_(0)  # added to the logits
+x = block.ln_1(tokens)
+masked, _ = block.attn(x, x, x, attn_mask=only_itself, need_weights=False)
+torch.testing.assert_close(masked[:, 1:], y)
+
+# %% [markdown]
+# ## What the attention would do
+#
+# The contrast sees the class token alone. What it takes from the patches are their *values*,
+# averaged and projected: this path was trained to meet the texts. A patch's own token was not, and
+# what the last attention adds to it is again an average, nearly the same for all patches.
+
+# %%
+attended, weights = block.attn(x, x, x, average_attn_weights=False)  # (images, heads, 197, 197)
+of_patches = weights[:, :, 1:]
+itself = weights.diagonal(dim1=2, dim2=3)[:, :, 1:].mean()
+entropy = -torch.xlogy(of_patches, of_patches).sum(dim=-1)
+looked_at = entropy.exp().mean()  # tokens, if all had the same weight
+print(f"on itself {itself:.2%}, evenly {1 / 197:.2%}; spread over {looked_at:.0f} of 197 tokens")
+
+
+def common(added: torch.Tensor) -> float:
+    """Share of the squared length of (images, patches, width) that is one vector per image."""
+    mean = added.mean(dim=1)
+    return (mean.square().sum(dim=-1) / added.square().sum(dim=-1).mean(dim=1)).mean().item()
+
+
+print(f"same for all patches: attention {common(attended[:, 1:]):.0%}, value only {common(y):.0%}")
+
+# %% tags=["hide-input"]
+plain = visual.ln_post(block(tokens)[:, 1:]) @ visual.proj  # (images, 196, C), as trained
+named = torch.from_numpy(np.stack([mask[4::8, 4::8] for mask in masks])).long().flatten(1)
+same = named[:, :, None] == named[:, None, :]
+other_patch = ~torch.eye(196, dtype=torch.bool)
+
+
+def alike(embeddings: torch.Tensor) -> tuple[float, float]:
+    """Mean cosine of two patches of one content, and of two of different ones."""
+    unit = F.normalize(embeddings, dim=-1)
+    cosines = unit @ unit.transpose(1, 2)
+    return cosines[same & other_patch].mean().item(), cosines[~same].mean().item()
+
+
+number = patch[0] * 14 + patch[1]
+content = masks[shown] == named[shown, number].item()
+own = torch.zeros(196)
+own[number] = 1
+figure, axes = plt.subplots(2, 3, figsize=(6.6, 5.3), layout="constrained")
+panel(axes[0, 0], pictures[shown], "scene and patch")
+panel(axes[0, 1], weights[shown, :, 1 + number, 1:].mean(dim=0).view(14, 14), "attention, trained")
+panel(axes[0, 2], own.view(14, 14), "value only")
+inside = np.asarray(pictures[shown]) * (0.25 + 0.75 * content[..., None])
+panel(axes[1, 0], inside.astype(np.uint8), f"its content: {CLASSES[named[shown, number]]}")
+for axis, embeddings, title in (
+    (axes[1, 1], plain[shown], "alike, trained"),
+    (axes[1, 2], mine[shown], "alike, value only"),
+):
+    cosines = F.cosine_similarity(embeddings[number], embeddings, dim=-1).view(14, 14)
+    drawn = panel(axis, cosines, title, cmap="PuOr_r", vmin=-1, vmax=1)
+    outline(axis, content)
+for axis in axes.flat:
+    axis.plot(8 * patch[1] + 4, 8 * patch[0] + 4, "o", color="white", markeredgecolor="black")
+figure.colorbar(drawn, ax=axes, location="bottom", label="cosine to the patch", shrink=0.6)
+with_attention, without = alike(plain), alike(mine)
+figures.show(
+    figure,
+    caption="What one patch takes in, and which patches its embedding is then like. As trained it "
+    f"takes nearly the mean of the image: {looked_at:.0f} of 197 tokens, {100 * itself:.1f} % of "
+    f"the weight on itself. Over {scenes} scenes, patches of different contents have a mean cosine "
+    f"of {with_attention[1]:.2f} as trained and {without[1]:.2f} with values only, those of the "
+    f"same content {with_attention[0]:.2f} and {without[0]:.2f}.",
+    alt="Six panels. A drawn scene with a marked patch; its attention, spread over the image; one "
+    "bright cell, the patch itself; the content it lies on; two maps of cosines to the patch, as "
+    "trained and with values only, with the content outlined.",
+    name="fig-dense-attention",
+)
+
+# %% [markdown]
+# The values themselves have come through the earlier blocks, where every patch has seen the others.
+# So value-only features are not blind to their surroundings; they are only not averaged once more.
+#
+# ## Similarity maps of words
+#
+# The similarity of a patch to a word is a cosine in the joint space. Here each map shows by how
+# much the patch is more similar to the word than to the average of all 30 words.
+
+# %% tags=["hide-input"]
+texts = class_embeddings(backbone, CLASSES)  # (30, C) unit vectors
+present = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[:3]
+figure, axes = plt.subplots(2, 3, figsize=(6.6, 5.3), layout="constrained")
+changed = visual.ln_post(last_block(block, tokens, (14, 14), compared)) @ visual.proj
+maps = {}
+for title, embeddings in (("trained", plain), (compared, changed)):
+    scores = F.normalize(embeddings[shown], dim=-1) @ texts.T  # (196, 30)
+    maps[title] = (scores - scores.mean(dim=1, keepdim=True)).T.unflatten(1, (14, 14))
+reach = max(own[present].abs().max() for own in maps.values())
+for row, (title, own) in zip(axes, maps.items(), strict=True):
+    for axis, word in zip(row, present, strict=True):
+        drawn = panel(
+            axis, own[word], f"{CLASSES[word]}, {title}", cmap="PuOr_r", vmin=-reach, vmax=reach
+        )
+        outline(axis, masks[shown] == word)
+figure.colorbar(
+    drawn, ax=axes, location="bottom", label="cosine less its mean over words", shrink=0.6
+)
+
+
+def top_words(embeddings: torch.Tensor) -> torch.Tensor:
+    """(images, 196) most similar word of each patch."""
+    return (F.normalize(embeddings, dim=-1) @ texts.T).argmax(dim=-1)
+
+
+def named_rightly(embeddings: torch.Tensor) -> float:
+    """% of the patches whose most similar word is the content at their centre."""
+    return 100 * (top_words(embeddings) == named).float().mean().item()
+
+
+def somewhere(embeddings: torch.Tensor) -> float:
+    """% of the patches whose most similar word is in the scene."""
+    found = zip(top_words(embeddings).numpy(), masks, strict=True)
+    return 100 * float(np.mean([np.isin(top, mask) for top, mask in found]))
+
+
+figures.show(
+    figure,
+    caption="The three largest contents of a scene, outlined. As trained, the maps hardly say "
+    f"where a word is; with the changed block they do. Of the patches of {scenes} scenes "
+    f"{named_rightly(plain):.0f} % and {named_rightly(changed):.0f} % are named rightly, among 30 "
+    "words. The name given is of something in the scene, wherever, for "
+    f"{somewhere(plain):.0f} % and {somewhere(changed):.0f} %: *what* was known all along.",
+    alt="Maps of the similarity to three words, in two rows: as trained, and with the changed "
+    "block; the contents are outlined.",
+    name="fig-dense-words",
+)
+
+# %% [markdown]
+# Value-only is one of several answers to the question whom a patch should attend to. Later ones
+# are: to those with similar queries or keys, or to its neighbours. None is trained.
+
+# %% tags=["remove-input"]
+rows = []
+for name, kind in LAST_BLOCKS.items():
+    embeddings = visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
+    within, between = alike(embeddings)
+    rows.append(
+        {
+            "last block": name,
+            "attends to": {
+                "trained": "all, as trained",
+                "self": "itself",
+                "correlative": "like queries and like keys",
+                "queries": "like queries",
+                "neighbours": "like keys, near by",
+            }[kind.attention],
+            "residual, MLP": "yes" if kind.residual else "no",
+            "cosine, same content": round(within, 2),
+            "cosine, different": round(between, 2),
+            "patches named rightly, %": round(named_rightly(embeddings), 1),
+        }
+    )
+figures.table(
+    pd.DataFrame(rows).set_index("last block"),
+    caption=f"Choices of the last block (`last_block=`) on {scenes} validation scenes. The "
+    "cosines alone do not say which names most patches rightly.",
+    name="tab-dense-blocks",
+)
+
+# %% [markdown]
+# MGCA uses `value`, which is how we read the paper. [Every method](methods.ipynb) has the mIoU of
+# most of these, and of MGCA trained on top of others.
+#
+# ## Positions for another size
+#
+# A token also carries a learned embedding of its position, one for each cell of the grid that CLIP
+# was trained with. An image of another size has another grid, and the embeddings are interpolated,
+# row by row and column by column: $\tilde E = R_h E R_w^\top$, where a row of $R$ holds the cubic
+# weights of the old cells around a new one. The class token keeps its own.
+
+
+# %%
+def cubic_weights(old: int, new: int) -> torch.Tensor:
+    """(new, old) weights of bicubic enlargement, rows sum to 1."""
+    centres = (torch.arange(new, dtype=torch.float64) + 0.5) * old / new
+    d = (torch.arange(old) + 0.5 - centres[:, None]).abs()  # in old cells
+    near = 1.5 * d**3 - 2.5 * d**2 + 1
+    far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
+    weights = torch.where(d < 1, near, torch.where(d < 2, far, torch.zeros(())))
+    return weights / weights.sum(dim=1, keepdim=True)
+
+
+positions = visual.positional_embedding  # (1 + 14 * 14, 192)
+grid = positions[1:].unflatten(0, (14, 14)).double()
+larger = torch.einsum("yr,xc,rcd->yxd", cubic_weights(14, 28), cubic_weights(14, 20), grid)
+mine = torch.cat([positions[:1], larger.flatten(0, 1).float()])
+
+torch.testing.assert_close(mine, interpolate_positions(positions, (14, 14), (28, 20)))
+
+# %% tags=["hide-input"]
+few, truth = pictures[:10], np.stack(masks[:10])
+
+
+def at(side: int) -> float:
+    """% of the pixels named rightly where the scenes are enlarged or reduced to a side."""
+    resized = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in few]
+    batch = torch.stack([to_tensor(image, backbone.mean, backbone.std) for image in resized])
+    cosines = torch.einsum("kc,nchw->nkhw", texts, F.normalize(backbone.dense(batch), dim=1))
+    found = F.interpolate(cosines, (SIDE, SIDE), mode="bilinear").argmax(dim=1)
+    return 100 * float((found.numpy() == truth).mean())
+
+
+learned = positions.clone()
+right = {side: at(side) for side in (56, 112, 168, 224)}
+positions[1:] = 0
+blank = {side: at(side) for side in right}
+positions.copy_(learned)
+
+figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), layout="constrained")
+for axis, size in zip(axes, (14, 28), strict=False):
+    all_ = interpolate_positions(positions, (14, 14), (size, size))[1:]
+    middle = all_[(size // 2) * size + size // 2]
+    panel(
+        axis,
+        F.cosine_similarity(middle, all_, dim=-1).view(size, size),
+        f"{size} × {size} positions",
+        cmap="PuOr_r",
+        vmin=-1,
+        vmax=1,
+    )
+axes[2].plot(list(right), list(right.values()), "o-", label="interpolated")
+axes[2].plot(list(blank), list(blank.values()), "s--", label="set to 0")
+axes[2].set(xlabel="side of the image", ylabel="pixels right, %", ylim=(0, 50), xticks=list(right))
+axes[2].legend(loc="lower center")
+figures.show(
+    figure,
+    caption="Cosines of the position in the middle with all others, as trained and interpolated. "
+    "In this small CLIP neighbours are not alike: it has not learned where things are, and without "
+    f"its positions it names as much rightly ({blank[112]:.0f} % for {right[112]:.0f} % at 112²).",
+    alt="Two maps with one bright spot in the middle and noise around it, and a line plot of the "
+    "pixels named rightly against the side of the image, highest at 112; its two lines nearly "
+    "coincide.",
+    name="fig-dense-positions",
+)
+
+# %% [markdown]
+# In the scenes a thing may lie anywhere, and no position tells what it is. On photographs, where
+# the sky is above, a CLIP may learn more from them; that is not measured here. Larger images do not
+# make this encoder better: it has never seen things and textures of that size.
+#
+# For the paper's encoder the grid is 14 × 14 in training (224², patches of 16) and 28 × 28 in the
+# windows of inference (448²). The decoder doubles both.
+#
+# ## What lite does instead
+#
+# `lite`, the model for photographs, has no attention. Its image encoder is a convolutional network,
+# and its map into the texts' space is linear. The embedding of the image is the map of the mean
+# feature, and so it is *exactly* the mean of what the map gives at each position,
+#
+# $$
+# e = W \, \frac{1}{N} \sum_n f^n + b = \frac{1}{N} \sum_n \underbrace{(W f^n + b)}_{E_v(x)_n} .
+# $$
+
+# %%
+lite = mgca.load("lite", decoder=None)
+photograph = Image.fromarray(skimage.data.astronaut()).resize((448, 448))
+image = to_tensor(photograph, lite.backbone.mean, lite.backbone.std)[None]
+
+features = lite.backbone.features(image)  # (1, 1280, 28, 28)
+dense = lite.backbone.project(features)  # (1, 384, 28, 28)
+torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.backbone.tower(image))
+
+# %% tags=["hide-input"]
+cosines = torch.einsum("kc,chw->khw", lite.texts(words), F.normalize(dense[0], dim=0))
+figure, axes = plt.subplots(2, 2, figsize=(5.6, 5), layout="constrained")
+panel(axes[0, 0], photograph, "photograph")
+low, high = cosines.min(), cosines.max()
+for axis, word, map_ in zip(axes.flat[1:], words, cosines.numpy(), strict=True):
+    drawn = panel(axis, map_, word, vmin=low, vmax=high)
+figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
+figures.show(
+    figure,
+    caption="Dense features of `lite` as they are, without a decoder. The flag is found; “woman” "
+    "is highest beside the face, “spacesuit” on one sleeve and about the face. The maps are "
+    "coarse: a position of this network has seen much of its surroundings.",
+    alt="A photograph of an astronaut before a flag, and three maps of the similarity to a word.",
+    name="fig-dense-lite",
+)
+
+# %% [markdown]
+# There is nothing to reduce in `lite`, and choice D1 has no meaning for it. It may also be why the
+# decoder [gains nothing there](results.ipynb): whatever trains the embedding of the image trains
+# the dense ones with it.
+#
+# ## What to take away
+#
+# * Dense features are CLIP's patch tokens in the texts' space. Only the class token was trained to
+#   get there, through an average of the patches' values.
+# * Value and projection alone, $W_o (W_v x_n + b_v) + b_o$, take that path for each patch by
+#   itself. Nothing is trained, and many more patches are right.
+# * Where the map to the texts is linear and pooling is a mean, image and dense embeddings are one.
+#
+# ## Try it
+#
+# 1. Set `patch` to a place on another content. Does the attention depend on the patch at all?
+# 2. Set `compared = "naclip"`, then `"sclip"`. Which maps are smoother, and which are sharper?
+# 3. Set `words` to three others, one of which is not in the photograph.

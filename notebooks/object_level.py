@@ -1,0 +1,386 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The object level: a caption finds its object
+#
+# No mask is given, so MGCA lets the caption make one. The pixels most like the caption are taken
+# for the object that it describes. Their weighted mean must then fit this caption better than all
+# other captions of the batch.
+#
+# A correspondence that a model makes for itself is a guess. This page draws the guess, and on
+# [drawn scenes](scenes_world.ipynb), where the truth is known, measures how good it is.
+# [Method](../method.md) has all equations; this page is about Eq. 3 to 5.
+
+# %% tags=["parameters"]
+alpha_photos = 0.4  # the paper's, for CC3M
+alpha_scenes = 0.34  # the mean area of what texts describe in the scenes
+temperature = 0.07
+counted = 256  # scenes to measure on
+
+# %% tags=["hide-input"]
+import math
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import skimage.data
+import torch
+from IPython.display import Markdown
+from sklearn.datasets import load_sample_image
+from torch.nn import functional as F
+
+import mgca
+from mgca import figures
+from mgca.correspondence import by_rank, contents, cut_out, described, kept, named, scene_pairs
+from mgca.decoder import GatedConvDecoder
+from mgca.features import training_image
+from mgca.images import to_tensor
+from mgca.losses import area_in_pixels, object_loss, region_embeddings, similarity
+from mgca.scenes import CLASSES
+
+figures.use_style()
+lite, small_clip = mgca.load("lite"), mgca.load("scenes")
+photographs = {
+    "a cat lying on a blanket": skimage.data.chelsea(),
+    "a cup of coffee on a wooden table": skimage.data.coffee(),
+    "a smiling woman in an orange space suit": skimage.data.astronaut(),
+    "a red motorcycle in a garage": skimage.data.stereo_motorcycle()[0],
+    "a rocket rises into the sky": skimage.data.rocket(),
+    "a temple with red walls under the sky": load_sample_image("china.jpg"),
+    "a pink flower in the garden": load_sample_image("flower.jpg"),
+}
+short = ["cat", "cup", "woman", "motorcycle", "rocket", "temple", "flower"]
+captions = list(photographs)
+photos = [training_image(photo, 224) for photo in photographs.values()]
+scenes = scene_pairs(counted)
+
+# %% [markdown]
+# ## A batch
+#
+# Seven photographs that come with scikit-image and scikit-learn, with captions written for this
+# page, go through [`lite`](quickstart.ipynb) at 224 × 224. Each gives $28 \cdot 28 = 784$ pixel
+# embeddings, as many as in the paper.
+
+
+# %%
+def embed(model, images, texts):
+    """Pixel embeddings (B, C, 28, 28) and text embeddings (B, C) of a batch (Eq. 1)."""
+    mean, std = model.backbone.mean, model.backbone.std
+    tensors = torch.stack([to_tensor(image, mean, std) for image in images])
+    return model.pixels(model.features(tensors)), model.backbone.encode_text(texts)
+
+
+pixels, texts = embed(lite, photos, captions)
+
+# %% [markdown]
+# ## The guess, in eight lines
+#
+# With $s^n_{ii} = \langle p^n_i, t_i \rangle$ the similarity of pixel $n$ to the image's own
+# caption, $A$ is a softmax over the pixels, and $M$ keeps the $\lfloor \alpha N \rfloor$ most
+# similar ones:
+#
+# $$
+# A^n_{ii} = \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \qquad
+# M^n_{ii} = \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
+# \rfloor \\ 0 & \text{otherwise} \end{cases} \tag{3}
+# $$
+#
+# $$
+# o_{ii} = \frac{\sum_n A^n_{ii} M^n_{ii} \, p^n_i}{\sum_n A^n_{ii} M^n_{ii}} \tag{4}
+# $$
+#
+# The paper has $\alpha = 0.4$: 313 of 784 pixels. It is the average area of what a caption of its
+# training data describes.
+
+
+# %%
+def object_of(pixels, text, alpha):
+    """The object that a text describes in an image, written as in Eq. 3 and 4."""
+    p = pixels.flatten(1).T  # (N, C)
+    s = p @ text  # (N,)
+    A = s.exp() / s.exp().sum()
+    size = math.floor(alpha * len(s))
+    M = torch.zeros(len(s))
+    M[s.argsort(descending=True)[:size]] = 1
+    return (A * M) @ p / (A * M).sum(), A, M
+
+
+objects = torch.stack(
+    [object_of(p, t, alpha_photos)[0] for p, t in zip(pixels, texts, strict=True)]
+)
+
+# %% [markdown]
+# The library computes the same for all pairs of a batch at once:
+
+# %%
+own = torch.stack([similarity(p[None], t[None])[0] for p, t in zip(pixels, texts, strict=True)])
+torch.testing.assert_close(objects, region_embeddings(pixels, own, alpha_photos)[:, 0])
+
+
+# %% tags=["hide-input"]
+def bare(axis, title=""):
+    """A panel without axes, with a title of a few lines at most."""
+    axis.set_axis_off()
+    axis.set_title(textwrap.fill(title, 26))
+
+
+def heat(axis, values, cmap="viridis"):
+    """One value per pixel embedding, as a map."""
+    axis.imshow(values.reshape(28, 28), cmap=cmap)
+
+
+def weights_of(scores, alpha):
+    """The weights of Eq. 4: those of the pixels kept add up to 1."""
+    return scores.masked_fill(~kept(scores, alpha), -torch.inf).softmax(-1)
+
+
+drawn = [2, 0, 3]
+figure, axes = plt.subplots(len(drawn), 3, figsize=(7, 7.9), layout="constrained")
+for row, i in zip(axes, drawn, strict=True):
+    heat(row[0], own[i, 0])
+    row[1].imshow(cut_out(photos[i], kept(own[i, 0], alpha_photos)))
+    heat(row[2], weights_of(own[i, 0], alpha_photos), "magma")
+    for axis, title in zip(row, ("similarity", "pixels kept", "weights"), strict=True):
+        bare(axis, title)
+    row[1].set_title(f"“{textwrap.fill(captions[i], 26)}”\npixels kept")
+figures.show(
+    figure,
+    caption="The caption's similarity to each pixel, the "
+    f"{area_in_pixels(alpha_photos, 784)} pixels that $\\alpha = {alpha_photos:g}$ keeps, and "
+    "their weights. The motorcycle is found, and a few of its pixels have nearly all the weight. "
+    "Of the cat half is missed. Of the woman the face is found, but her suit, which the caption "
+    "names, is not, and some of the wall is kept.",
+    alt="Three photographs in rows: a woman in a space suit, a cat and a motorcycle. Columns: "
+    "similarity to the caption, the photograph with all but the kept pixels faded, and weights.",
+    name="fig-object-photos",
+)
+
+# %% [markdown]
+# ## Contrast: which caption is yours?
+#
+# The guess alone teaches nothing: any caption has pixels that are most like it. What teaches is the
+# comparison. Each object is compared with all captions of the batch, and each caption with all
+# objects, by cosine similarity $\varphi$ at the temperature $\tau = 0.07$:
+#
+# $$
+# \mathcal{L}_\mathrm{object} = -\frac{1}{2B} \sum_i \left[
+# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{ii}, t_j)/\tau}} +
+# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{jj}, t_i)/\tau}} \right] \tag{5}
+# $$
+
+# %%
+cosines = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T  # (B, B)
+logits = cosines / temperature
+image_to_text = logits.softmax(dim=1).diagonal()  # of each object, the probability of its caption
+text_to_image = logits.softmax(dim=0).diagonal()  # of each caption, the probability of its object
+loss = -(image_to_text.log() + text_to_image.log()).mean() / 2
+torch.testing.assert_close(
+    loss, object_loss(pixels, texts, alpha=alpha_photos, temperature=temperature)
+)
+
+# %% tags=["hide-input"]
+figure, axis = plt.subplots(figsize=(6, 5.2), layout="constrained")
+top = cosines.abs().max().item()
+axis.imshow(cosines, cmap="PuOr", vmin=-top, vmax=top)
+for i in range(len(short)):
+    for j in range(len(short)):
+        shade = "white" if abs(cosines[i, j]) > 0.6 * top else "black"
+        axis.text(
+            j,
+            i,
+            f"{cosines[i, j] + 0.0:.2f}".replace("-0.00", "0.00"),
+            ha="center",
+            va="center",
+            color=shade,
+        )
+axis.set_xticks(range(len(short)), short, rotation=40, ha="right")
+axis.set_yticks(range(len(short)), short)
+axis.set(xlabel="caption", ylabel="object")
+axis.grid(False)
+right = (cosines.argmax(dim=1) == torch.arange(len(short))).sum().item()
+off = cosines[~torch.eye(len(short), dtype=torch.bool)]
+figures.show(
+    figure,
+    caption=f"Cosine similarity of each object to each caption. {right} of {len(short)} objects "
+    f"are most like their own caption; the pairs lie between {cosines.diagonal().min():.2f} and "
+    f"{cosines.diagonal().max():.2f}, the others between {off.min():.2f} and {off.max():.2f}. The "
+    f"loss of this batch is {loss:.2f}; guessing would give $\\log {len(short)}$ = "
+    f"{math.log(len(short)):.2f}.",
+    alt="A matrix of seven objects by seven captions; the diagonal is darkest.",
+    name="fig-object-matrix",
+)
+
+# %% [markdown]
+# Note who is compared: an object and a foreign *caption*. What else lies in the image, outside the
+# pixels kept, is in no pair. That is left to [the region level](region_level.ipynb).
+#
+# ## What α lets in
+#
+# A smaller $\alpha$ keeps less of the object, a larger one more of what is not the object.
+
+# %% tags=["hide-input"]
+backbone = small_clip.backbone
+tensors = [to_tensor(image, backbone.mean, backbone.std) for image in scenes.images]
+features = small_clip.features(torch.stack(tensors))
+scene_pixels, scene_texts = small_clip.pixels(features), backbone.encode_text(scenes.captions)
+# A new decoder is upsampling and nothing else.
+frozen_pixels = mgca.Model(backbone, GatedConvDecoder(backbone.dim)).pixels(features)
+
+
+def own_scores(pixels, texts):
+    """(B, N): similarities to each image's own text."""
+    return torch.einsum("bcn,bc->bn", pixels.flatten(2), texts)
+
+
+shares = contents(scenes.masks, 28)
+scene_own = own_scores(scene_pixels, scene_texts)
+
+
+def of_own(texts):
+    """(B, N): how much of each pixel shows what the image's own text names."""
+    return torch.cat([described(s[None], [t])[0] for s, t in zip(shares, texts, strict=True)])
+
+
+truth = of_own(scenes.captions)
+# A caption of one thing or two, of which one sees enough.
+scene = next(
+    i for i, t in enumerate(scenes.captions) if len(named(t)) == 2 and 0.2 < truth[i].mean() < 0.35
+)
+alphas = [0.1, 0.4, 0.8]
+figure, axes = plt.subplots(2, 3, figsize=(7, 5.3), layout="constrained")
+for axis, alpha in zip(axes[0], alphas, strict=True):
+    axis.imshow(cut_out(photos[1], kept(own[1, 0], alpha)))
+    bare(axis, f"α = {alpha:g}")
+for axis, alpha in zip(axes[1], alphas, strict=True):
+    inside = kept(scene_own[scene], alpha)
+    axis.imshow(cut_out(scenes.images[scene], inside))
+    bare(axis, f"{truth[scene][inside].mean():.0%} named")
+lost = truth[scene][~kept(scene_own[scene], 0.1)].sum() / truth[scene].sum()
+figures.show(
+    figure,
+    caption=f"What three areas keep, for “{captions[1]}” and, below, “{scenes.captions[scene]}” "
+    "with the small CLIP of the scenes. *Named* is the share of the kept pixels that the caption "
+    f"names, by the exact mask. At $\\alpha = 0.1$ nearly all is right and {lost:.0%} of what is "
+    "named is missed; at 0.8 most of what is kept is wrong.",
+    alt="A cup of coffee and a drawn scene, each with a tenth, four tenths and eight tenths of "
+    "its pixels kept and the others faded.",
+    name="fig-object-alpha",
+)
+
+# %% [markdown]
+# ## How good is the guess?
+#
+# Of scenes the masks are exact, so the kept pixels can be compared with what the text names.
+# Training draws captions, and texts made of one of their nouns; here each scene is taken with its
+# caption, and with one class that the caption names.
+#
+# *Precision* is the share of the kept pixels that the text names, and *recall* the share of what it
+# names that is kept. *Weighted precision* counts each kept pixel by its weight in Eq. 4.
+
+
+# %%
+def quality(scores, truth, alphas):
+    """Precision, recall and weighted precision (len(alphas), 3), each a mean over the images."""
+    visible = truth.sum(-1) > 0  # a caption's word may be wrong, and then it names nothing
+    sorted_truth = by_rank(scores, truth)[visible]
+    sorted_scores = scores[visible].sort(-1, descending=True).values
+    rows = []
+    for alpha in alphas:
+        size = area_in_pixels(alpha, scores.shape[-1])
+        found = sorted_truth[:, :size]
+        weights = sorted_scores[:, :size].softmax(-1)
+        recall = found.sum(-1) / sorted_truth.sum(-1)
+        rows.append(torch.stack([found.mean(-1), recall, (weights * found).sum(-1)]).mean(-1))
+    return torch.stack(rows)
+
+
+# %% tags=["hide-input"]
+generator = np.random.default_rng(0)
+single = [f"a photo of a {CLASSES[generator.choice(named(text))]}" for text in scenes.captions]
+single_texts = small_clip.backbone.encode_text(single)
+kinds = {
+    "a caption": (scene_texts, truth),
+    "one class it names": (single_texts, of_own(single)),
+}
+grid = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.27, alpha_scenes, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+at = grid.index(alpha_scenes)
+found = {
+    (kind, name): quality(own_scores(pixels, texts), truth, grid)
+    for kind, (texts, truth) in kinds.items()
+    for name, pixels in (("frozen", frozen_pixels), ("trained", scene_pixels))
+}
+colours = ("#0072B2", "#E69F00", "#CC79A7")
+names = ("precision", "recall", "weighted precision")
+figure, axes = plt.subplots(2, 1, figsize=(6, 7), sharex=True, layout="constrained")
+for axis, (kind, (_, of_kind)) in zip(axes, kinds.items(), strict=True):
+    for column, (colour, name) in enumerate(zip(colours, names, strict=True)):
+        axis.plot(grid, found[kind, "trained"][:, column], color=colour, label=name)
+        axis.plot(grid, found[kind, "frozen"][:, column], color=colour, linestyle=":")
+    axis.axvline(alpha_scenes, color="grey", linewidth=1)
+    axis.text(alpha_scenes + 0.01, 0.03, f"α = {alpha_scenes:g}", color="dimgrey")
+    area = of_kind[of_kind.sum(-1) > 0].mean()
+    axis.set(title=f"text: {kind} ({area:.0%} of the image)", ylim=(0, 1.02), ylabel="share")
+axes[0].plot([], [], color="grey", linestyle=":", label="before training")
+axes[0].legend(loc="lower right")
+axes[1].set_xlabel("α")
+name_trained = found["one class it names", "trained"]
+figures.show(
+    figure,
+    caption=f"Over {counted} scenes, with the published decoder and, dotted, before its training. "
+    "A larger $\\alpha$ trades precision for recall. The weighted precision hardly falls: for one "
+    f"class it is {name_trained[grid.index(0.05), 2]:.2f} at $\\alpha = 0.05$ and "
+    f"{name_trained[-1, 2]:.2f} at 1, because the softmax has put the weight where the text "
+    "points. Before training it falls further.",
+    alt="Two diagrams of precision, recall and weighted precision over alpha, for captions and for "
+    "single classes. Precision falls, recall rises to one, weighted precision stays nearly level.",
+    name="fig-object-quality",
+)
+
+# %% tags=["remove-input"]
+kept_scores = own_scores(scene_pixels, single_texts).sort(-1, descending=True).values
+kept_weights = kept_scores[:, : area_in_pixels(alpha_scenes, 784)].softmax(-1)
+even = (-(kept_weights * kept_weights.clamp_min(1e-30).log()).sum(-1)).exp().median()
+before, after = (found["one class it names", name][at] for name in ("frozen", "trained"))
+Markdown(
+    f"At $\\alpha = {alpha_scenes:g}$, for one class: precision goes from {before[0]:.2f} to "
+    f"{after[0]:.2f} with training, recall from {before[1]:.2f} to {after[1]:.2f}, weighted "
+    f"precision from {before[2]:.2f} to {after[2]:.2f}. Of the {kept_weights.shape[1]} pixels kept "
+    f"the weights are as uneven as if {even:.0f} shared the weight equally (the exponential "
+    "of the entropy, median)."
+)
+
+# %% [markdown]
+# A guess that improves the decoder, which improves the guess: that is the loop that training runs.
+# It starts from a useful guess, because the frozen features already meet the text a little
+# ([Scenes: the small CLIP](scenes_clip.ipynb)).
+#
+# Whole captions cover most of a scene and single classes a quarter of it, yet $\alpha$ is one
+# number. The weights choose within it, which may be why decoders trained with any $\alpha$ from 0.2
+# to 0.8 are nearly equal here, as [the ablation of the areas](ablation_areas.ipynb) shows.
+#
+# ## What to take away
+#
+# * A caption selects its own object: the $\lfloor \alpha N \rfloor$ most similar pixels, weighted
+#   by a softmax of their similarities.
+# * Only the contrast with the other captions of the batch teaches, and it compares one object with
+#   many texts. The rest of the image is left alone.
+# * $\alpha$ bounds the object; the weights decide. Precision falls with $\alpha$, weighted
+#   precision hardly.
+#
+# ## Try it
+#
+# * Set `temperature` to 1. The matrix of cosines stays as it is; what becomes of the loss?
+# * Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
+#   captions?
+# * In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
+#   check against the library will fail, rightly.)
