@@ -75,7 +75,7 @@ verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compar
 	$(BIN)/python -m mgca.verify
 
 clean: ## remove what was built, keep the environment
-	rm -rf _build book/notebooks build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build book/notebooks build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find mgca notebooks tests -name __pycache__ -type d -exec rm -rf {} +
 
 distclean: clean ## remove the environment too

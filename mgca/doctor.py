@@ -28,7 +28,8 @@ _PURPOSES = {
     "onnx": "export to ONNX: mgca export",
     "benchmarks": "evaluate with mmsegmentation's own metric",
     "formats": "write the formats of other tools",
-    "book": "execute the notebooks and build the book",
+    "app": "a page for one's own photographs: mgca app",
+    "book": "execute the notebooks, also by mgca ablate, and build the book",
     "dev": "run the tests",
 }
 

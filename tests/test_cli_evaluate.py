@@ -19,8 +19,7 @@ if importlib.util.find_spec("mmseg") is None:
     pytest.skip("needs the extra benchmarks", allow_module_level=True)
 
 from mgca.backbone import BackboneUnavailable
-from mgca.cli import evaluate as command
-from mgca.cli import main
+from mgca.cli import loading, main
 from mgca.config import SegmentConfig
 from mgca.data import load_folder
 from mgca.decoder import GatedConvDecoder
@@ -50,7 +49,7 @@ def tiny(here, monkeypatch):
         asked.append(arguments)
         return Model(TinyBackbone(), None, SMALL), "tiny"
 
-    monkeypatch.setattr(command, "load_named", model)
+    monkeypatch.setattr(loading, "load_named", model)
     return asked
 
 
@@ -178,7 +177,7 @@ def test_a_benchmark(here, tiny, capsys, monkeypatch):
 
 def test_imagenet_statistics(folder, capsys, monkeypatch):
     models = [Model(TinyBackbone(), None, SMALL) for _ in range(2)]
-    monkeypatch.setattr(command, "load_named", lambda *_: (models[0], "tiny"))
+    monkeypatch.setattr(loading, "load_named", lambda *_: (models[0], "tiny"))
     out, _ = run(capsys, *OWN, "--imagenet-statistics", "--json")
     # TCL's, as its configuration has them.
     statistics = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -194,18 +193,24 @@ def test_imagenet_statistics(folder, capsys, monkeypatch):
 
 def test_models(here, monkeypatch):
     torch.manual_seed(0)
-    model, variant = command.load_named("scenes", "none", None, None)
+    model, variant = loading.load_named("scenes", "none", None, None)
     assert model.decoder is None and variant == "scenes value"
     assert model.backbone.last_block == "value"
-    model, variant = command.load_named("scenes", "none", "attention", None)
+    model, variant = loading.load_named("scenes", "none", "attention", None)
     assert model.backbone.last_block == "attention" and variant == "scenes attention"
     save_decoder("own.safetensors", GatedConvDecoder(model.backbone.dim), load("scenes").backbone)
-    model, variant = command.load_named("scenes", "own.safetensors", None, None)
+    model, variant = loading.load_named("scenes", "own.safetensors", None, None)
     assert variant == "scenes own" and not model.decoder.blocks[0].gate.any()
     given = []
     monkeypatch.setattr("mgca.model.load", lambda *a, **k: given.append((a, k)) or model)
-    assert command.load_named("RN50", "mgca", None, "openai")[1] == "RN50 openai mgca"
-    assert given == [(("RN50", "mgca"), {"pretrained": "openai"})]
+    assert loading.load_named("RN50", "own.st", None, "openai")[1] == "RN50 openai own"
+    assert loading.load_named("hf://a/b", "mgca", None, None)[1] == "hf://a/b mgca"
+    loading.load_named("hf://a/b", "none", None, None)
+    assert given == [
+        (("RN50", "own.st"), {"pretrained": "openai"}),
+        (("hf://a/b", "mgca"), {"pretrained": True}),
+        (("hf://a/b", None), {"pretrained": True}),
+    ]
 
 
 # Wrong usage
@@ -362,9 +367,9 @@ def test_a_process_of_its_own_is_quiet(here):
     # mmsegmentation prints, mmcv warns, a worker could do either; and nothing has set a scope yet.
     lay_out("ade", here / "data")
     code = (
-        "import sys; from mgca.cli import evaluate, main; from tiny import TinyBackbone; "
+        "import sys; from mgca.cli import loading, main; from tiny import TinyBackbone; "
         "from mgca.model import Model; "
-        "evaluate.load_named = lambda *_: (Model(TinyBackbone()), 'tiny'); sys.exit(main())"
+        "loading.load_named = lambda *_: (Model(TinyBackbone()), 'tiny'); sys.exit(main())"
     )
     arguments = "evaluate ade --root data --units 4 --workers 1 --json"
     done = subprocess.run(

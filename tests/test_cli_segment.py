@@ -14,8 +14,7 @@ from PIL import Image
 from tiny import TinyBackbone
 
 import mgca
-from mgca.cli import evaluate as evaluate_command
-from mgca.cli import main
+from mgca.cli import loading, main
 from mgca.config import SegmentConfig
 from mgca.model import Model
 from mgca.outputs import KINDS, image_number, named_images
@@ -30,7 +29,7 @@ WORDS = ["--classes", "cat, wooden table,sky"]
 def model(monkeypatch):
     """The model that the command gets, whatever it asks for."""
     model = Model(TinyBackbone(), None, SMALL)
-    monkeypatch.setattr(evaluate_command, "load_named", lambda *asked: (model, f"tiny {asked[0]}"))
+    monkeypatch.setattr(loading, "load_named", lambda *asked: (model, f"tiny {asked[0]}"))
     return model
 
 
@@ -296,7 +295,8 @@ def test_classes_from_a_file(folder, model):
         ([*WORDS, "--meta-points", "many"], 2, "square number"),
         ([*WORDS, "--overlay", "gif"], 2, "jpg, png or none"),
         ([*WORDS, "--device", "cuda:99"], 2, "no device"),
-        ([*WORDS, "--quiet", "--json"], 2, "goes with neither"),
+        ([*WORDS, "--quiet", "--json"], 2, "--quiet does not go with --json"),
+        ([*WORDS, "--quiet", "--verbose"], 2, "--quiet does not go with --verbose"),
         ([*WORDS, "nowhere"], 1, "no image, folder or pattern nowhere"),
         ([*WORDS, "photos/*.gif"], 1, "no image in photos/*.gif"),
     ],
@@ -365,7 +365,7 @@ def test_with_the_small_model_of_scenes(tmp_path, monkeypatch, capsys):
     Image.fromarray(pixels).save("photo.png")
     arguments = ["photo.png", "--classes", "sky, grass", "--model", "scenes", "--out", "."]
     assert main(["segment", *arguments]) == 0
-    assert "1 images: 1 segmented" in capsys.readouterr().out
+    assert "1 image: 1 segmented" in capsys.readouterr().out
     labels = np.asarray(Image.open("photo.png.labels.png"))
     model = mgca.load("scenes")
     assert np.array_equal(labels, model.segment(pixels, ["sky", "grass"]).to_numpy())

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca.cli import evaluate as evaluate_command
+from mgca.cli import loading
 from mgca.cli import main
 from mgca.config import SegmentConfig
 from mgca.explain import explain, known_names
@@ -160,7 +160,7 @@ def test_numbers_that_cannot_be_are_refused(model, photo, options):
 @pytest.fixture
 def here(tmp_path, monkeypatch, model, photo):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evaluate_command, "load_named", lambda *asked: (model, "tiny"))
+    monkeypatch.setattr(loading, "load_named", lambda *asked: (model, "tiny"))
     Image.fromarray(photo).save("photo.png")
     Path("words.txt").write_text("\n".join(VOCABULARY))
     return tmp_path

@@ -1,38 +1,71 @@
 """The command ``mgca``.
 
-Each group of commands is a module beside this one with a :class:`typer.Typer`, added below. Its
-functions import what is heavy when they run, so that ``mgca --help`` is quick, and let errors pass:
-:func:`main` prints those that a user can do something about.
+Each command is a module beside this one, registered below. Its functions import what is heavy when
+they run, so that ``mgca --help`` is quick, and let errors pass: :func:`main` prints those that a
+user can do something about.
+
+Every command ends with one of these codes:
+
+====  ==============================================================================================
+code  meaning
+====  ==============================================================================================
+0     done, or there was nothing left to do
+1     an error, or a problem was found: an image that cannot be read, a data set that is not
+      complete, a core that does not work
+2     wrong usage: nothing was done
+130   interrupted, by Ctrl-C or by a signal to a training run: the same command goes on from there
+====  ==============================================================================================
 """
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
 
 import mgca
-from mgca.cli import data, doctor, evaluate, explain, export, models, segment, train
+from mgca.cli import ablate, app, data, doctor, evaluate, explain, export, models, segment, train
+from mgca.cli.loading import examples
+from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
 
 # A wrong file, a full disk, a name that does not exist: the message is enough. All else is a
 # mistake of ours, whose traceback is wanted.
 EXPECTED = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 
-app = typer.Typer(
+USING, TRAINING, INSTALLATION = "Use a model", "Train", "This installation"  # panels of the help
+
+commands = typer.Typer(
     help="Multi-grained cross-modal alignment: open-vocabulary segmentation from captions.",
+    epilog=examples(
+        'mgca segment photos/ --classes "cat, sofa, wooden table" --out segmented',
+        "mgca explain photo.jpg --word cat --out cat.png",
+    )
+    + "\n\nExit codes: 0 done; 1 an error, or a problem found; 2 wrong usage; 130 interrupted,\n"
+    "and the same command goes on.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(segment.segment)
-app.command()(explain.explain)
-app.command()(evaluate.evaluate)
-app.command()(train.train)
-app.add_typer(data.app, name="data")
-app.command()(export.export)
-app.command()(models.models)
-app.command()(doctor.doctor)
+
+
+def _add(function: Callable[..., None], panel: str, epilog: str = "") -> None:
+    """Register a command; the lines of a paragraph of its docstring are made one, to be wrapped."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    commands.command(help=text, epilog=epilog, rich_help_panel=panel)(speaking(function))
+
+
+_add(segment.segment, USING, segment.EXAMPLES)
+_add(explain.explain, USING, explain.EXAMPLES)
+_add(app.app, USING, examples("mgca app", "mgca app --model scenes --no-open --port 8000"))
+_add(evaluate.evaluate, USING, evaluate.EXAMPLES)
+_add(export.export, USING, export.EXAMPLES)
+commands.add_typer(data.app, name="data", rich_help_panel=TRAINING)
+_add(train.train, TRAINING, train.EXAMPLES)
+_add(ablate.ablate, TRAINING, ablate.EXAMPLES)
+_add(models.models, INSTALLATION, examples("mgca models", "mgca models --json"))
+_add(doctor.doctor, INSTALLATION, examples("mgca doctor", "mgca doctor --json"))
 
 
 def _print_version(asked: bool) -> None:
@@ -41,8 +74,11 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@commands.callback()
 def _options(
+    context: typer.Context,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     version: Annotated[
         bool,
         typer.Option(
@@ -50,7 +86,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    pass  # a callback without effect of its own: typer hangs the options of `mgca` on it
+    context.with_resource(saying(level_of(quiet, verbose)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 for errors and for problems found, 2 for wrong usage, 130 after Ctrl-C.
     """
     try:
-        app(args=None if arguments is None else list(arguments), prog_name="mgca")
+        commands(args=None if arguments is None else list(arguments), prog_name="mgca")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code == INTERRUPTED:

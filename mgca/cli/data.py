@@ -1,19 +1,46 @@
 """``mgca data``: the data sets of the benchmarks, and shards to train on."""
 
-import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.loading import AsJson, check_device, echo_json, examples
+from mgca.cli.verbosity import notice, speaking
+
+if TYPE_CHECKING:
+    from mgca.benchmarks import Benchmark
+
+BENCHMARKS, SHARDS = "Benchmarks", "Shards"  # panels of the help
+
 app = typer.Typer(
-    help="The data sets of the benchmarks, and shards to train on.", no_args_is_help=True
+    help="The data sets of the benchmarks, and shards to train on.",
+    no_args_is_help=True,
+    epilog=examples(
+        "mgca data check voc20 --root /data/voc2012",
+        "mgca data pack captions.tsv shards",
+        "mgca data captions shards --embed lite",
+    ),
 )
 
-Name = Annotated[str, typer.Argument(metavar="BENCHMARK", help="See `mgca data list`.")]
-Root = Annotated[Path, typer.Option(help="Folder that holds what the archives unpack to.")]
+
+def _benchmarks() -> list[str]:
+    from mgca.benchmarks import benchmark_names
+
+    return benchmark_names()
+
+
+Name = Annotated[
+    str,
+    typer.Argument(metavar="BENCHMARK", help="See `mgca data list`.", autocompletion=_benchmarks),
+]
+Root = Annotated[
+    Path, typer.Option(metavar="DIR", help="Folder that holds what the archives unpack to.")
+]
 Workers = Annotated[
-    int | None, typer.Option(min=1, show_default="one per core", help="Number of threads.")
+    int | None,
+    typer.Option(min=1, metavar="N", show_default="one per core", help="Number of threads."),
 ]
 Sources = Annotated[
     list[str],
@@ -24,79 +51,121 @@ Sources = Annotated[
     ),
 ]
 Processes = Annotated[
-    int | None, typer.Option(min=1, show_default="one per core", help="Number of processes.")
+    int | None,
+    typer.Option(min=1, metavar="N", show_default="one per core", help="Number of processes."),
 ]
 
 
-@app.command("list")
-def list_benchmarks() -> None:
+@app.command("list", rich_help_panel=BENCHMARKS)
+@speaking
+def list_benchmarks(as_json: AsJson = False) -> None:
     """List the benchmarks."""
     from mgca.benchmarks import benchmark_names, load_benchmark
 
-    for name in benchmark_names():
-        benchmark = load_benchmark(name)
+    benchmarks = [load_benchmark(name) for name in benchmark_names()]
+    if as_json:
+        echo_json(
+            [
+                {
+                    "name": benchmark.name,
+                    "title": benchmark.title,
+                    "split": benchmark.split,
+                    "images": benchmark.image_count,
+                    "classes": benchmark.class_count,
+                    "conversion": benchmark.conversion,
+                }
+                for benchmark in benchmarks
+            ]
+        )
+        return
+    for benchmark in benchmarks:
         typer.echo(
-            f"{name:8} {benchmark.image_count:5} images {benchmark.class_count:4} classes  "
-            f"{benchmark.title}, {benchmark.split}"
+            f"{benchmark.name:8} {benchmark.image_count:5} images "
+            f"{benchmark.class_count:4} classes  {benchmark.title}, {benchmark.split}"
             + ", needs `mgca data prepare`"
             * (benchmark.conversion is not None)
         )
 
 
-@app.command()
+@app.command(
+    rich_help_panel=BENCHMARKS, epilog=examples("mgca data check voc20 --root /data/voc2012 --json")
+)
+@speaking
 def check(
     name: Name,
     root: Root,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, show_default="all", help="Only the first so many images.")
+        int | None,
+        typer.Option(min=1, metavar="N", show_default="all", help="Only the first so many images."),
     ] = None,
     workers: Workers = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify that images and masks are complete and sound. Exit code 1 if they are not."""
     from mgca.benchmarks import load_benchmark
 
-    _check(load_benchmark(name), root, limit, workers, as_json)
+    _check(load_benchmark(name), root, limit, workers, as_json, {})
 
 
-@app.command()
+@app.command(
+    rich_help_panel=BENCHMARKS, epilog=examples("mgca data prepare city --root /data/cityscapes")
+)
+@speaking
 def prepare(
     name: Name,
     root: Root,
     source: Annotated[
         str | None,
         typer.Option(
+            metavar="NAME",
             show_default="the first that is there",
             help="What to make masks from: stuff or instances (coco), json or mat (context, c59).",
         ),
     ] = None,
     workers: Workers = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make the masks that the download does not bring, then check. Downloads nothing."""
     from mgca.benchmarks import load_benchmark
     from mgca.benchmarks.prepare import prepare
 
     benchmark = load_benchmark(name)
-    typer.echo(prepare(benchmark, root, workers=workers, source=source))
-    _check(benchmark, root, None, workers, as_json=False)
+    made = prepare(benchmark, root, workers=workers, source=source)
+    if not as_json:
+        typer.echo(made)
+    _check(benchmark, root, None, workers, as_json, {"prepared": asdict(made)})
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SHARDS,
+    epilog=examples("mgca data shards cc3m", "mgca data shards 'cc3m/{00000..00331}.tar' --json"),
+)
+@speaking
 def shards(
     sources: Sources,
     download: Annotated[
         bool, typer.Option("--download", help="Download shards that cannot be counted otherwise.")
     ] = False,
     workers: Processes = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check that shards are complete, and say what they hold."""
     from mgca.shards import find_shards
     from mgca.shards.summary import summarise
 
-    typer.echo(summarise(find_shards(_source(sources), workers=workers, download=download)))
+    found = find_shards(_source(sources), workers=workers, download=download)
+    if as_json:
+        counts = dict(zip(found.names, found.counts, strict=True))
+        echo_json({"digest": found.digest, "samples": len(found), "shards": counts})
+    else:
+        typer.echo(summarise(found))
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SHARDS,
+    epilog=examples("mgca data captions cc3m --embed vit-b-16 --device cuda"),
+)
+@speaking
 def captions(
     sources: Sources,
     out: Annotated[
@@ -108,9 +177,9 @@ def captions(
         typer.Option(metavar="BACKBONE", help="Also embed all texts: vit-b-16, lite, scenes ..."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="To embed on: cpu, cuda ...")] = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Extract the nouns of all captions, once, before training on shards."""
-    from mgca.cli.evaluate import check_device
     from mgca.shards import find_shards
     from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
 
@@ -125,14 +194,28 @@ def captions(
             raise OSError(str(error)) from error
     found = find_shards(_source(sources), workers=workers)
     fresh = extract_nouns(found, folder=out, workers=workers)
-    typer.echo(f"nouns of {len(found):,} captions, {fresh} of {len(found.names)} shards were new")
+    done = {"captions": len(found), "shards": len(found.names), "new_shards": fresh}
+    if not as_json:
+        notice(f"nouns of {len(found):,} captions, {fresh} of {len(found.names)} shards were new")
     if backbone is not None:
         plan = plan_embeddings(found, backbone, folder=out)
-        typer.echo(plan)
+        if not as_json:
+            notice(plan)
         embed_texts(found, backbone, plan, folder=out)
+        done["embedded"] = {
+            "captions": plan.captions,
+            "nouns": len(plan.nouns),
+            "bytes": plan.needed,
+            "folder": str(plan.folder),
+        }
+    if as_json:
+        echo_json(done)
 
 
-@app.command()
+@app.command(
+    rich_help_panel=SHARDS, epilog=examples("mgca data pack captions.tsv shards --images photos")
+)
+@speaking
 def pack(
     file: Annotated[
         Path, typer.Argument(metavar="CAPTIONS.tsv", help="A table of image and caption.")
@@ -147,6 +230,7 @@ def pack(
         bool,
         typer.Option("--all-captions", help="A sample for each caption, not only the first."),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Pack images with captions into shards."""
     from mgca.data import load_captions
@@ -158,7 +242,10 @@ def pack(
         samples_per_shard=samples_per_shard,
         all_captions=all_captions,
     )
-    typer.echo(f"{number} shards in {out}")
+    if as_json:
+        echo_json({"shards": number, "folder": str(out)})
+    else:
+        notice(f"{number} shard{'s' * (number != 1)} in {out}")
 
 
 def _source(sources: list[str]) -> str | list[str]:
@@ -166,11 +253,21 @@ def _source(sources: list[str]) -> str | list[str]:
     return sources[0] if len(sources) == 1 else sources
 
 
-def _check(benchmark, root: Path, limit: int | None, workers: int | None, as_json: bool) -> None:
-    """Print a report; end with code 1 if it lists problems."""
+def _check(
+    benchmark: "Benchmark",
+    root: Path,
+    limit: int | None,
+    workers: int | None,
+    as_json: bool,
+    before: dict[str, object],
+) -> None:
+    """Print a report, and what was done before it; end with code 1 if it lists problems."""
     from mgca.benchmarks.check import check
 
     report = check(benchmark, root, limit=limit, workers=workers)
-    typer.echo(json.dumps(report.to_dict(), indent=1) if as_json else report)
+    if as_json:
+        echo_json(before | report.to_dict())
+    else:
+        typer.echo(report)
     if not report.ok:
         raise typer.Exit(1)

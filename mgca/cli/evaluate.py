@@ -6,10 +6,41 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.loading import (
+    MODEL,
+    NAMES,
+    OTHER_METHODS,
+    OWN_MODELS,
+    RESULTS,
+    AsJson,
+    Decoder,
+    Device,
+    Pretrained,
+    echo_json,
+    examples,
+    load_on,
+    read_lines,
+)
+
 DEFAULT_UNITS = ["pixel", "36"]
 SCENES = ("things", "scenes", "open")
 
-SET, MODEL, RESULTS = "Which set", "Which model", "Results"  # panels of the help
+SET = "Which set"  # panel of the help
+EXAMPLES = examples(
+    "mgca evaluate things --model scenes --limit 20 --background 0.5",
+    'mgca evaluate --images photos --masks masks --classes "cat, sofa"',
+    "mgca evaluate voc20 --root /data/voc2012 --per-class --json",
+)
+
+
+def _sets() -> list[str]:
+    from mgca.benchmarks import benchmark_names
+
+    return [*benchmark_names(), *SCENES]
+
+
+def _models() -> list[str]:
+    return [*OWN_MODELS, *OTHER_METHODS]
 
 
 def evaluate(
@@ -19,6 +50,7 @@ def evaluate(
             metavar="SET",
             help="A benchmark of `mgca data list`, with --root; or things, scenes or open, sets of "
             "drawn scenes that need no files. Without it: --images, --masks and --classes.",
+            autocompletion=_sets,
         ),
     ] = None,
     root: Annotated[
@@ -67,18 +99,13 @@ def evaluate(
         str,
         typer.Option(
             metavar="NAME",
-            help="lite, scenes, vit-b-16, groupvit, tcl, or a model of open_clip.",
+            help=f"{NAMES} Other methods: groupvit, --pretrained being a repository or folder, and "
+            "tcl, --decoder being its checkpoint.",
+            autocompletion=_models,
             rich_help_panel=MODEL,
         ),
     ] = "lite",
-    decoder: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="mgca, none, or the file of a trained decoder; of tcl its checkpoint.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "mgca",
+    decoder: Decoder = "mgca",
     last_block: Annotated[
         str | None,
         typer.Option(
@@ -89,14 +116,7 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = None,
-    pretrained: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TAG",
-            help="Of an open_clip model's weights; of groupvit a repository or folder.",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    pretrained: Pretrained = None,
     imagenet_statistics: Annotated[
         bool,
         typer.Option(
@@ -142,9 +162,7 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = "softmax",
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)
-    ] = "cpu",
+    device: Device = "cpu",
     workers: Annotated[
         int,
         typer.Option(
@@ -179,10 +197,7 @@ def evaluate(
             rich_help_panel=RESULTS,
         ),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the results as JSON.", rich_help_panel=RESULTS),
-    ] = False,
+    as_json: AsJson = False,
     fresh: Annotated[
         bool,
         typer.Option("--fresh", help="Compute again what is there.", rich_help_panel=RESULTS),
@@ -191,8 +206,7 @@ def evaluate(
     """Measure mIoU. What was measured before is not measured again; an interrupted call goes on."""
     chosen = _units(units)
     subject = _subject(name, root, images, masks, classes, with_background, limit)
-    check_device(device)
-    loaded, variant = load_named(model, decoder, last_block, pretrained)
+    loaded, variant = load_on(device, model, decoder, pretrained, last_block)
     if model == "groupvit" and units == DEFAULT_UNITS:
         chosen = [None]  # its groups are units already
     if imagenet_statistics or _statistics(name) == "imagenet":
@@ -200,8 +214,6 @@ def evaluate(
 
         loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         variant += " imagenet statistics"
-    for network in loaded.networks:
-        network.to(device)
     threshold, own = _protocol(name, background, temperature)
     from mgca.files import replacing
     from mgca.harness.evaluation import Evaluation, confusion_table, per_class
@@ -233,7 +245,7 @@ def evaluate(
         }
         if each:
             shown["iou"] = json.loads(classwise.to_json())
-        typer.echo(json.dumps(shown, indent=1))
+        echo_json(shown)
         return
     typer.echo(f"{evaluation.variant} on {subject.name}, {len(classwise)} classes")
     if evaluation.threshold is not None:
@@ -292,8 +304,6 @@ def _classes(given: str) -> list[str]:
         if "," not in given and path.suffix == ".txt":
             raise FileNotFoundError(f"no file of classes {path}")
         return given.split(",")
-    from mgca.cli.segment import read_lines
-
     return read_lines(path)
 
 
@@ -311,53 +321,6 @@ def _units(given: list[str]) -> list[int | None]:
                 f"a unit is pixel or a square number of meta-points, not {unit!r}"
             ) from None
     return list(dict.fromkeys(units))
-
-
-def check_device(name: str) -> None:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
-        reason = str(error).splitlines()[0]
-        raise typer.BadParameter(f"no device {name!r} here: {reason}") from error
-
-
-def load_named(name: str, decoder: str, last_block: str | None, pretrained: str | None):
-    """The model, and its name in the table."""
-    from mgca.backbone import BackboneUnavailable, load_backbone
-    from mgca.model import Model, load
-    from mgca.weights import WeightsError
-
-    weights = pretrained or True
-    shown = f"{name} {pretrained}" if pretrained else name
-    if decoder != "none" and last_block is not None:
-        raise typer.BadParameter(
-            "a decoder knows the last block it was trained on: --last-block goes with "
-            "--decoder none"
-        )
-    try:
-        if name == "groupvit":
-            from mgca.groupvit import CHECKPOINT, load_groupvit
-            from mgca.others import GroupViTModel
-
-            return GroupViTModel(load_groupvit(pretrained or CHECKPOINT)), shown
-        if name == "tcl":
-            from mgca.others import TCLModel
-            from mgca.tcl.published import load_tcl
-
-            if decoder in ("mgca", "none"):
-                raise typer.BadParameter("--model tcl needs its checkpoint, --decoder tcl.pth")
-            return TCLModel(load_tcl(decoder)), shown
-        if decoder == "none":
-            block = last_block or "value"
-            return Model(load_backbone(name, weights, last_block=block)), f"{shown} {block}"
-        loaded = load(name, decoder, pretrained=weights)
-    except (BackboneUnavailable, WeightsError) as error:
-        raise OSError(str(error)) from error
-    block = loaded.backbone.last_block
-    trained = "mgca" if decoder == "mgca" else Path(decoder).stem
-    return loaded, f"{shown} {trained}" if block == "value" else f"{shown} {block}+{trained}"
 
 
 def _statistics(name: str | None) -> str:

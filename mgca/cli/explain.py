@@ -6,6 +6,25 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.loading import (
+    MODEL,
+    AsJson,
+    Decoder,
+    Device,
+    ModelName,
+    Pretrained,
+    echo_json,
+    examples,
+    load_on,
+    read_lines,
+)
+from mgca.cli.verbosity import notice
+
+EXAMPLES = examples(
+    "mgca explain photo.jpg --word cat --out cat.png",
+    "mgca explain photo.jpg --word cat --out cat.png --vocabulary words.txt",
+)
+
 
 def explain(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph.")],
@@ -23,25 +42,24 @@ def explain(
         ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, metavar="N", help="Words of each unit.")] = 5,
-    model: Annotated[
-        str, typer.Option(metavar="NAME", help="lite, scenes, vit-b-16, or a model of open_clip.")
-    ] = "lite",
-    decoder: Annotated[
-        str, typer.Option(metavar="NAME", help="mgca, none, or the file of a trained decoder.")
-    ] = "mgca",
-    pretrained: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Of an open_clip model's weights.")
-    ] = None,
+    model: ModelName = "lite",
+    decoder: Decoder = "mgca",
+    pretrained: Pretrained = None,
     meta_points: Annotated[
-        int, typer.Option(min=1, metavar="N", help="A square number of meta-points per window.")
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="A square number of meta-points per window.",
+            rich_help_panel=MODEL,
+        ),
     ] = 36,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...")] = "cpu",
+    device: Device = "cpu",
+    as_json: AsJson = False,
 ) -> None:
     """Draw the similarity of a photograph to a word, by pixel and by unit, and name its units."""
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"--out is the name of a .png file, not {out}")
-    from mgca.cli.evaluate import check_device, load_named
-    from mgca.cli.segment import read_lines
     from mgca.explain import explain, known_names
     from mgca.files import replacing, write_text
     from mgca.images import open_image
@@ -52,18 +70,16 @@ def explain(
     except ImportError as error:
         raise ImportError(f"{error}, or give --vocabulary") from error
     photo = open_image(image)
-    check_device(device)
-    loaded, shown = load_named(model, decoder, None, pretrained)
-    for network in loaded.networks:
-        network.to(device)
+    loaded, shown = load_on(device, model, decoder, pretrained)
     found = explain(loaded, photo, word, names, meta_points=meta_points, top=top)
     with replacing(out) as temporary:
         temporary.write_bytes(found.to_png())
-    numbers = {"image": str(image), "model": shown, "meta_points": meta_points}
+    numbers = {"image": str(image), "model": shown, "meta_points": meta_points} | found.to_dict()
     beside = out.with_suffix(".json")
-    data = json.dumps(numbers | found.to_dict(), indent=1, ensure_ascii=False)
-    write_text(beside, f"{data}\n")
-    similarity = found.to_dict()["similarity"]
-    for name, values in similarity.items():
+    write_text(beside, f"{json.dumps(numbers, indent=1, ensure_ascii=False)}\n")
+    if as_json:
+        echo_json({"figure": str(out), "numbers": str(beside)} | numbers)
+        return
+    for name, values in numbers["similarity"].items():
         typer.echo(f"{name:>5}: similarity {values['min']:.3f} to {values['max']:.3f}")
-    typer.echo(f"{out} and {beside}")
+    notice(f"{out} and {beside}")

@@ -1,20 +1,37 @@
 """``mgca export``: the dense model as an ONNX file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.loading import (
+    MODEL,
+    AsJson,
+    Decoder,
+    ModelArgument,
+    Pretrained,
+    check_published,
+    echo_json,
+    examples,
+    load_named,
+)
+from mgca.cli.verbosity import notice
+
+if TYPE_CHECKING:
+    from mgca.model import Model
+
+EXAMPLES = examples(
+    "mgca export lite lite.onnx",
+    "mgca export lite dense.onnx --decoder none --size 224",
+)
+
 
 def export(
-    model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="lite, scenes, vit-b-16, or a model of open_clip."),
-    ],
+    model: ModelArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
-    decoder: Annotated[
-        str, typer.Option(metavar="NAME", help="mgca, none, or the file of a trained decoder.")
-    ] = "mgca",
+    decoder: Decoder = "mgca",
+    pretrained: Pretrained = None,
     size: Annotated[
         int | None,
         typer.Option(
@@ -24,16 +41,15 @@ def export(
             show_default="the model's own, 448 of most",
         ),
     ] = None,
-    pretrained: Annotated[
-        str | None, typer.Option(metavar="TAG", help="Of an open_clip model's weights.")
-    ] = None,
     random: Annotated[
         bool,
         typer.Option(
             "--random",
             help="Random weights and a new decoder, to measure speed without a download.",
+            rich_help_panel=MODEL,
         ),
     ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write encoder and decoder as one ONNX file: normalised windows to pixel embeddings."""
     from mgca.backbone import BackboneUnavailable
@@ -48,21 +64,28 @@ def export(
         raise OSError(str(error)) from error
     written = export_onnx(loaded, out, size=size, run=run)
     side = size or loaded.config.window
-    typer.echo(f"{written}: {written.stat().st_size / 1e6:.1f} MB, windows of {side}x{side}")
+    if as_json:
+        about = {"file": str(written), "bytes": written.stat().st_size, "window": side, "run": run}
+        echo_json({"model": model, "decoder": decoder} | about)
+        return
+    notice(f"{written}: {written.stat().st_size / 1e6:.1f} MB, windows of {side}x{side}")
 
 
-def _load(name: str, decoder: str, pretrained: str | None, random: bool):
-    """The model, and the hash of the run that trained its decoder."""
+def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tuple[Model, str]":
+    """The model, and the hash of the run that trained its decoder, "" where none is known."""
     from mgca.backbone import load_backbone
     from mgca.decoder import GatedConvDecoder
-    from mgca.model import Model, load
+    from mgca.model import Model, decoder_from
     from mgca.weights import load_weights, read_tensors
 
     if random:
         backbone = load_backbone(name, False)
         return Model(backbone, None if decoder == "none" else GatedConvDecoder(backbone.dim)), ""
-    if decoder == "none":
-        return load(name, None, pretrained=pretrained or True), ""
-    loaded = load(name, decoder, pretrained=pretrained or True)
-    meta = (load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder))[1]
-    return loaded, meta.get("run", "")
+    if decoder == "none" or name.startswith("hf://"):
+        return load_named(name, decoder, None, pretrained)[0], ""
+    if decoder == "mgca":
+        check_published(name)
+    # As mgca.load, which does not say what else the decoder's file holds.
+    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
+    backbone = load_backbone(name, pretrained or True, last_block=meta.get("last_block", "value"))
+    return Model(backbone, decoder_from(state, meta, backbone)), meta.get("run", "")

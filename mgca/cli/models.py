@@ -1,14 +1,11 @@
 """``mgca models``: what can be loaded by name, and what of it is here."""
 
-import json
-from typing import Annotated
-
 import typer
 
+from mgca.cli.loading import AsJson, echo_json
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
-) -> None:
+
+def models(as_json: AsJson = False) -> None:
     """List the models: parameters, size, licence, hash and place of their files.
 
     Downloads nothing.
@@ -16,7 +13,7 @@ def models(
     from mgca.catalogue import models
 
     if as_json:
-        typer.echo(json.dumps([_shown(model) for model in models()], indent=1))
+        echo_json([_shown(model) for model in models()])
         return
     for model in models():
         typer.echo(f"{model.name}: {model.about}\n  {model.use}")

@@ -7,7 +7,25 @@ from typing import Annotated
 
 import typer
 
-WORDS, MODEL, RESULTS = "Which classes", "Which model", "Results"  # panels of the help
+from mgca.cli.loading import (
+    MODEL,
+    RESULTS,
+    Decoder,
+    Device,
+    ModelName,
+    Pretrained,
+    examples,
+    load_on,
+    read_lines,
+)
+from mgca.cli.verbosity import is_quiet, is_verbose, notice
+
+WORDS = "Which classes"  # panel of the help
+EXAMPLES = examples(
+    'mgca segment photo.jpg --classes "cat, wooden table" --out segmented',
+    "mgca segment photos/ --classes-file words.txt --background 0.3 --out maps",
+    'mgca segment "photos/*.jpg" --classes "cat, sky" --out segmented --json',
+)
 
 
 def segment(
@@ -17,15 +35,7 @@ def segment(
             metavar="IMAGES...", help="Files, folders with all below them, or patterns ('a/*.jpg')."
         ),
     ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of results. An image's are named after its path below the folder that all "
-            "IMAGES share: a/x.jpg.labels.png, a/x.jpg.overlay.jpg, a/x.jpg.json ...",
-            rich_help_panel=RESULTS,
-        ),
-    ],
+    *,
     classes: Annotated[
         str | None,
         typer.Option(
@@ -47,26 +57,9 @@ def segment(
             rich_help_panel=WORDS,
         ),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="lite, scenes, vit-b-16, or a model of open_clip.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "lite",
-    decoder: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="mgca, none, or the file of a trained decoder.",
-            rich_help_panel=MODEL,
-        ),
-    ] = "mgca",
-    pretrained: Annotated[
-        str | None,
-        typer.Option(metavar="TAG", help="Of an open_clip model's weights.", rich_help_panel=MODEL),
-    ] = None,
+    model: ModelName = "lite",
+    decoder: Decoder = "mgca",
+    pretrained: Pretrained = None,
     meta_points: Annotated[
         str,
         typer.Option(
@@ -75,15 +68,22 @@ def segment(
             rich_help_panel=MODEL,
         ),
     ] = "36",
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)
-    ] = "cpu",
+    device: Device = "cpu",
     workers: Annotated[
         int,
         typer.Option(
             min=0, metavar="N", help="Threads that read images ahead.", rich_help_panel=MODEL
         ),
     ] = 1,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of results. An image's are named after its path below the folder that all "
+            "IMAGES share: a/x.jpg.labels.png, a/x.jpg.overlay.jpg, a/x.jpg.json ...",
+            rich_help_panel=RESULTS,
+        ),
+    ],
     overlay: Annotated[
         str,
         typer.Option(
@@ -126,42 +126,29 @@ def segment(
             rich_help_panel=RESULTS,
         ),
     ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=RESULTS)
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Print a line per image.", rich_help_panel=RESULTS),
-    ] = False,
 ) -> None:
     """Name every pixel of your photographs with one of your words.
 
     Images that have their results are left out, so that an interrupted call goes on. One that
-    cannot be read does not stop the others; the exit code is 1 then.
+    cannot be read does not stop the others; the exit code is 1 then. --verbose prints a line per
+    image.
     """
-    if quiet and (verbose or as_json):
-        raise typer.BadParameter("--quiet goes with neither --verbose nor --json")
-    from mgca.cli.evaluate import check_device, load_named
-    from mgca.outputs import named_images
+    if is_quiet() and as_json:
+        raise typer.BadParameter("--quiet does not go with --json")
+    from mgca.outputs import Outputs, named_images, settings_of
 
     names = _class_names(classes, classes_file, background)
     points = _points(meta_points)
     kinds = _kinds(overlay, rle, polygons, probabilities)
     found = named_images(images)
-    check_device(device)
-    loaded, shown = load_named(model, decoder, None, pretrained)
-    for network in loaded.networks:
-        network.to(device)
-
-    from mgca.outputs import Outputs, settings_of
-
+    loaded, shown = load_on(device, model, decoder, pretrained)
     settings = settings_of(loaded, shown, names, points, background)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
     conflicts = [outputs.conflict() for outputs in every]
     if not force:
         _refuse(conflicts)
     waiting = []
-    report = _Report(len(every), as_json=as_json, quiet=quiet, verbose=verbose)
+    report = _Report(len(every), as_json=as_json)
     for outputs, conflict in zip(every, conflicts, strict=True):
         if conflict is None and outputs.complete():
             report.add(outputs, "there")
@@ -197,10 +184,9 @@ def _segment(model, waiting, classes, points, background, workers, report) -> No
 class _Report:
     """What is printed: a line per image if wanted, failures always, and a summary."""
 
-    def __init__(self, images: int, *, as_json: bool, quiet: bool, verbose: bool) -> None:
+    def __init__(self, images: int, *, as_json: bool) -> None:
         self.counts = {"written": 0, "there": 0, "failed": 0}
-        self._images, self._begin = images, time.perf_counter()
-        self._json, self._quiet, self._verbose = as_json, quiet, verbose
+        self._images, self._begin, self._json = images, time.perf_counter(), as_json
 
     def add(self, outputs, status: str, *, record=None, error=None) -> None:
         self.counts[status] += 1
@@ -216,7 +202,7 @@ class _Report:
             return
         if error is not None:
             typer.echo(f"mgca: {' '.join(str(error).split())}", err=True)
-        elif self._verbose:
+        elif is_verbose():
             typer.echo(f"{outputs.name}: {_largest(record) if record else 'was there already'}")
 
     def finish(self, out: Path) -> None:
@@ -224,11 +210,11 @@ class _Report:
         if self._json:
             summary = {"images": self._images, **self.counts, "seconds": round(seconds, 3)}
             typer.echo(json.dumps({"summary": summary}))
-        elif not self._quiet:
+        else:
             written, there, failed = self.counts.values()
-            typer.echo(
-                f"{self._images} images: {written} segmented in {seconds:.1f} s, {there} there "
-                f"already, {failed} not readable; results in {out}"
+            notice(
+                f"{self._images} image{'s' * (self._images != 1)}: {written} segmented in "
+                f"{seconds:.1f} s, {there} there already, {failed} not readable; results in {out}"
             )
 
 
@@ -258,19 +244,6 @@ def _class_names(classes: str | None, file: Path | None, background: float | Non
     names = check_classes(read_lines(file) if classes is None else classes.split(","))
     check_background(names, background)
     return names
-
-
-def read_lines(file: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not empty.
-
-    Raises:
-        FileNotFoundError, ValueError: If there is no such file, or it is no text.
-    """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not a UTF-8 text file ({error})") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _points(given: str) -> int | None:

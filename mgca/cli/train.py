@@ -1,70 +1,162 @@
 """``mgca train``: the decoder, from webdataset shards."""
 
+import json
+import logging
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mgca.cli.loading import examples
+from mgca.cli.verbosity import is_quiet, saying
+
 STOPPED = 130
+RUN, MACHINE, KEPT = "What is trained", "On what", "What is kept"  # panels of the help
+EXAMPLES = examples(
+    "mgca train --shards cc3m --dry-run",
+    "mgca train --shards cc3m --set train.batch_size=256 --micro-batch 32",
+    "torchrun --nproc-per-node 4 -m mgca train --shards cc3m",
+)
+
+
+def _configurations() -> list[str]:
+    return ["paper", "photos"]  # those of mgca.runs.NAMED, which takes seconds to import
 
 
 def train(
+    context: typer.Context,
     shards: Annotated[
         str,
-        typer.Option(help="Folder, glob, '{000..331}' pattern or URL of the shards."),
+        typer.Option(
+            metavar="SHARDS",
+            help="Folder, glob, '{000..331}' pattern or URL of the shards.",
+            rich_help_panel=RUN,
+        ),
     ],
     config: Annotated[
-        str, typer.Option(help="paper, photos, or a TOML file of what is not the paper's.")
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="paper, photos, or a TOML file of what is not the paper's.",
+            autocompletion=_configurations,
+            rich_help_panel=RUN,
+        ),
     ] = "paper",
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Change a value: train.batch_size=256."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a value: train.batch_size=256.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Runs go into a folder here, named by their configuration.")
-    ] = Path("runs"),
-    micro_batch: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images through the decoder at a time; the result is the same."),
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(min=1, metavar="MIB", help="Memory for the losses.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Reading processes per process.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    keep: Annotated[int, typer.Option(min=1, help="Newest checkpoints to keep.")] = 2,
-    milestone: Annotated[
-        int | None, typer.Option(min=1, help="Keep also what this number of steps divides.")
-    ] = None,
-    corrupt_limit: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of samples that may be unreadable.")
-    ] = 0.01,
     precomputed: Annotated[
         Path | None,
         typer.Option(
-            exists=True, file_okay=False, help="What `mgca data captions` wrote; or the cache."
+            exists=True,
+            file_okay=False,
+            metavar="DIR",
+            help="What `mgca data captions` wrote.",
+            show_default="the cache",
+            rich_help_panel=RUN,
         ),
     ] = None,
-    download_limit: Annotated[
-        int | None, typer.Option(min=1, metavar="GIB", help="For downloaded shards in the cache.")
-    ] = None,
+    corrupt_limit: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Of samples, that may be unreadable.",
+            rich_help_panel=RUN,
+        ),
+    ] = 0.01,
     random_weights: Annotated[
-        bool, typer.Option(help="An encoder of random weights, to see how long a run takes.")
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="An encoder of random weights, to see how long a run takes.",
+            rich_help_panel=RUN,
+        ),
     ] = False,
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu or cuda.", rich_help_panel=MACHINE)
+    ] = "auto",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="N",
+            help="Reading processes per process.",
+            show_default="as many as there are cores for",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    micro_batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Images through the decoder at a time; the result is the same.",
+            show_default="all of a process",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    budget: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="MIB", help="Memory for the losses.", rich_help_panel=MACHINE),
+    ] = None,
+    download_limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="GIB",
+            help="For downloaded shards in the cache.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Runs go into a folder here, named by their configuration.",
+            rich_help_panel=KEPT,
+        ),
+    ] = Path("runs"),
+    checkpoint_every: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=KEPT),
+    ] = 500,
+    keep: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Newest checkpoints to keep.", rich_help_panel=KEPT),
+    ] = 2,
+    milestone: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Keep also what this number of steps divides.",
+            rich_help_panel=KEPT,
+        ),
+    ] = None,
     probe: Annotated[bool, typer.Option(help="Time some steps before the run starts.")] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what the run takes, and end.")
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print a line of JSON of what the run takes, and one at the end."
+        ),
     ] = False,
 ) -> None:
     """Train a decoder from shards; say first what it takes. The same command resumes a run.
 
     On several GPUs or machines: torchrun --nproc-per-node 4 -m mgca train ...
     """
-    import logging
-
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.config import config_hash
     from mgca.engine import Engine, Stopped
@@ -75,7 +167,6 @@ def train(
     from mgca.train import NotFinite
     from mgca.weights import WeightsError
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     run = load_run(config, changes or ())
     resources = Resources(
@@ -91,8 +182,8 @@ def train(
         download_limit=None if download_limit is None else download_limit * 2**30,
     )
     fabric = make_fabric(resources, run.train)
-    if not fabric.is_global_zero:
-        logging.getLogger().setLevel(logging.WARNING)
+    if fabric.is_global_zero and not is_quiet():
+        context.with_resource(saying(logging.INFO))  # a run of days is followed by its messages
     if not fabric.is_global_zero:
         fabric.barrier()  # the first process scans the shards, and the others find what it wrote
     found = find_shards(shards)
@@ -107,7 +198,9 @@ def train(
     engine = Engine(fabric, run, backbone, found, resources)
     folder = out / (config_hash(run) + "-random" * random_weights)
     expected = estimate(engine, folder, probe=probe)
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and as_json:
+        typer.echo(json.dumps({"run": str(folder), "hours": expected.hours} | asdict(expected)))
+    elif fabric.is_global_zero and (dry_run or not is_quiet()):
         typer.echo(f"run         {folder}\n{expected}")
     expected.check(shared=fabric.device.type == "cpu")
     if dry_run:
@@ -121,4 +214,5 @@ def train(
     except (NotFinite, WeightsError) as error:
         raise OSError(str(error)) from error
     if fabric.is_global_zero:
-        typer.echo(f"{folder / 'decoder.safetensors'}")
+        decoder = str(folder / "decoder.safetensors")
+        typer.echo(json.dumps({"decoder": decoder}) if as_json else decoder)

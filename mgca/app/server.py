@@ -1,0 +1,188 @@
+"""Serving the page: to this machine alone, with uploads in a private folder that goes with it."""
+
+import os
+import signal
+import socket
+import tempfile
+import threading
+import webbrowser
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mgca.model import Model
+
+HOST = "127.0.0.1"
+_NAMES = (HOST, "localhost")
+# Said to the browser, which enforces it: the page loads nothing of another host, and no other page
+# frames it. gradio has scripts in the page, and makes functions of its templates.
+_POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Message = MutableMapping[str, Any]
+Application = Callable[
+    [Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]],
+    Awaitable[None],
+]
+
+
+def check_installed() -> None:
+    """Whether there is gradio.
+
+    Raises:
+        ImportError: If not.
+    """
+    if find_spec("gradio") is None:
+        raise ImportError("the page needs gradio: pip install 'mgca[app]'")
+
+
+def listen(port: int) -> socket.socket:
+    """A socket on this machine's own address, which no other machine reaches.
+
+    Args:
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: If the port cannot be had.
+    """
+    try:
+        return socket.create_server((HOST, port))
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(
+            f"port {port} of {HOST} cannot be had ({reason}): name another with --port, or 0 for "
+            "any that is free"
+        ) from error
+
+
+def address(listener: socket.socket) -> str:
+    """What to type into the browser."""
+    return f"http://{HOST}:{listener.getsockname()[1]}/"
+
+
+def serve(
+    model: Model, name: str, listener: socket.socket, *, largest: int, browse: bool = False
+) -> None:
+    """Serve the page until the process is told to end, by Ctrl-C or a signal.
+
+    Once in a process, because gradio keeps the folder it begins with; and in its main thread.
+
+    Args:
+        name: Of the model, for people.
+        listener: As :func:`listen` gives it; closed at the end.
+        largest: Bytes of an upload.
+        browse: Open the page in the browser.
+
+    Raises:
+        ImportError: If gradio is not installed.
+    """
+    check_installed()
+    with _private_folder() as folder:
+        import gradio
+        import uvicorn
+        from fastapi import FastAPI
+
+        from mgca.app.page import CSS, THEME, build_page
+
+        closed: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+        app = gradio.mount_gradio_app(
+            FastAPI(**closed),
+            build_page(model, name, folder),
+            path="/",
+            server_name=HOST,
+            server_port=listener.getsockname()[1],
+            app_kwargs=dict(closed),
+            theme=THEME,
+            css=CSS,
+            max_file_size=largest,
+            footer_links=[],
+            # What happened is written where the command runs; the page has its own messages.
+            show_error=False,
+            # Each would be turned on by a variable of the environment otherwise.
+            run_history=False,
+            ssr_mode=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            pwa=False,
+        )
+        config = uvicorn.Config(
+            Guard(app), log_level="warning", access_log=False, timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        if browse:  # some browsers keep the one who opens them waiting
+            threading.Thread(target=webbrowser.open, args=[address(listener)], daemon=True).start()
+        with _ended_by_signals(server):
+            server.run(sockets=[listener])
+
+
+class Guard:
+    """An ASGI application that answers this machine's own page alone.
+
+    A page of another host that is open in the same browser may send requests here, under its own
+    name or, where its name server says so, under the name of this machine. Both are refused.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and not _ours(scope):
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"for pages of this machine only"})
+            return
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [
+                    *message.get("headers", []),
+                    (b"content-security-policy", _POLICY.encode()),
+                    (b"referrer-policy", b"no-referrer"),
+                    (b"x-content-type-options", b"nosniff"),
+                ]
+            await send(message)
+
+        await self._app(scope, receive, marked)
+
+
+def _ours(scope: Message) -> bool:
+    """Whether a request names this machine as its host, and its page as where it comes from."""
+    headers: dict[bytes, bytes] = dict(scope["headers"])
+    port = scope["server"][1]
+    hosts = [f"{name}:{port}".encode() for name in _NAMES]
+    origin = headers.get(b"origin")
+    return headers.get(b"host") in hosts and (
+        origin is None or origin in [b"http://" + host for host in hosts]
+    )
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that only this user can read, where gradio keeps uploads, deleted at the end."""
+    with tempfile.TemporaryDirectory(prefix="mgca-app-", ignore_cleanup_errors=True) as folder:
+        # Read when gradio is imported.
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        yield Path(folder)
+
+
+@contextmanager
+def _ended_by_signals(server: Any) -> Iterator[None]:
+    """End the server, and not the process, so that the folder is deleted."""
+
+    def end(number: int, frame: Any) -> None:
+        server.should_exit = True
+
+    # Those that the shell has set aside, as nohup does, remain so.
+    taken = [number for number in _ENDINGS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in taken}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

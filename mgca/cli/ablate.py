@@ -1,0 +1,234 @@
+"""``mgca ablate``: the notebook of an ablation, with other parameters, executed and kept."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mgca.cli.loading import RESULTS, AsJson, echo_json, examples
+from mgca.cli.verbosity import is_quiet, is_verbose, notice
+from mgca.files import write_text
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+EXAMPLES = examples(
+    "mgca ablate granularity",
+    "mgca ablate areas k --scale photos --seeds 0 -p data=/data --out pages",
+)
+PREFIX = "ablation_"
+# As `make book` has it: the same sets and dictionaries in every run, deterministic products of
+# matrices on a GPU, and the kernel of this environment.
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "JUPYTER_PREFER_ENV_PATH": "1",
+}
+
+
+class NotebookFailed(ValueError):
+    """A notebook did not run to its end with the parameters given."""
+
+
+def notebooks() -> dict[str, Path]:
+    """The notebooks of a clone by the name of their ablation; empty without a clone."""
+    folder = Path(__file__).resolve().parents[2] / "notebooks"
+    return {path.stem.removeprefix(PREFIX): path for path in sorted(folder.glob(f"{PREFIX}*.py"))}
+
+
+def _names() -> list[str]:
+    return list(notebooks())
+
+
+def ablate(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ABLATION...",
+            help="granularity, areas, k, meta_points ...; several for one after the other.",
+            autocompletion=_names,
+        ),
+    ],
+    scale: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="scenes or photos; paper says what it would take.",
+            autocompletion=lambda: ["scenes", "photos"],
+        ),
+    ] = "scenes",
+    seeds: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
+    ] = "0,1,2",
+    parameters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter",
+            "-p",
+            metavar="NAME=VALUE",
+            help="Another parameter of the notebook, such as jobs=2 or data=/data; its value as "
+            "JSON, or else as text.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the executed notebooks, ablation_<name>.ipynb.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = Path("_build/ablations"),
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Compute again what results/ of the clone holds: minutes to hours.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the notebooks of ablations: tables, figures, and whether the paper's claims hold.
+
+    What results/ of the clone holds is read, what it lacks is computed and kept there. An
+    interrupted call goes on. `make ablations` computes without notebooks, several runs at a time.
+    """
+    known = notebooks()
+    if not known:
+        raise FileNotFoundError(
+            "the notebooks are not part of the installed package: run this in a clone of the "
+            "repository, installed with pip install --editable '.[book]'"
+        )
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise typer.BadParameter(f"no ablation {unknown[0]!r}, only {', '.join(known)}")
+    given = _parameters(parameters or []) | {"scale": scale, "seeds": _seeds(seeds)}
+    if given.get("data"):
+        given["data"] = os.path.abspath(given["data"])  # the notebook runs in a folder of its own
+    _check_scale(scale, given.get("data"))
+    prepared = {name: _prepared(known[name], given) for name in names}
+    out.mkdir(parents=True, exist_ok=True)  # what cannot be written is not computed
+    done = []
+    for name, notebook in prepared.items():
+        path = out / f"{PREFIX}{name}.ipynb"
+        began = time.perf_counter()
+        if not as_json:
+            notice(f"{name} on {scale}, seeds {seeds}: {known[name].name}")
+        write_text(path, _execute(notebook, given, known[name], fresh))
+        seconds = time.perf_counter() - began
+        done.append({"ablation": name, "notebook": str(path), "seconds": round(seconds, 1)})
+        if not as_json:
+            notice(f"{path}, after {seconds:.0f} s")
+    if as_json:
+        echo_json({"scale": scale, "seeds": given["seeds"], "done": done})
+
+
+def _seeds(given: str) -> list[int]:
+    try:
+        seeds = [int(seed) for seed in given.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(
+            f"--seeds are different numbers with commas between them, such as 0,1,2, not {given!r}"
+        )
+    return seeds
+
+
+def _parameters(given: list[str]) -> dict[str, Any]:
+    """Values as JSON where they are, and else as text, by name."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise typer.BadParameter(f"expected NAME=VALUE, such as jobs=2, not {text!r}")
+        if name in ("scale", "seeds"):
+            raise typer.BadParameter(f"give --{name} instead of -p {name}=...")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def _check_scale(scale: str, data: str | None) -> None:
+    """Fail now and not in the kernel where the scale or its data are not there."""
+    from mgca.scales import load_scale
+
+    load_scale(scale, data=data or None)
+
+
+def _prepared(source: Path, given: dict[str, Any]) -> "NotebookNode":
+    """The notebook of a source, once it is known to have the parameters given.
+
+    Raises:
+        ImportError: Without the extra ``book``.
+        typer.BadParameter: For a parameter that the notebook does not have.
+    """
+    try:
+        import ipykernel  # noqa: F401, which papermill starts
+        import jupytext
+        import papermill
+    except ImportError as error:
+        raise ImportError(
+            f'executing a notebook needs more packages ({error}): pip install "mgca[book]"'
+        ) from error
+    notebook = jupytext.read(source)
+    known = papermill.inspect_notebook(notebook)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise typer.BadParameter(
+            f"{source.name} has no parameter {unknown[0]!r}, only {', '.join(known)}"
+        )
+    return notebook
+
+
+def _execute(notebook: "NotebookNode", given: dict[str, Any], source: Path, fresh: bool) -> str:
+    """The executed notebook, as text. It runs in the folder of its source.
+
+    Raises:
+        NotebookFailed: If a cell fails, or the kernel dies.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    logging.getLogger("papermill").setLevel(logging.INFO if is_verbose() else logging.WARNING)
+    try:
+        with _environment(ENVIRONMENT | ({"FRESH": "1"} if fresh else {})):
+            done = papermill.execute_notebook(
+                notebook,
+                None,
+                given,
+                kernel_name="python3",
+                cwd=str(source.parent),
+                log_output=is_verbose(),
+                progress_bar=not is_quiet() and sys.stderr.isatty(),
+            )
+    except papermill.PapermillExecutionError as error:
+        where = f"{source.name}, cell {error.exec_count}"
+        raise NotebookFailed(f"{where}: {error.ename}: {error.evalue}") from error
+    except DeadKernelError as error:
+        raise NotebookFailed(
+            f"{source.name}: its kernel died, perhaps for lack of memory"
+        ) from error
+    return nbformat.writes(done)
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables for the time of a block: a kernel inherits them."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

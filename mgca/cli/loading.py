@@ -1,0 +1,169 @@
+"""What commands share: the options that name a model and a device, and what these load."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from mgca.model import Model
+
+MODEL, RESULTS = "Which model", "Results"  # panels of the help
+
+OWN_MODELS = ("lite", "scenes", "vit-b-16")
+OTHER_METHODS = ("groupvit", "tcl")  # to be measured, by `mgca evaluate` alone
+NAMES = f"{', '.join(OWN_MODELS)}, a model of open_clip, or hf://owner/name."
+
+
+def _model_names() -> list[str]:
+    return list(OWN_MODELS)
+
+
+def _decoder_names() -> list[str]:
+    return ["mgca", "none"]
+
+
+ModelName = Annotated[
+    str,
+    typer.Option(metavar="NAME", help=NAMES, autocompletion=_model_names, rich_help_panel=MODEL),
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help=NAMES, autocompletion=_model_names)
+]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="mgca, none, or the file of a trained decoder.",
+        autocompletion=_decoder_names,
+        rich_help_panel=MODEL,
+    ),
+]
+Pretrained = Annotated[
+    str | None,
+    typer.Option(metavar="TAG", help="Of an open_clip model's weights.", rich_help_panel=MODEL),
+]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def examples(*commands: str) -> str:
+    """The end of a command's help."""
+    # The empty first line keeps the margin of the others.
+    return "\n".join(["", "Examples:", "", *(f"  {command}" for command in commands)])
+
+
+def echo_json(data: Any) -> None:
+    """Print JSON for people and programs alike."""
+    typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not have here.
+
+    Raises:
+        typer.BadParameter: With torch's reason.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise typer.BadParameter(f"no device {name!r} here: {reason}") from error
+
+
+def load_on(
+    device: str, name: str, decoder: str, pretrained: str | None, last_block: str | None = None
+) -> "tuple[Model, str]":
+    """As :func:`load_named`, on a device, which is checked first."""
+    check_device(device)
+    model, shown = load_named(name, decoder, last_block, pretrained)
+    for network in model.networks:
+        network.to(device)
+    return model, shown
+
+
+def load_named(
+    name: str, decoder: str, last_block: str | None, pretrained: str | None
+) -> "tuple[Model, str]":
+    """The model, and its name in tables and records.
+
+    Args:
+        decoder: ``"mgca"``, ``"none"``, or a file; of ``"tcl"`` its checkpoint.
+        last_block: Of a vision transformer without decoder; None for its own.
+        pretrained: Tag of open_clip; of ``"groupvit"`` a repository or folder.
+
+    Raises:
+        OSError: If weights cannot be had, or were not trained for this encoder.
+        typer.BadParameter: For options that do not go together.
+    """
+    from mgca.backbone import BackboneUnavailable, load_backbone
+    from mgca.model import Model, load
+    from mgca.weights import WeightsError
+
+    weights = pretrained or True
+    shown = f"{name} {pretrained}" if pretrained else name
+    published = name.startswith("hf://")
+    if last_block is not None and (published or decoder != "none"):
+        raise typer.BadParameter(
+            "a decoder knows the last block it was trained on: --last-block goes with "
+            "--decoder none, and with no model of hf://"
+        )
+    try:
+        if name == "groupvit":
+            from mgca.groupvit import CHECKPOINT, load_groupvit
+            from mgca.others import GroupViTModel
+
+            return GroupViTModel(load_groupvit(pretrained or CHECKPOINT)), shown
+        if name == "tcl":
+            from mgca.others import TCLModel
+            from mgca.tcl.published import load_tcl
+
+            if decoder in ("mgca", "none"):
+                raise typer.BadParameter("--model tcl needs its checkpoint, --decoder tcl.pth")
+            return TCLModel(load_tcl(decoder)), shown
+        if decoder == "none" and not published:
+            block = last_block or "value"
+            return Model(load_backbone(name, weights, last_block=block)), f"{shown} {block}"
+        if decoder == "mgca" and not published:
+            check_published(name)
+        loaded = load(name, None if decoder == "none" else decoder, pretrained=weights)
+    except (BackboneUnavailable, WeightsError) as error:
+        raise OSError(str(error)) from error
+    block = loaded.backbone.last_block
+    if loaded.decoder is None:
+        return loaded, f"{shown} {block}"
+    trained = "mgca" if decoder == "mgca" else Path(decoder).stem
+    return loaded, f"{shown} {trained}" if block == "value" else f"{shown} {block}+{trained}"
+
+
+def check_published(name: str) -> None:
+    """Refuse a model for which no decoder comes with the project.
+
+    Raises:
+        OSError: With the options that there are.
+    """
+    from mgca.weights import manifest
+
+    if f"{name}-mgca" not in manifest():
+        raise OSError(
+            f"no trained decoder for {name!r} comes with the project: give --decoder none, for its "
+            "dense features, or the file of a decoder that was trained on it"
+        )
+
+
+def read_lines(file: Path) -> list[str]:
+    """The lines of a UTF-8 file that are not empty.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it is no text.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a UTF-8 text file ({error})") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]

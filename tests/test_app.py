@@ -1,0 +1,569 @@
+"""The page of ``mgca app``: its answers, who may ask, and how it behaves in a browser."""
+
+import asyncio
+import base64
+import http.client
+import importlib.util
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+from tiny import TinyBackbone
+
+from mgca.app import server
+from mgca.app.view import LONGEST, Photographs, View, paragraph, split_words
+from mgca.cli import main
+from mgca.config import SegmentConfig
+from mgca.model import Model
+
+SMALL = SegmentConfig(short_side=64, window=64, stride=32)
+SCRIPT = '<img src=x onerror="window.ran = 1">'
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+@pytest.fixture
+def model():
+    return Model(TinyBackbone(), None, SMALL)
+
+
+@pytest.fixture
+def embedded(model, monkeypatch):
+    """How often an image went through the model."""
+    times, embed = [], model.embed
+    monkeypatch.setattr(model, "embed", lambda image: times.append(1) or embed(image))
+    return times
+
+
+@pytest.fixture
+def photo(tmp_path):
+    return picture(tmp_path / "photo.png", 0)
+
+
+def picture(path: Path, seed: int, size: tuple[int, int] = (40, 60)) -> str:
+    values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return str(path)
+
+
+class Elements(HTMLParser):
+    """The names of the elements of an answer, its text and its messages."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__()
+        self.names: list[str] = []
+        self.text, self.alerts = "", 0
+        self.feed(answer)
+
+    def handle_starttag(self, tag, attributes):
+        self.names.append(tag)
+        self.alerts += ("role", "alert") in attributes
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_a_map_with_the_shares_of_its_words(model, photo):
+    found = Elements(View(model).segmentation(photo, "cat, wooden table,sky,", 2, False, 0))
+    areas = model.segment(photo, ["cat", "wooden table", "sky"], 4).areas()
+    for name, area in areas.items():
+        assert f" {name}{100 * area:.1f} %" in found.text or not area
+    assert "4 meta-points per window, 2 × 2; no background" in found.text
+    assert found.names.count("img") == 1 and not found.alerts
+
+
+def test_units_pixels_and_background_are_those_asked_for(model, photo):
+    view, words = View(model), ["cat", "sky"]
+    for side, pixels, threshold in ((1, False, 0), (1, True, 0), (3, False, 0.7)):
+        text = Elements(view.segmentation(photo, "cat,sky", side, pixels, threshold)).text
+        points = None if pixels else side**2
+        areas = model.segment(photo, words, points, threshold or None).areas()
+        assert all(f"{name}{100 * area:.1f} %" in text for name, area in areas.items() if area)
+    assert "background up to a probability of 0.7" in text
+    assert "Every pixel on its own" in Elements(view.segmentation(photo, "a", 2, True, 0)).text
+
+
+def test_hints_before_there_is_something_to_answer(model, photo):
+    view = View(model)
+    for answer in (
+        view.segmentation(None, "cat", 2, False, 0),
+        view.segmentation(photo, " , ", 2, False, 0),
+        view.similarity(None, "cat", 2, False),
+        view.similarity(photo, ",\n", 2, False),
+    ):
+        found = Elements(answer)
+        assert found.names == ["p"] and not found.alerts
+
+
+@pytest.mark.parametrize(
+    ("words", "threshold", "said"),
+    [
+        ("cat, sky, cat", 0, "class names given more than once: cat"),
+        ("cat", 0.5, "a background needs at least two classes"),
+        ("cat, background", 0.5, "do not ask for it"),
+        ("x" * (LONGEST + 1), 0, f"more than {LONGEST} characters"),
+        (f"{SCRIPT}, {SCRIPT}", 0, SCRIPT),
+    ],
+)
+def test_what_cannot_be_answered_is_said_before_the_image_is_read(
+    model, photo, embedded, tmp_path, words, threshold, said
+):
+    found = Elements(View(model).segmentation(photo, words, 2, False, threshold))
+    assert found.alerts == 1 and said in found.text
+    assert set(found.names) == {"p", "strong"}
+    assert not embedded
+    path, answer = View(model).labels(photo, words, 2, False, threshold, tmp_path)
+    assert path is None and said in Elements(answer).text
+
+
+def test_a_file_that_is_no_picture_is_named_without_its_folder(model, tmp_path):
+    text = tmp_path / "text.jpg"
+    text.write_text("no picture")
+    view = View(model)
+    for answer in (
+        view.segmentation(str(text), "cat", 2, False, 0),
+        view.similarity(str(text), "cat", 2, False),
+        view.labels(str(text), "cat", 2, False, 0, tmp_path)[1],
+    ):
+        found = Elements(answer)
+        assert found.alerts == 1
+        assert found.text == "text.jpg: not a picture in a format that Pillow reads"
+
+
+def test_mistakes_of_ours_are_raised(model, photo, monkeypatch):
+    monkeypatch.setattr(model, "embed", lambda image: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        View(model).segmentation(photo, "cat", 2, False, 0)
+
+
+@given(st.text("<>/&;\"'=ab ,{}$é\n", max_size=40))
+@example(SCRIPT)
+def test_nothing_typed_becomes_an_element(text):
+    assert Elements(paragraph(text)).names == ["p"]
+    view = View(Model(TinyBackbone(), None, SMALL))
+    answer = Elements(view.segmentation("/no/file", f"{text},{text}", 2, False, 0))
+    assert set(answer.names) <= {"p", "strong"}
+    assert all(word == word.strip() and "," not in word for word in split_words(text))
+
+
+def test_words_with_markup_are_text_in_maps(model, photo, tmp_path):
+    view = View(model)
+    for answer in (
+        view.segmentation(photo, SCRIPT, 2, False, 0),
+        view.similarity(photo, SCRIPT, 2, False),
+        view.labels(photo, SCRIPT, 2, False, 0, tmp_path)[1],
+    ):
+        assert "<img src=x" not in answer and "&lt;img src=x" in answer
+
+
+def test_an_image_is_embedded_once_and_few_are_kept(model, embedded, tmp_path):
+    view = View(model)
+    files = [picture(tmp_path / f"{i}.png", i) for i in range(5)]
+    for side in (1, 2, 3):
+        view.segmentation(files[0], "cat, sky", side, False, 0)
+        view.similarity(files[0], "tree", side, False)
+        view.labels(files[0], "cat, sky", side, False, 0, tmp_path)
+    assert len(embedded) == 1
+    for file in (*files[1:4], files[0], files[4], files[0]):  # the second is the oldest, and goes
+        view.segmentation(file, "cat", 1, False, 0)
+    assert len(embedded) == 5
+    view.segmentation(files[1], "cat", 1, False, 0)
+    assert len(embedded) == 6
+
+
+def test_labels_are_of_the_full_size_though_the_map_is_small(model, tmp_path):
+    file = picture(tmp_path / "wide.png", 0, (300, 1200))
+    view, words = View(model), ["cat", "sky"]
+    shown = re.search(r'base64,([^"]+)"', view.segmentation(file, "cat, sky", 2, False, 0))[1]
+    with Image.open(io.BytesIO(base64.b64decode(shown))) as small:
+        assert small.size == (900, 225)
+    assert Photographs(model).shown(file).image.size == (900, 225)
+    path, answer = view.labels(file, "cat, sky", 2, False, 0.6, tmp_path)
+    assert path.name == "wide.labels.png"
+    expected = model.segment(file, words, 4, 0.6)
+    with Image.open(path) as labels:
+        assert np.array_equal(np.asarray(labels), expected.to_numpy())
+    assert "0 background, 1 cat, 2 sky" in answer
+    assert view.labels(None, "cat", 2, False, 0, tmp_path)[0] is None
+
+
+def test_similarity_is_that_of_the_word(model, photo):
+    text = Elements(View(model).similarity(photo, "tree", 2, False)).text
+    scores = model.segment(photo, ["tree"], 4).scores
+    low, high = re.search(r"from (-?[\d.]+)\s+to (-?[\d.]+)\.", text).groups()
+    assert (float(low), float(high)) == pytest.approx(
+        (scores.min().item(), scores.max().item()), abs=6e-4
+    )
+
+
+def test_one_word_may_have_commas_and_lines(model, photo):
+    found = View(model).similarity(photo, "tall,\n tree", 2, False)
+    assert found == View(model).similarity(photo, "tall tree", 2, False)
+
+
+def test_a_word_equally_similar_everywhere(model, tmp_path):
+    grey = tmp_path / "grey.png"
+    Image.new("RGB", (64, 64), "grey").save(grey)
+    assert not Elements(View(model).similarity(str(grey), "tree", 2, False)).alerts
+
+
+# Who may ask.
+
+
+def asked(headers: dict[str, str]) -> tuple[int, dict[bytes, bytes]]:
+    """Status and headers of the answer to a request."""
+    sent = []
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ours"})
+
+    async def send(message):
+        sent.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "headers": raw, "server": ("127.0.0.1", 7860)}
+    asyncio.run(server.Guard(application)(scope, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "127.0.0.1:7860"}, 200),
+        ({"Host": "localhost:7860", "Origin": "http://localhost:7860"}, 200),
+        ({"Host": "127.0.0.1:7860", "Origin": "http://evil.example"}, 403),
+        ({"Host": "127.0.0.1:7860", "Origin": "http://127.0.0.1:9000"}, 403),
+        ({"Host": "127.0.0.1:7860", "Origin": "null"}, 403),
+        ({"Host": "evil.example:7860"}, 403),  # a name that was turned to this machine
+        ({"Host": "127.0.0.1"}, 403),
+        ({}, 403),
+    ],
+)
+def test_pages_of_other_hosts_are_refused(headers, status):
+    assert asked(headers)[0] == status
+
+
+def test_the_browser_is_told_to_load_nothing_of_other_hosts():
+    policy = asked({"Host": "127.0.0.1:7860"})[1][b"content-security-policy"].decode()
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'self' data: blob:"
+    assert rules["frame-ancestors"] == "'none'"
+    assert not re.search(r"https?:|\*", policy)
+
+
+def test_the_page_is_at_this_machines_own_address_alone():
+    with server.listen(0) as listener:
+        assert listener.getsockname()[0] == "127.0.0.1"
+        assert server.address(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        assert (
+            "--host"
+            not in subprocess.run(
+                [sys.executable, "-m", "mgca", "app", "--help"], capture_output=True, text=True
+            ).stdout
+        )
+
+
+def test_a_port_in_use(capsys, monkeypatch):
+    monkeypatch.setattr(server, "check_installed", lambda: None)
+    with server.listen(0) as listener:
+        port = listener.getsockname()[1]
+        assert main(["app", "--port", str(port), "--no-open"]) == 1
+    error = capsys.readouterr().err
+    assert f"port {port} of 127.0.0.1" in error and "--port" in error
+
+
+def test_without_gradio(capsys, monkeypatch):
+    monkeypatch.setattr(server, "find_spec", lambda name: None)
+    assert main(["app", "--no-open"]) == 1
+    assert "pip install 'mgca[app]'" in capsys.readouterr().err
+
+
+class Stopped:
+    """In the place of a server."""
+
+    should_exit = False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_the_server_and_not_the_process(number):
+    before, stopped = signal.getsignal(number), Stopped()
+    with server._ended_by_signals(stopped):
+        assert not stopped.should_exit
+        signal.raise_signal(number)
+    assert stopped.should_exit
+    assert signal.getsignal(number) == before
+
+
+def test_signals_that_the_shell_has_set_aside_remain_so():
+    before, stopped = signal.signal(signal.SIGHUP, signal.SIG_IGN), Stopped()
+    try:
+        with server._ended_by_signals(stopped):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert not stopped.should_exit
+
+
+# In a browser.
+
+START = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import socket
+
+connect = socket.socket.connect
+
+
+def local(self, address):
+    if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1"):
+        print("left the machine:", address, file=sys.stderr, flush=True)
+        raise OSError(f"no network, asked for {address}")
+    return connect(self, address)
+
+
+socket.socket.connect = local
+socket.socket.connect_ex = lambda self, address: local(self, address) or 0
+
+import torch
+
+torch.set_num_threads(1)
+from tiny import TinyBackbone
+
+from mgca.cli import loading, main
+from mgca.config import SegmentConfig
+from mgca.model import Model
+
+small = SegmentConfig(short_side=64, window=64, stride=32)
+loading.load_on = lambda *asked: (Model(TinyBackbone(), None, small), "tiny")
+sys.exit(main(["app", "--port", "0", "--no-open", "--max-upload", "1"]))
+"""
+
+
+def need(what: str, there: bool) -> None:
+    """Skip the test without it, or fail with MGCA_REQUIRE_BROWSER=1."""
+    if there:
+        return
+    reason = f"needs {what}"
+    if os.environ.get("MGCA_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"{reason} (MGCA_REQUIRE_BROWSER=1 forbids skipping)", pytrace=False)
+    pytest.skip(reason)
+
+
+def started(folder: Path) -> tuple[subprocess.Popen, str]:
+    """The command in a process of its own, with its temporary files in a folder."""
+    need("gradio", importlib.util.find_spec("gradio") is not None)
+    environment = os.environ | {"TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, str(Path(__file__).parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        cwd=Path(__file__).parent.parent,
+    )
+    line = process.stdout.readline()
+    found = re.match(r"(http://127\.0\.0\.1:\d+/) ", line)
+    if found is None:
+        process.kill()
+        pytest.fail(f"{line}{process.communicate()[1]}", pytrace=False)
+    return process, found[1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Address of the page, and the folder of its temporary files; what must hold at its end."""
+    folder = tmp_path_factory.mktemp("temporary")
+    process, address = started(folder)
+    try:
+        yield address, folder
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert (out, err) == ("", "")
+    assert not list(folder.glob("mgca-app-*"))  # uploads went with it
+
+
+@pytest.fixture(scope="module")
+def browser():
+    need("playwright", importlib.util.find_spec("playwright") is not None)
+    need("chromium on the PATH", shutil.which("chromium") is not None)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, site):
+    """The page, opened; nothing it asks for may lie elsewhere, and nothing may go wrong in it."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(90_000)  # it takes a tenth of it where nothing else runs
+    page = context.new_page()
+    asked, wrong = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and wrong.append(line.text))
+    page.goto(site[0])
+    page.get_by_label("Words").wait_for()
+    yield page
+    context.close()
+    assert asked and not [url for url in asked if not url.startswith((site[0], "data:", "blob:"))]
+    assert wrong == []
+
+
+def upload(page, file) -> None:
+    page.locator("input[type=file]").first.set_input_files(file)
+
+
+def rows(page) -> dict[str, str]:
+    """The legend: of each word its share."""
+    cells = [text.removeprefix("■ ") for text in page.locator(".answer td").all_inner_texts()]
+    return dict(zip(cells[::2], cells[1::2], strict=True))
+
+
+def shares(photo, words: list[str], *settings) -> dict[str, str]:
+    areas = Model(TinyBackbone(), None, SMALL).segment(photo, words, *settings).areas()
+    return {name: f"{100 * area:.1f} %" for name, area in areas.items() if area}
+
+
+def expect_rows(page, expected: dict[str, str]) -> None:
+    """Wait until the legend is the one expected."""
+    for _ in range(300):
+        if rows(page) == expected:
+            return
+        page.wait_for_timeout(100)
+    assert rows(page) == expected
+
+
+def test_from_an_upload_to_labels(page, photo, tmp_path):
+    upload(page, photo)
+    page.get_by_label("Words").fill("cat, wooden table, sky")
+    page.keyboard.press("Enter")
+    words = ["cat", "wooden table", "sky"]
+    expect_rows(page, shares(photo, words, 36))
+    assert page.locator(".answer img").get_attribute("alt").startswith("segmentation into ")
+
+    # The sliders, by keyboard: from the words on to the grid, and from there to the threshold.
+    page.get_by_label("Words").focus()
+    focused = page.locator("input[type=range]:focus")
+    for steps, key, value in ((4, "ArrowLeft", "2"), (90, "ArrowRight", "0.9")):
+        page.keyboard.press("Tab")
+        for _ in range(6):
+            if not focused.count():
+                page.keyboard.press("Tab")
+        for _ in range(steps):
+            focused.press(key)
+        assert focused.input_value() == value
+        expect_rows(page, shares(photo, words, 4, 0.9 if value == "0.9" else None))
+    page.get_by_text("4 meta-points per window").wait_for()
+    assert "background" in rows(page)
+    page.get_by_label("Every pixel on its own").check()
+    expect_rows(page, shares(photo, words, None, 0.9))
+
+    page.get_by_role("button", name="Labels as a PNG file").click()
+    page.get_by_text("0 background, 1 cat, 2 wooden table, 3 sky").wait_for()
+    with page.expect_download() as download:
+        page.locator("a[download]").first.click()
+    expected = Model(TinyBackbone(), None, SMALL).segment(photo, words, None, 0.9)
+    with Image.open(download.value.path()) as labels:
+        assert np.array_equal(np.asarray(labels), expected.to_numpy())
+    # Labels of other words are not offered any longer.
+    page.get_by_label("Words").fill("cat, sky")
+    page.keyboard.press("Enter")
+    page.locator("a[download]").first.wait_for(state="detached")
+
+
+def test_what_is_typed_is_text(page, photo):
+    words = [SCRIPT, "{{value}}", "${window.ran = 1}", "<b>bold</b>"]
+    upload(page, photo)
+    page.get_by_label("Words").fill(", ".join(words))
+    page.keyboard.press("Enter")
+    expect_rows(page, shares(photo, words, 36))
+    page.get_by_label("Words").fill(f"{SCRIPT}, {SCRIPT}")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text(SCRIPT).wait_for()
+    page.get_by_role("tab", name="One word").click()
+    page.get_by_label("Any word").fill(SCRIPT)
+    page.keyboard.press("Enter")
+    page.get_by_alt_text(f"similarity to {SCRIPT}").wait_for()
+    assert page.evaluate("window.ran") is None
+    assert page.locator('.answer img[src="x"], .answer b').count() == 0
+
+
+def test_uploads_that_are_refused(page, site, tmp_path):
+    page.get_by_label("Words").fill("cat, sky")
+    large, text = tmp_path / "large.png", tmp_path / "text.jpg"
+    large.write_bytes(bytes(2**20 + 1))
+    text.write_text("no picture")
+    upload(page, large)
+    page.get_by_text("exceed the maximum allowed size").wait_for()
+    upload(page, text)
+    page.get_by_role("alert").get_by_text("text.jpg: not a picture").wait_for()
+    assert "Traceback" not in page.inner_text("body")
+    # Nor does the limit hold in the page alone.
+    host = site[0].removeprefix("http://").rstrip("/")
+    begin = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    for size, status in ((2**20 + 1, 413), (2**10, 200)):
+        connection = http.client.HTTPConnection(host)
+        kind = {"Content-Type": "multipart/form-data; boundary=x"}
+        body = begin.encode() + bytes(size) + b"\r\n--x--\r\n"
+        connection.request("POST", "/gradio_api/upload", body, kind)
+        assert connection.getresponse().status == status
+        connection.close()
+
+
+def test_uploads_are_this_users_alone(page, site, photo):
+    upload(page, photo)
+    page.get_by_label("Words").fill("cat")
+    page.keyboard.press("Enter")
+    expect_rows(page, {"cat": "100.0 %"})
+    (private,) = site[1].glob("mgca-app-*")
+    assert private.stat().st_mode & 0o077 == 0
+    assert {path.name for path in site[1].rglob("photo.png")} == {"photo.png"}
+    assert all(path.is_relative_to(private) for path in site[1].rglob("photo.png"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_is_accessible(page, site, photo, scheme):
+    need("axe-playwright-python", importlib.util.find_spec("axe_playwright_python") is not None)
+    from axe_playwright_python.sync_playwright import Axe
+
+    page.goto(f"{site[0]}?__theme={scheme}")
+    page.get_by_label("Words").wait_for()
+    assert Axe().run(page).generate_report().startswith("Found 0 ")
+    upload(page, photo)
+    page.get_by_label("Words").fill("cat, sky")
+    page.keyboard.press("Enter")
+    expect_rows(page, shares(photo, ["cat", "sky"], 36))
+    # While an answer is on its way, the one before is pale.
+    page.wait_for_function("!document.querySelector('.pending')")
+    page.wait_for_timeout(500)
+    found = Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
+
+
+def test_the_page_fits_a_telephone(page, photo):
+    page.set_viewport_size({"width": 360, "height": 700})
+    upload(page, photo)
+    page.get_by_label("Words").fill("cat, a rather long phrase for one class of a photograph, sky")
+    page.keyboard.press("Enter")
+    page.locator(".answer td").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
