@@ -102,6 +102,6 @@ $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
 $(NOTEBOOKS): notebooks ;
 
 # From scratch each time: an incremental build warns only of the pages that it reads again.
-$(FIRST_PAGE): _config.yml $(PAGES) $(NOTEBOOKS) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
+$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(NOTEBOOKS) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going

@@ -201,5 +201,6 @@ def html_page(segmentation: "Segmentation") -> str:
         '<div style="display:flex;flex-wrap:wrap;gap:1em;align-items:flex-start">'
         f'<img style="max-width:100%;height:auto" width="{picture.width}" '
         f'height="{picture.height}" alt="{described}" src="data:image/webp;base64,{data}">'
-        f"<table>{''.join(rows)}</table></div>"
+        # The class under which the book, like Jupyter, keeps a table readable in dark colours.
+        f'<table class="dataframe">{"".join(rows)}</table></div>'
     )

@@ -703,7 +703,7 @@ if one is not None and two is not None:
             "What the run shows is that one, two and killed processes compute the same, not that "
             "they learn: batches of 16 differ more from each other than a decoder on `lite` "
             "changes them, and that it gains nothing there is a "
-            "[result on photographs](results.ipynb) too."
+            "[result on photographs](results.html) too."
         )
     )
 

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca.cli import loading
-from mgca.cli import main
+from mgca.cli import loading, main
 from mgca.config import SegmentConfig
 from mgca.explain import explain, known_names
 from mgca.model import Model

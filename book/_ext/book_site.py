@@ -44,6 +44,14 @@ _UNUSED_FILES = (
     "_static/vendor/fontawesome",
 )
 
+# Roles of an older standard, and a name that the theme leaves out.
+_MENDED = {
+    'role="doc-biblioentry"': 'role="listitem"',
+    '<summary><span class="toctree-toggle"': (
+        '<summary aria-label="Pages below"><span class="toctree-toggle"'
+    ),
+}
+
 _SMALLEST = 10_000  # bytes of a PNG that is worth another format
 _LOSSLESS = 120_000  # bytes up to which a picture keeps every pixel
 _QUALITY = 85
@@ -66,6 +74,8 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     for page, text in pages.items():
         for old, new in renamed.items():
             text = text.replace(f"_images/{old}", f"_images/{new}")
+        for old, new in _MENDED.items():
+            text = text.replace(old, new)
         page.write_text(light_images(light_head(text), page.parent), encoding="utf-8")
 
 

@@ -1,0 +1,149 @@
+"""The API reference, made of the library's docstrings when the book is built.
+
+autodoc and napoleon do the work. What they lack is here: entries that name several arguments, types
+that only type checkers import, names that a package takes over from its modules, links to the
+source at its commit, and the foreign types that are not linked because nothing is fetched.
+"""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TypeVar
+
+import mgca
+
+ROOT = Path(mgca.__file__).resolve().parent.parent
+# Types of other packages. Names of our own are never ignored.
+PACKAGES = (
+    "IPython PIL gradio lightning_fabric matplotlib mmcv mmengine mmseg numpy open_clip pandas "
+    "supervision torch tqdm transformers"
+).split()
+FOREIGN = rf"({'|'.join([*PACKAGES, *sys.stdlib_module_names])})\..+"
+SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+):( .*)$")
+
+
+def setup(app):
+    for extension in ("autodoc", "autosummary", "napoleon", "linkcode"):
+        app.setup_extension(f"sphinx.ext.{extension}")
+    app.config.linkcode_resolve = _Source()
+    app.config.nitpick_ignore_regex = [*app.config.nitpick_ignore_regex, ("py:.*", FOREIGN)]
+    app.connect("builder-inited", lambda app: _import_types())
+    # Before napoleon, which is connected with the usual 500.
+    app.connect("autodoc-process-docstring", _one_name_each, priority=400)
+    app.connect("missing-reference", _where_documented)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _import_types() -> None:
+    """Give each module the names that it imports for type checkers only."""
+    for found in pkgutil.walk_packages(mgca.__path__, "mgca."):
+        if found.name.rsplit(".", 1)[-1] == "__main__":
+            continue
+        module = importlib.import_module(found.name)
+        for node in ast.parse(inspect.getsource(module)).body:
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                block = ast.Module(node.body, type_ignores=[])
+                exec(compile(block, module.__file__, "exec"), module.__dict__)
+
+
+def _one_name_each(app, what, name, thing, options, lines) -> None:
+    """A line of a section that describes several names becomes one for each, with its own type.
+
+    ``a, b: Text`` becomes ``a: Text`` and ``b: Text``; ``a: One. b: Other`` is taken apart.
+    """
+    if what in ("property", "attribute", "data"):
+        # napoleon would take what precedes a colon of the first line for a type. It looks no
+        # further where that line is an empty comment.
+        lines[:0] = ["..", ""]
+        return
+    known = _parameters(thing)
+    lines[:] = [part for line in lines for part in _apart(line, known)]
+    done, place = [], 0
+    while place < len(lines):
+        match = SEVERAL.match(lines[place])
+        end = place + 1
+        if match is None or match[2][0].isupper():  # exceptions are split by Sphinx itself
+            done.append(lines[place])
+        else:
+            indent = len(match[1])
+            deeper = re.compile(rf" {{{indent + 1},}}\S")
+            while end < len(lines) and deeper.match(lines[end]):
+                end += 1
+            for one in match[2].split(", "):
+                done += [f"{match[1]}{one}:{match[3]}", *lines[place + 1 : end]]
+        place = end
+    lines[:] = done
+
+
+def _apart(line: str, known: set[str]) -> list[str]:
+    """An argument's line, cut where the next argument begins."""
+    head = re.match(r"( +)(\w+): ", line)
+    if head is None or head[2] not in known:
+        return [line]
+    for cut in re.finditer(r"\. (\w+): ", line):
+        if cut[1] in known:
+            rest = head[1] + line[cut.start() + 2 :]
+            return [line[: cut.start() + 1], *_apart(rest, known)]
+    return [line]
+
+
+def _parameters(thing) -> set[str]:
+    try:
+        return set(inspect.signature(thing).parameters)
+    except (TypeError, ValueError):
+        return set()
+
+
+def _where_documented(app, env, node, content):
+    """A name such as ``mgca.load`` is a link to ``mgca.model.load``, where it is documented."""
+    if node.get("refdomain") != "py":
+        return None
+    domain, target = env.get_domain("py"), node["reftarget"]
+    things = [_find(full) for full in (target, f"{node.get('py:module')}.{target}")]
+    thing = next((thing for thing in things if thing is not None), None)
+    if isinstance(thing, TypeVar):
+        return content
+    for place in domain.objects:
+        if place.endswith(f".{target.rsplit('.', 1)[-1]}") and _find(place) is thing is not None:
+            document = node.get("refdoc", env.docname)
+            return domain.resolve_xref(env, document, app.builder, "obj", place, node, content)
+    return None
+
+
+def _find(full: str):
+    """What a dotted name means, or None."""
+    parts = full.split(".")
+    if parts[0] != "mgca":
+        return None
+    thing = mgca
+    for part in parts[1:]:
+        thing = getattr(thing, part, None)
+    return thing
+
+
+class _Source:
+    """The address of a name's source lines: at the commit that the book is built from."""
+
+    def __init__(self) -> None:
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+        found = subprocess.run(command, capture_output=True, text=True)
+        self._commit = found.stdout.strip() if found.returncode == 0 else "main"
+
+    def __call__(self, domain: str, info: dict[str, str]) -> str | None:
+        thing = sys.modules.get(info["module"]) if domain == "py" else None
+        for part in info["fullname"].split("."):
+            thing = getattr(thing, part, None)
+        thing = getattr(thing, "fget", thing)  # of a property
+        try:
+            thing = inspect.unwrap(thing)
+            lines, first = inspect.getsourcelines(thing)
+            file = Path(inspect.getsourcefile(thing)).resolve().relative_to(ROOT)
+        except (TypeError, OSError, ValueError):  # a constant, or of another package
+            return None
+        base = "https://github.com/mgca-book/mgca/blob"
+        return f"{base}/{self._commit}/{file}#L{first}-L{first + len(lines) - 1}"
