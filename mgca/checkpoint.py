@@ -15,6 +15,8 @@ from mgca.weights import WeightsError, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
 
+_MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam and AdamW, besides the step
+
 
 def save_checkpoint(
     path: Path,
@@ -64,12 +66,23 @@ def resume(
         state, meta = read_tensors(path)
     except WeightsError as error:
         raise WeightsError(f"{error}; delete it to start again") from error
+    if not isinstance(meta.get("config"), dict):
+        raise WeightsError(f"{path} is not a checkpoint; delete it to start again")
     differences = _differences(meta["config"], to_dict(config))
     if differences:
         raise ValueError(
             f"{path} belongs to another configuration ({'; '.join(differences)}): use another "
             "folder, or delete this one"
         )
+    # All of it is checked before any of it is loaded.
+    expected = _shapes(_trained(model), optimizer, state)
+    step, of_scaler = meta.get("step"), meta.get("scaler")
+    whole = {key: value.shape for key, value in state.items()} == expected
+    whole &= type(step) is int and step >= 0
+    if scaler is not None:
+        whole &= isinstance(of_scaler, dict) and of_scaler.keys() == scaler.state_dict().keys()
+    if not whole:
+        raise WeightsError(f"{path} is not a checkpoint of this model; delete it to start again")
     with torch.no_grad():
         for key, value in _trained(model).items():
             value.copy_(state[f"model.{key}"])
@@ -80,13 +93,27 @@ def resume(
             moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
     if scaler is not None:
-        scaler.load_state_dict(meta["scaler"])
-    log.info("resuming %s at step %s", path.parent, meta["step"])
-    return meta["step"]
+        scaler.load_state_dict(of_scaler)
+    log.info("resuming %s at step %s", path.parent, step)
+    return step
 
 
 def _trained(model: nn.Module) -> dict[str, Tensor]:
     return {key: value for key, value in model.named_parameters() if value.requires_grad}
+
+
+def _shapes(
+    trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Tensor]
+) -> dict[str, torch.Size]:
+    """The tensors that a checkpoint with this state should have; a parameter that has seen no
+    gradient has no moments."""
+    shapes = {f"model.{key}": value.shape for key, value in trained.items()}
+    parameters = [value for group in optimizer.param_groups for value in group["params"]]
+    for index, value in enumerate(parameters):
+        if any(key.startswith(f"optimizer.{index}.") for key in state):
+            shapes |= {f"optimizer.{index}.{name}": value.shape for name in _MOMENTS}
+            shapes[f"optimizer.{index}.step"] = torch.Size()
+    return shapes
 
 
 def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
@@ -123,13 +150,22 @@ def _step_of(path: Path) -> int:
 
 
 def metrics_until(path: Path, step: int) -> list[dict[str, float]]:
-    """Rows of a metrics file before a step; later ones are computed again."""
+    """Rows of a metrics file before a step; later ones are computed again.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     if not path.is_file():
         return []
-    with path.open(newline="") as lines:
-        # A process that was killed may have left its last line unfinished.
-        rows = [row for row in csv.DictReader(lines) if None not in row.values()]
-    return [row for row in rows if int(row["step"]) < step]
+    try:
+        with path.open(newline="") as lines:
+            # A process that was killed may have left its last line unfinished.
+            rows = [row for row in csv.DictReader(lines) if None not in row.values()]
+        return [row for row in rows if int(row["step"]) < step]
+    except (ValueError, KeyError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged ({error!r}): delete it, and it begins again at step {step}"
+        ) from error
 
 
 def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:

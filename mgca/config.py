@@ -180,8 +180,10 @@ def grid_side(meta_points: int) -> int:
     Raises:
         ValueError: If the number is not a positive square.
     """
-    side: int = round(max(meta_points, 0) ** 0.5)
-    if meta_points < 1 or side * side != meta_points:
+    # No float holds every square, nor every number that a user may write.
+    whole = 0 < meta_points < math.inf and meta_points == int(meta_points)
+    side = math.isqrt(int(meta_points)) if whole else 0
+    if not whole or side * side != meta_points:
         raise ValueError(f"meta_points must be a square such as 16, 25 or 36, not {meta_points}")
     return side
 

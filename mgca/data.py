@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgca.images import ImageSource, open_image
+from mgca.images import ImageSource, open_image, refuse_programs
 from mgca.prompts import check_classes
 
 IGNORE = 255
@@ -171,6 +171,7 @@ class Masked:
         identifier, _, path = self.items[index]
         try:
             with Image.open(path) as image:
+                refuse_programs(image, "the mask")
                 ids = np.array(image)
         except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
             raise DataError(f"{path}: not a readable mask ({error})") from error

@@ -62,7 +62,7 @@ class Engine:
     """A run: what it learns, what it learns from, and where it stands.
 
     Args:
-        fabric: Of :func:`make_fabric`.
+        fabric: Of :func:`mgca.resources.make_fabric`.
         config: Of the run.
         backbone: The frozen encoders.
         shards: Images and captions.

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.lib.format import open_memmap
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
@@ -25,9 +24,13 @@ from mgca.data import Captions
 from mgca.files import write_text
 from mgca.images import ImageSource, open_image, to_tensor
 from mgca.progress import progress
-from mgca.weights import write_tensors
+from mgca.weights import WeightsError, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
+
+
+class CacheError(ValueError):
+    """A file of the cache is damaged; the message says which one to delete."""
 
 
 def cache_folder(folder: str | os.PathLike | None = None) -> Path:
@@ -81,16 +84,16 @@ def image_features(
 
     Raises:
         FileNotFoundError, ImageError: If an image cannot be read.
+        CacheError: If the file is damaged.
         OSError: If the disk has too little room; nothing is computed then.
     """
     path = features_file(backbone, data, size=size, folder=folder)
     if path.is_file():
-        return np.load(path, mmap_mode="r")
+        return _read(path, len(data))
     sample = backbone.features(_batch(backbone, data.images[:1], size))
     shape = (len(data), *sample.shape[1:])
     partial, state = path.with_suffix(".partial"), path.with_suffix(".json")
-    done = _resume(partial, state, shape)
-    values = open_memmap(partial, "r+" if done else "w+", dtype=np.float16, shape=shape)
+    values, done = _resume(partial, state, shape) or (_start(partial, shape), 0)
     bar = progress(total=len(data), initial=done, desc=f"{backbone.name} features", unit="image")
     for start in range(done, len(data), batch):
         images = _batch(backbone, data.images[start : start + batch], size)
@@ -103,7 +106,28 @@ def image_features(
     values.flush()
     partial.replace(path)
     state.unlink(missing_ok=True)
-    return np.load(path, mmap_mode="r")
+    return _read(path, len(data))
+
+
+def _read(path: Path, images: int) -> np.ndarray:
+    try:
+        values = _mapped(path)
+    except Exception as error:  # what numpy raises at damaged bytes is anyone's guess
+        raise CacheError(f"{path} is damaged ({error}): delete it to compute it again") from error
+    if values.ndim != 4 or len(values) != images:
+        raise CacheError(
+            f"{path} is damaged ({values.shape} of {images} images): delete it to compute it again"
+        )
+    return values
+
+
+def _mapped(path: Path) -> np.memmap:
+    """A file of float16, as its header says it is and no longer or shorter."""
+    values = open_memmap(path, "r")
+    size = path.stat().st_size
+    if values.dtype != np.float16 or size != values.offset + values.nbytes:
+        raise ValueError(f"{size} bytes, and its header says {values.dtype} {values.shape}")
+    return values
 
 
 def _batch(backbone: Backbone, images: Sequence[ImageSource], size: int) -> Tensor:
@@ -112,12 +136,26 @@ def _batch(backbone: Backbone, images: Sequence[ImageSource], size: int) -> Tens
     )
 
 
-def _resume(partial: Path, state: Path, shape: tuple[int, ...]) -> int:
-    """Images already in the partial file; checks that there is room for the others."""
-    if partial.is_file() and state.is_file():
+def _resume(partial: Path, state: Path, shape: tuple[int, ...]) -> tuple[np.memmap, int] | None:
+    """The partial file and how many images are in it; None if there is none, or it is damaged."""
+    if not (partial.is_file() and state.is_file()):
+        return None
+    try:
         done = json.loads(state.read_text())["done"]
-        log.info("resuming %s at image %d", partial, done)
-        return done
+        # Not opened to be written yet: that would lengthen it to the size its header tells.
+        shape_there = _mapped(partial).shape
+    except Exception as error:  # what numpy raises at damaged bytes is anyone's guess
+        log.warning("%s is damaged and computed from the start: %s", partial, error)
+        return None
+    if shape_there != shape or type(done) is not int or not 0 <= done <= shape[0]:
+        log.warning("%s is not what was begun, and computed from the start", partial)
+        return None
+    log.info("resuming %s at image %d", partial, done)
+    return open_memmap(partial, "r+"), done
+
+
+def _start(partial: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A new partial file, if there is room for it."""
     partial.parent.mkdir(parents=True, exist_ok=True)
     needed = 2 * int(np.prod(shape))
     free = shutil.disk_usage(partial.parent).free
@@ -126,18 +164,28 @@ def _resume(partial: Path, state: Path, shape: tuple[int, ...]) -> int:
             f"the features take {needed / 2**30:.1f} GiB and {partial.parent} has "
             f"{free / 2**30:.1f} GiB free: set MGCA_CACHE to a folder on another disk"
         )
-    return 0
+    return open_memmap(partial, "w+", dtype=np.float16, shape=shape)
 
 
 @torch.inference_mode()
 def text_embeddings(
     backbone: Backbone, texts: list[str], *, folder: str | os.PathLike | None = None
 ) -> Tensor:
-    """Embeddings (n, C) float32 of texts by the backbone, kept on disk."""
+    """Embeddings (n, C) float32 of texts by the backbone, kept on disk.
+
+    Raises:
+        CacheError: If the file is damaged.
+    """
     key = config_hash({"text": backbone.text_digest, "texts": texts})
     path = cache_folder(folder) / f"texts-{key}.safetensors"
     if path.is_file():
-        return load_file(path)["embeddings"]
+        try:
+            embeddings = read_tensors(path)[0]["embeddings"]
+        except (WeightsError, KeyError) as error:
+            raise CacheError(f"{path}: {error}: delete it to compute it again") from error
+        if embeddings.ndim != 2 or len(embeddings) != len(texts):
+            raise CacheError(f"{path} is damaged: delete it to compute it again")
+        return embeddings
     parts = []
     bar = progress(total=len(texts), desc=f"{backbone.name} texts", unit="text")
     for start in range(0, len(texts), 2048):

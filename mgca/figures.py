@@ -157,9 +157,18 @@ def _texts(column: pd.Series) -> list[str]:
     largest = np.abs(finite).max(initial=0)
     before = int(np.floor(np.log10(largest))) + 1 if largest else 1
     most = min(max(0, _DIGITS - before), 2 * _DIGITS)
-    exact = (d for d in range(most) if np.allclose(np.round(finite, d), finite, rtol=0, atol=1e-9))
+    atol = 1e-9 * largest
+    exact = (d for d in range(most) if np.allclose(np.round(finite, d), finite, rtol=0, atol=atol))
     decimals = next(exact, most)
-    return ["" if value != value else f"{value:.{decimals}f}" for value in values]
+    least = 0.5 * 10.0**-decimals  # what is smaller would read as 0
+    return [
+        ""
+        if value != value
+        else f"{value:.1e}"
+        if 0 < abs(value) < least
+        else f"{value:.{decimals}f}"
+        for value in values
+    ]
 
 
 def _description(kind: str, caption: str, name: str, results: str | None) -> dict[str, Any]:

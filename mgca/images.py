@@ -31,7 +31,7 @@ def open_image(source: ImageSource) -> Image.Image:
     Raises:
         FileNotFoundError: If a path does not exist.
         ImageError: If it is not a picture, is damaged, has more pixels than Pillow opens (179
-            million), or has 32-bit pixels, of which nobody says how much is white.
+            million), has 32-bit pixels, of which nobody says how much is white, or is PostScript.
     """
     if isinstance(source, Image.Image):
         with _naming("the image"):
@@ -73,7 +73,19 @@ def _decode(file: Path | io.BytesIO, name: str, size: int) -> Image.Image:
         return _as_rgb(image, name)
 
 
+def refuse_programs(image: Image.Image, name: str) -> None:
+    """Refuse PostScript, before its pixels are asked for.
+
+    Raises:
+        ImageError: If it is that.
+    """
+    if image.format == "EPS":
+        # Pillow would start Ghostscript, where there is one, which executes what the file says.
+        raise ImageError(f"{name}: PostScript is a program, and not executed: convert it to PNG")
+
+
 def _as_rgb(image: Image.Image, name: str) -> Image.Image:
+    refuse_programs(image, name)
     image.load()
     if min(image.size) < 1:
         raise ImageError(f"{name}: has no pixels, its size is {image.size}")

@@ -314,7 +314,10 @@ def decoder_from(
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
     if "sigmoid_weight" in meta:
-        decoder.sigmoid = float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
+        try:
+            decoder.sigmoid = float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"the decoder's sigmoid is no two numbers: {error}") from error
     return decoder
 
 

@@ -96,7 +96,7 @@ class TCLModel(Model):
         return self.segmenter.w, self.segmenter.b
 
     def features(self, windows: Tensor) -> Tensor:
-        """The windows themselves: decoding is part of :meth:`pixels`."""
+        """The windows themselves: decoding is part of ``pixels``."""
         return windows
 
     def pixels(self, features: Tensor) -> Tensor:

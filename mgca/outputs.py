@@ -31,6 +31,7 @@ from mgca.segment import BACKGROUND, Segmentation
 
 LABELS, OVERLAY_PNG, OVERLAY_JPG = ".labels.png", ".overlay.png", ".overlay.jpg"
 RLE, POLYGONS, PROBABILITIES = ".rle.json", ".polygons.json", ".probabilities.npz"
+#: What the names of the files end with that an image can have.
 KINDS = (LABELS, OVERLAY_PNG, OVERLAY_JPG, RLE, POLYGONS, PROBABILITIES)
 RECORD = ".json"
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-# More than this speeds nothing up on a CPU.
+#: Bytes; more than this speeds nothing up on a CPU.
 WORKSPACE = 256 * 2**20
 _EPS = 1e-12  # of F.normalize
 

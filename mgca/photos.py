@@ -45,6 +45,7 @@ from mgca.weights import publish
 log = logging.getLogger(__name__)
 
 UNITS = (None, 36)
+#: The sets that this scale is evaluated on.
 DATASETS = ("voc20", "coco80", "camvid")
 
 

@@ -23,13 +23,14 @@ CLIP_TEMPLATES = (
     "art of the {}.",
     "a photo of the small {}.",
 )
-# The nine that classes are embedded with at inference, as in TCL's evaluation.
+#: The nine that classes are embedded with at inference, as in TCL's evaluation.
 CLASS_TEMPLATES = (*CLIP_TEMPLATES, "a photo of many {}.", "a photo of {}s.")
 
 NOUN_TAGS = ("NN1", "NN2", "NN0")
 _ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]*")
 _LONGEST_WORD = 50  # the tagger's time grows with the square of a word's length
+_MOST_WORDS = 1000  # and its memory with their number; captions have tens of them
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
@@ -37,7 +38,7 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 
     Raises:
         TypeError: If it is one string rather than a list of them.
-        ValueError: If there is none, one is empty, or one occurs twice.
+        ValueError: If there is none, one is empty, is no Unicode text, or occurs twice.
     """
     if isinstance(classes, str):
         raise TypeError(f"expected a list of class names, not one string: [{classes!r}]?")
@@ -45,6 +46,8 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     for position, name in enumerate(classes):
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"class {position} has no name: {name!r}")
+        if not is_unicode(name):
+            raise ValueError(f"class {position} is no Unicode text, write it in UTF-8: {name!r}")
         names.append(name.strip())
     if not names:
         raise ValueError("expected at least one class name")
@@ -52,6 +55,16 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     if twice:
         raise ValueError(f"class names given more than once: {', '.join(twice)}")
     return names
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written in UTF-8, as tokenizers ask: without lone surrogates, which
+    arguments that are no UTF-8 and escapes in JSON become."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @torch.inference_mode()
@@ -80,8 +93,11 @@ def _tagger() -> Any:
 
 
 def nouns(caption: str) -> list[str]:
-    """The nouns of an English caption as singular dictionary forms, each once, in order."""
-    words = [word for word in _WORD.findall(caption) if len(word) <= _LONGEST_WORD]
+    """The nouns of an English caption as singular dictionary forms, each once, in order.
+
+    Words after the first thousand are not looked at.
+    """
+    words = [word for word in _WORD.findall(caption) if len(word) <= _LONGEST_WORD][:_MOST_WORDS]
     if not words:
         return []
     tagged = _tagger().tag_sent(words, taglevel=1)

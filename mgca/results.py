@@ -19,6 +19,7 @@ import torch
 
 from mgca.files import replacing, write_text
 
+#: One row is one number, and the name of the run that it comes from.
 COLUMNS = ["variant", "dataset", "unit", "seed", "metric", "value", "run"]
 _KEY = COLUMNS[:5]
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")

@@ -55,6 +55,7 @@ def _photos() -> RunConfig:
     return RunConfig(train=train, stream=StreamConfig(lanes=8))
 
 
+#: Configurations that have a name, and what makes them.
 NAMED = {"paper": RunConfig, "photos": _photos}
 
 
@@ -101,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
         raise ValueError(f"{path} is not TOML: {error}") from error
 
 
@@ -110,7 +111,7 @@ def _value(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -139,7 +140,10 @@ def _checked(value: Any, kind: Any, where: str) -> Any:
     is_union = isinstance(kind, types.UnionType)
     allowed = typing.get_args(kind) if is_union else (kind,)
     if float in allowed and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ValueError(f"{where} is too large a number") from None
     if type(value) not in allowed:
         names = " or ".join("none" if a is type(None) else a.__name__ for a in allowed)
         raise ValueError(f"{where} must be {names}, not {value!r}")

@@ -8,6 +8,7 @@ executed or unpickled.
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,10 +183,13 @@ def read_config(path: Path) -> dict[str, Any]:
             if not isinstance(backbone[key], kind):
                 raise TypeError(f"{key} is {backbone[key]!r}")
         # Names are fixed, so that none leads out of the folder.
-        if not files or not set(files) <= {DECODER, ALIGNMENT}:
+        if not isinstance(files, dict) or not files or not set(files) <= {DECODER, ALIGNMENT}:
             raise ValueError(f"its files are {sorted(files)}")
+        for key, value in config["segment"].items():
+            if isinstance(value, bool | float):  # which would pass for whole numbers
+                raise TypeError(f"{key} is {value!r}")
         config["segment"] = SegmentConfig(**config["segment"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{wrong}: {error}") from error
     return config
 
@@ -226,8 +230,10 @@ def _set_alignment(backbone: Backbone, path: Path) -> None:
         raise WeightsError(f"{path}: the tensors are not those of an alignment")
     try:
         temperature = float(meta["temperature"])
-    except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path} lacks a temperature") from error
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path} lacks a temperature ({error})") from error
     backbone.set_alignment(**state)
     backbone.temperature = temperature
 

@@ -353,10 +353,10 @@ figures.show(
 )
 
 # %% [markdown]
-# The last two rows of the next table show that as many meta-points as pixels give exactly the pixel
-# unit. The published runs have fewer numbers and more of everything else: three decoders, 150
+# At the right end, as many meta-points as pixels give exactly the pixel unit. The table has the
+# published runs, with fewer numbers of meta-points and more of everything else: three decoders, 150
 # scenes, also a set with background. Beside them the paper's Table 4, from photographs and CLIP
-# ViT-B/16: to be compared in its order only.
+# ViT-B/16: only the order of its rows can be compared.
 
 # %% tags=["remove-input"]
 assert (curve.loc["784"] == curve.loc["pixel"]).all()

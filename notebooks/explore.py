@@ -313,7 +313,7 @@ interactive.element(
 # ## What to take away
 #
 # * A segmentation is a competition of cosines. Which words compete is up to you.
-# * Words are close: where they are, the unit decides which of them wins.
+# * Where two words are close, the unit decides which of them wins.
 # * A curve over three seeds has a width. Where two series overlap within it, nothing was shown.
 #
 # ## Try it

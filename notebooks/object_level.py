@@ -92,7 +92,7 @@ pixels, texts = embed(lite, photos, captions)
 # $$
 # A^n_{ii} = \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \qquad
 # M^n_{ii} = \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
-# \rfloor \\ 0 & \text{otherwise} \end{cases} \tag{3}
+# \rfloor \cr 0 & \text{otherwise} \end{cases} \tag{3}
 # $$
 #
 # $$
@@ -264,14 +264,14 @@ for axis, alpha in zip(axes[0], alphas, strict=True):
 for axis, alpha in zip(axes[1], alphas, strict=True):
     inside = kept(scene_own[scene], alpha)
     axis.imshow(cut_out(scenes.images[scene], inside))
-    bare(axis, f"{truth[scene][inside].mean():.0%} named")
+    bare(axis, f"{100 * truth[scene][inside].mean():.0f} % named")
 lost = truth[scene][~kept(scene_own[scene], 0.1)].sum() / truth[scene].sum()
 figures.show(
     figure,
     caption=f"What three areas keep, for “{captions[1]}” and, below, “{scenes.captions[scene]}” "
     "with the small CLIP of the scenes. *Named* is the share of the kept pixels that the caption "
-    f"names, by the exact mask. At $\\alpha = 0.1$ nearly all is right and {lost:.0%} of what is "
-    "named is missed; at 0.8 most of what is kept is wrong.",
+    "names, by the exact mask. At $\\alpha = 0.1$ nearly all is right and "
+    f"{100 * lost:.0f} % of what is named is missed; at 0.8 most of what is kept is wrong.",
     alt="A cup of coffee and a drawn scene, each with a tenth, four tenths and eight tenths of "
     "its pixels kept and the others faded.",
     name="fig-object-alpha",
@@ -329,7 +329,9 @@ for axis, (kind, (_, of_kind)) in zip(axes, kinds.items(), strict=True):
     axis.axvline(alpha_scenes, color="grey", linewidth=1)
     axis.text(alpha_scenes + 0.01, 0.03, f"α = {alpha_scenes:g}", color="dimgrey")
     area = of_kind[of_kind.sum(-1) > 0].mean()
-    axis.set(title=f"text: {kind} ({area:.0%} of the image)", ylim=(0, 1.02), ylabel="share")
+    axis.set(
+        title=f"text: {kind} ({100 * area:.0f} % of the image)", ylim=(0, 1.02), ylabel="share"
+    )
 axes[0].plot([], [], color="grey", linestyle=":", label="before training")
 axes[0].legend(loc="lower right")
 axes[1].set_xlabel("α")
@@ -352,7 +354,7 @@ kept_weights = kept_scores[:, : area_in_pixels(alpha_scenes, 784)].softmax(-1)
 even = (-(kept_weights * kept_weights.clamp_min(1e-30).log()).sum(-1)).exp().median()
 before, after = (found["one class it names", name][at] for name in ("frozen", "trained"))
 Markdown(
-    f"At $\\alpha = {alpha_scenes:g}$, for one class: precision goes from {before[0]:.2f} to "
+    f"At α = {alpha_scenes:g}, for one class: precision goes from {before[0]:.2f} to "
     f"{after[0]:.2f} with training, recall from {before[1]:.2f} to {after[1]:.2f}, weighted "
     f"precision from {before[2]:.2f} to {after[2]:.2f}. Of the {kept_weights.shape[1]} pixels kept "
     f"the weights are as uneven as if {even:.0f} shared the weight equally (the exponential "

@@ -29,7 +29,7 @@ folder = ""  # of your photographs; empty: the three of scikit-image
 words = "cat, cup, a wooden table, sky, rocket"
 word = "cat"  # to look at closely
 
-# %%
+# %% tags=["hide-input"]
 import io
 import json
 import subprocess
@@ -67,10 +67,11 @@ def mgca_command(*arguments: str) -> None:
 # ## The command
 #
 # `mgca segment` takes files, folders with all below them, and patterns. Every pixel gets one of
-# your words, single nouns or short phrases.
+# your words, single nouns or short phrases. `mgca_command` runs it as a shell would.
 
 # %%
-mgca_command("segment", photos, "--classes", words, "--out", results, "--polygons", "--verbose")
+options = ["--classes", words, "--out", results, "--polygons"]
+mgca_command("segment", photos, *options, "--verbose")
 
 # %% [markdown]
 # An image's results are named after its path below the folder that all the images share, suffix
@@ -88,9 +89,10 @@ for path in sorted(results.rglob("*.*")):
 #   settings, and the SHA-256 of the photograph and of each file.
 # - `NAME.rle.json` and `NAME.polygons.json`, with `--rle` and `--polygons`: annotations as COCO has
 #   them, exact to the pixel.
-# - `NAME.probabilities.npz`, with `--probabilities`: of each class, as float16.
+# - `NAME.probabilities.npz`, with `--probabilities`: the probability of each class at each pixel,
+#   as float16.
 
-# %%
+# %% tags=["hide-input"]
 record_file = min(
     path for path in results.rglob("*.json") if path.suffixes[-2:] != [".polygons", ".json"]
 )
@@ -98,7 +100,7 @@ record = json.loads(record_file.read_text())
 overlay = Image.open(record_file.with_name(f"{record_file.stem}.overlay.jpg"))
 figures.show(
     overlay,
-    caption="What `--overlay` writes: the photograph under its classes, and their shares.",
+    caption="`NAME.overlay.jpg`: the photograph under its classes, and their shares.",
     alt=f"{Path(record['image']['path']).stem} under the colours of its classes, with a legend.",
     name="fig-own-overlay",
 )
@@ -112,7 +114,7 @@ figures.table(table.round(3), caption="The classes of the first record.")
 # read does not stop the others; the exit code is 1 in both cases.
 
 # %%
-mgca_command("segment", photos, "--classes", words, "--out", results, "--polygons")
+mgca_command("segment", photos, *options)
 
 # %% [markdown]
 # With `--background 0.4` pixels whose largest probability does not exceed the threshold become
@@ -162,10 +164,10 @@ result
 
 # %%
 coco = result.to_coco(rle=False)
-areas = {c["id"]: c["name"] for c in coco["categories"]}
+names = {c["id"]: c["name"] for c in coco["categories"]}
 for annotation in coco["annotations"]:
     print(
-        f"{areas[annotation['category_id']]:16} {annotation['area']:7} pixels in "
+        f"{names[annotation['category_id']]:16} {annotation['area']:7} pixels in "
         f"{len(annotation['segmentation'])} polygons, box {annotation['bbox']}"
     )
 # What the command wrote is what Python gives.
@@ -177,14 +179,17 @@ assert np.array_equal(np.asarray(written), result.to_numpy())
 #
 # `mgca explain photo.jpg --word cat --out cat.png` draws where a word is found: its similarity to
 # each pixel, and to each unit, which is what decides. The units come from the meta-points, the
-# dots; each gets the most similar word of a vocabulary, by default the classes of the eight
-# benchmarks. In Python it is `mgca.explain.explain`.
+# dots, 36 in each of the windows that cover the photograph. Each unit gets the most similar word of
+# a vocabulary, by default the classes of the eight benchmarks. In Python it is
+# `mgca.explain.explain`.
 
 # %%
 from mgca.explain import explain
 
 vocabulary = [*classes, "eye", "ear", "nose", "fur", "blanket", "wall", "dog"]
 found = explain(model, paths[0], word, vocabulary)
+
+# %% tags=["hide-input"]
 figures.show(
     Image.open(io.BytesIO(found.to_png())),
     caption=f"Where *{word}* is found in {paths[0].stem}: by pixel, by unit, and the most similar "
@@ -194,7 +199,7 @@ figures.show(
     name="fig-own-explain",
 )
 
-# %%
+# %% tags=["hide-input"]
 largest = found.to_dict()["units"][:5]
 units = pd.DataFrame(
     {
@@ -206,8 +211,8 @@ units = pd.DataFrame(
 figures.table(units.round(3), caption="The largest units, and the words most similar to each.")
 
 # %% [markdown]
-# Where a word loses, the table says to which. Adding the winner's rival to the words, or saying a
-# word more precisely, changes more than any setting.
+# Where a word loses, the table says to which. Then add a word for what is there instead, or say
+# yours more precisely.
 
 # %% tags=["remove-cell"]
 work.cleanup()

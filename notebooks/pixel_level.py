@@ -85,7 +85,7 @@ def features_of(model, images):
 #
 # $$
 # z_{ij} = \frac{1}{\sqrt{C}} \begin{cases}
-# s_{ii}^{(\lceil k \lfloor \alpha N \rfloor \rceil)} & i = j \\
+# s_{ii}^{(\lceil k \lfloor \alpha N \rfloor \rceil)} & i = j \cr
 # s_{ij}^{(1)} & i \ne j
 # \end{cases}
 # \qquad
@@ -314,8 +314,8 @@ Markdown(
     f"semi-hard one for {half[column]:.0f} % and the first for {low[column]:.0f} %. The pull "
     f"hardly differs, from {low['pull']:.3f} to {last['pull']:.3f}: one positive shares the "
     f"softmax with {batch - 1} hard negatives, so that its probability is small at any rank. On "
-    "scenes there is much to lose with a large $k$ and little to win. The trained decoders fall "
-    "with it, and $k = 0.06$ is about as good as $k = 0$."
+    "scenes there is much to lose with a large *k* and little to win. The trained decoders fall "
+    "with it, and *k* = 0.06 is about as good as *k* = 0."
 )
 
 # %% [markdown]
@@ -394,6 +394,6 @@ figures.table(
 #
 # ## Try it
 #
-# * Set `k` to 0.5 and look at the three photographs again: is the star still on the object?
+# * Set `k` to 0.5 and look at the first figure again: is the star still on the object?
 # * Set `alpha_scenes` to 0.1. The hardest positive moves forward; how much of the trust comes back?
 # * Give the photographs captions of one word. Which of the curves become steeper?

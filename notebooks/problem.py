@@ -145,7 +145,7 @@ for row, word in zip(axes, words, strict=True):
     alone, contrast = (maps(direction, new[i]) for direction in directions(saying(word)))
     panel(row[0], pictures[i], f"new image: {word}")
     panel(row[1], alone, "images with the word", extent=(0, SIDE, SIDE, 0))
-    panel(row[2], contrast, "with less without", extent=(0, SIDE, SIDE, 0))
+    panel(row[2], contrast, "minus the others", extent=(0, SIDE, SIDE, 0))
     for axis in row:
         outline(axis, masks[i] == CLASSES.index(word))
 
@@ -168,9 +168,9 @@ for number, word in enumerate(CLASSES):
 right = {key: np.mean(values) for key, values in right.items()}
 figures.show(
     figure,
-    caption="Where a word is, from captions that only sort images; outlined, the truth. What the "
-    "images with the word have in common points to much else; less what the other images have, it "
-    "points more to the word. Over all words, a pixel inside beats one outside in "
+    caption="Where a word is, from captions that only sort images; outlined, the truth. The mean "
+    "of the images with the word points to much else; minus the mean of the others it points more "
+    "to the word. Over all words, a pixel inside beats one outside in "
     f"{right['alone', 'thing']:.0f} % of the pairs for things and {right['alone', 'stuff']:.0f} % "
     f"for stuffs without the contrast, in {right['contrast', 'thing']:.0f} % and "
     f"{right['contrast', 'stuff']:.0f} % with it, and in {right['shuffled', 'thing']:.0f} % and "
@@ -238,7 +238,10 @@ for column, (title, own) in zip(axes.T, averages.items(), strict=True):
         fine = F.interpolate(map_[None, None], (SIDE, SIDE), mode="bilinear")[0, 0]
         higher[title].append((fine[inside].mean() - fine[~inside].mean()).item())
 figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.6, label="mean similarity")
-gained = {title: " and ".join(f"{v:+.1f}" for v in values) for title, values in higher.items()}
+gained = {
+    title: " and ".join(f"{v:+.1f}".replace("-", "−") for v in values)
+    for title, values in higher.items()
+}
 figures.show(
     figure,
     caption="$s_{ij}^n$ of the trained model for the same images, averaged over the captions $j$ "
@@ -385,7 +388,7 @@ numbers = "; ".join(
 figures.show(
     figure,
     caption="Few groups lose the things, single pixels shatter them into words of things that are "
-    f"not there. Means over {scenes} scenes, which have {true:.1f} contents each: {numbers}.",
+    f"not there. Means over {scenes} scenes, which have {true:.1f} contents each; {numbers}.",
     alt="A drawn scene, its true mask, and three segmentations: a few large pieces, more and "
     "smaller ones, and many small scattered ones, mostly grey.",
     name="fig-problem-units",

@@ -70,7 +70,7 @@ result
 
 # %%
 print(result.labels.shape, result.classes)
-print({name: f"{share:.0%}" for name, share in result.areas().items()})
+print({name: f"{100 * share:.0f} %" for name, share in result.areas().items()})
 
 # %% [markdown]
 # ## Seven photographs: the pixel unit beside the adaptive unit
@@ -91,7 +91,13 @@ vocabulary = {
 }
 embedded = {name: model.embed(photo) for name, photo in photos.items()}
 
+pixel = model.segment(embedded["coffee"], vocabulary["coffee"], meta_points=None)
+adaptive = model.segment(embedded["coffee"], vocabulary["coffee"], meta_points=meta_points)
+same = (pixel.labels == adaptive.labels).float().mean()
+print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixels")
 
+
+# %% tags=["hide-input"]
 def coloured(labels: np.ndarray, photo: Image.Image, classes: list[str]) -> np.ndarray:
     """The photograph under the colours of its classes."""
     return (0.4 * np.asarray(photo) + 0.6 * palette(classes)[labels]).astype(np.uint8)
@@ -108,12 +114,12 @@ for name, classes in vocabulary.items():
     height = 6.8 / 3 * photo.height / photo.width
     figure, axes = plt.subplots(1, 3, figsize=(6.8, height + 0.7), layout="constrained")
     panel(axes[0], photo, name)
-    shares = {}
+    shares = []
     for axis, points, unit in ((axes[1], None, "pixel"), (axes[2], meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
         panel(axis, coloured(result.labels.numpy(), photo, classes), f"{unit} unit")
         word, share = max(result.areas().items(), key=lambda item: item[1])
-        shares[unit] = f"{word}, {share:.0%}"
+        shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
         for colour, word in zip(palette(classes), classes, strict=True)
@@ -121,8 +127,7 @@ for name, classes in vocabulary.items():
     figure.legend(handles=handles, loc="outside lower center", ncols=len(classes))
     figures.show(
         figure,
-        caption=f"{name.capitalize()}: most is named {shares['pixel']} of the pixels, with pixel "
-        f"units, and {shares['adaptive']}, with adaptive units.",
+        caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
         name=f"fig-quickstart-{name}",
@@ -132,7 +137,7 @@ for name, classes in vocabulary.items():
 # How scattered each prediction is, as the number of connected regions of one class. Fewer is not
 # better in itself, but over-segmentation shows here first.
 
-# %%
+# %% tags=["hide-input"]
 import pandas as pd
 from skimage.measure import label
 
@@ -151,19 +156,21 @@ regions = pd.DataFrame(
 )
 figures.table(
     regions.pivot(index="photograph", columns="unit", values="regions"),
-    caption="Connected regions of one class.",
+    caption="Number of connected regions of one class.",
 )
 
 # %% [markdown]
 # ## The similarity map of one word
 #
-# Before anything is decided there is a similarity for each word and pixel. Note that only its
-# comparison with other words matters: the highest value of a word that is not in the picture can
-# exceed the lowest of one that is.
+# Before anything is decided there is a similarity for each word and pixel. Only its comparison with
+# other words matters: the highest value of a word that is not in the picture can exceed the lowest
+# of one that is.
 
 # %%
 words = ["temple", "sky", "tree", "motorcycle"]
-scores = model.segment(embedded["temple"], words, None).scores
+scores = model.segment(embedded["temple"], words, meta_points=None).scores  # (4, H, W)
+
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
 low, high = scores.min().item(), scores.max().item()
 for axis, word, similarity in zip(axes.flat, words, scores, strict=True):
@@ -174,7 +181,9 @@ figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
 highest = ", ".join(f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True))
 figures.show(
     figure,
-    caption=f"Each word has its own place in the photograph. The highest values: {highest}.",
+    caption="Each of the first three words has its own place in the photograph: *temple* on the "
+    "building, *tree* at the right, *sky* beside the temple rather than above it. The highest "
+    f"values: {highest}.",
     alt="Four similarity maps of the photograph of a temple, for the words temple, sky, tree and "
     "motorcycle, with one colour scale.",
     name="fig-quickstart-words",
@@ -194,9 +203,11 @@ lists = [
     ["dog", "table"],
     ["animal", "furniture"],
 ]
+results = [model.segment(embedded["chelsea"], classes, meta_points) for classes in lists]
+
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(6.8, 6), layout="constrained")
-for axis, classes in zip(axes.flat, lists, strict=True):
-    result = model.segment(embedded["chelsea"], classes, meta_points)
+for axis, classes, result in zip(axes.flat, lists, results, strict=True):
     panel(axis, coloured(result.labels.numpy(), result.image, classes), "")
     handles = [
         plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
@@ -210,8 +221,13 @@ figures.show(
     name="fig-quickstart-lists",
 )
 
+# %% [markdown]
+# The same with a threshold. None of the words is *sky*; with this threshold most of the sky still
+# goes to one of them.
+
 # %%
-model.segment(embedded["rocket"], ["rocket", "smoke", "tower"], meta_points, background=0.45)
+words = ["rocket", "smoke", "tower"]
+model.segment(embedded["rocket"], words, meta_points, background=0.45)
 
 # %% [markdown]
 # ## What to expect of this small model

@@ -82,7 +82,7 @@ def features_of(model, images):
 #
 # $$
 # z_{ij} = \frac{1}{\tau} \begin{cases}
-# \varphi\big(o_{ii}(\alpha), t_i\big) & i = j \\
+# \varphi\big(o_{ii}(\alpha), t_i\big) & i = j \cr
 # \varphi\big(o_{ij}(\alpha_\mathrm{neg}), t_j\big) & i \ne j
 # \end{cases}
 # \qquad
@@ -242,7 +242,7 @@ figures.show(
     caption=f"Pairs in batches of {batch} scenes, small CLIP with the published decoder. The mean "
     f"negative goes from {negatives['object level'].mean():.2f} to "
     f"{negatives['region level'].mean():.2f}, the mean positive is {positives.mean():.2f}. In "
-    f"{harder:.1%} of the pairs the region is harder than the object.",
+    f"{100 * harder:.1f} % of the pairs the region is harder than the object.",
     alt="Three histograms of cosine similarity: negatives of the object level around zero, those "
     "of the region level further right, positives furthest right, with overlap.",
     name="fig-region-cosines",
@@ -296,7 +296,7 @@ for axis, (_, row) in zip(axes, chosen.iterrows(), strict=True):
     axis.text(
         0.5,
         -0.04,
-        f"{shares[i, content][inside].mean():.0%} {row['content']}",
+        f"{100 * shares[i, content][inside].mean():.0f} % {row['content']}",
         ha="center",
         va="top",
         transform=axis.transAxes,
@@ -352,9 +352,9 @@ def of_things(found):
 
 area_of_things = shares[:, things].sum(1).mean().item()
 Markdown(
-    f"Things cover {area_of_things:.0%} of a scene. Of the region for a thing that is not there, "
-    f"{of_things(frozen):.0%} shows things before training, and {of_things(trained):.0%} after: "
-    "the negatives become look-alikes as the model learns."
+    f"Things cover {100 * area_of_things:.0f} % of a scene. Of the region for a thing that is not "
+    f"there, {100 * of_things(frozen):.0f} % shows things before training, and "
+    f"{100 * of_things(trained):.0f} % after: the negatives become look-alikes as the model learns."
 )
 
 # %% [markdown]
@@ -408,16 +408,17 @@ table = pd.DataFrame(
     [
         {
             "text of another scene": kind,
-            "names something in the image (%)": 100 * rows["in the image"].mean(),
-            "names most of the region (%)": 100 * (rows["in the region"] > 0.5).mean(),
-            "cosine, then": rows["region level"][rows["in the region"] > 0.5].mean(),
-            "cosine, otherwise": rows["region level"][rows["in the region"] <= 0.5].mean(),
+            "names something in the image (%)": f"{100 * rows['in the image'].mean():.0f}",
+            "names most of the region (%)": f"{100 * most.mean():.0f}",
+            "cosine, then": f"{rows['region level'][most].mean():.2f}",
+            "cosine, otherwise": f"{rows['region level'][~most].mean():.2f}",
         }
         for kind, rows in by_text.items()
+        for most in [rows["in the region"] > 0.5]
     ]
 ).set_index("text of another scene")
 figures.table(
-    table.round(2),
+    table,
     caption="How often a hard negative is truly a positive, by the exact masks. Such regions have "
     "the highest cosines, so the loss pushes them away hardest.",
 )

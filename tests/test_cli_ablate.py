@@ -61,7 +61,7 @@ def executed(monkeypatch):
     """What would be executed: parameters, folder and freshness."""
     calls = []
 
-    def execute(notebook, given, source, fresh):
+    def execute(notebook, given, source, fresh, failed):
         calls.append((given, source.name, fresh))
         return "{}"
 
@@ -98,8 +98,13 @@ def test_a_cell_that_fails_leaves_what_was_there(clone, capsys):
     assert main(["ablate", "tiny", "-p", "jobs=13", "--out", "pages"]) == 1
     out, err = capsys.readouterr()
     assert out == "tiny on scenes, seeds 0,1,2: ablation_tiny.py\n"
-    assert err == "mgca: ablation_tiny.py, cell 4: AssertionError: thirteen\n"
-    assert path.read_text() == "before" and list(path.parent.iterdir()) == [path]
+    failed = path.with_name("ablation_tiny.failed.ipynb")
+    said = f"ablation_tiny.py: AssertionError: thirteen; {failed} shows how far it came"
+    assert err == f"mgca: {said}\n"
+    assert path.read_text() == "before" and set(path.parent.iterdir()) == {path, failed}
+    assert "thirteen" in failed.read_text()
+    assert main(["ablate", "tiny", "--out", "pages"]) == 0
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_several_once_each_in_the_order_given(clone, executed, capsys):
@@ -151,6 +156,7 @@ def test_values_are_json_or_text(value, expected):
         (["tiny", "-p", "jobs"], 2, "expected NAME=VALUE"),
         (["tiny", "-p", "=2"], 2, "expected NAME=VALUE"),
         (["tiny", "-p", "seeds=[0]"], 2, "give --seeds instead"),
+        (["tiny", "--scale", "photos", "-p", "data=2024"], 1, "2024"),
         (["tiny", "-p", "job=2"], 2, "no parameter 'job', only scale, seeds, data, jobs"),
         (["tiny", "--scale", "large"], 1, "unknown scale 'large'"),
         (["tiny", "--scale", "paper"], 1, "CC3M"),

@@ -113,6 +113,13 @@ def test_numbers_of_others_are_marked():
     assert [bool(m) for m in marked] == [False, True, True]
 
 
+@pytest.mark.parametrize("values", [[3e-10, 1e-16], [1e6, 0.0042], [0.0, 2e-7]])
+def test_no_number_reads_as_0_that_is_not(values):
+    html = figures.html_table(pd.DataFrame({"x": values}))
+    cells = [float(text) for text in re.findall(r"<td>([^<]*)</td>", html)]
+    assert [cell == 0 for cell in cells] == [value == 0 for value in values]
+
+
 def test_many_marks_are_a_png(shown):
     figure, axis = plt.subplots()
     axis.scatter(*np.random.default_rng(0).random((2, 5000)), c=np.arange(5000))

@@ -47,8 +47,9 @@
         box.tabIndex = 0;
         box.setAttribute("role", "region");
         const caption = box.closest("figure")?.querySelector("figcaption p");
-        const kind = box.querySelector("table") ? "Table" : "Formula";
-        box.setAttribute("aria-label", caption ? caption.textContent.trim() : kind);
+        const kinds = { table: "Table", img: "Figure" };
+        const kind = Object.keys(kinds).find((name) => box.querySelector(name));
+        box.setAttribute("aria-label", caption ? caption.textContent.trim() : (kinds[kind] ?? "Formula"));
       } else if (!wide && box.getAttribute("role") === "region") {
         for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
       }
@@ -56,7 +57,16 @@
     new ResizeObserver(update).observe(box);
   }
 
+  // A figure that is wider than a phone scrolls in a box of its own, above its caption.
+  function box(picture) {
+    const around = document.createElement("div");
+    around.className = "mgca-scroll";
+    picture.replaceWith(around);
+    around.append(picture);
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("figure.mgca-figure > :is(a, img)").forEach(box);
     document.querySelectorAll("table.sortable").forEach(makeSortable);
     document
       .querySelectorAll(".output.text_html, .mgca-scroll, .pst-scrollable-table-container, div.math")

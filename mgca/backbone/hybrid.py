@@ -146,7 +146,7 @@ class Hybrid(PlainViT):
         return super().tokens(self.trunk.features(images))
 
     def from_trunk(self, trunk: Tensor) -> Tensor:
-        """Trunk features (B, 112, h, w) to what :meth:`features` gives for their images."""
+        """Trunk features (B, 112, h, w) to what ``features`` gives for their images."""
         return self.last(super().tokens(trunk), tuple(trunk.shape[-2:]))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

@@ -43,6 +43,7 @@ class LastBlock(NamedTuple):
     mlp: bool
 
 
+#: What is known by name, from CLIP's own to those of methods that train nothing.
 LAST_BLOCKS = {
     "attention": LastBlock("trained", True, True),
     "value": LastBlock("self", True, True),

@@ -158,7 +158,7 @@ def read_benchmark(path: str | os.PathLike | Traversable) -> Benchmark:
     file = Path(path) if isinstance(path, str | os.PathLike) else path
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:  # not TOML, or not UTF-8
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
         raise ValueError(f"{file.name}: {error}") from error
     benchmark = _build(Benchmark, {"name": Path(file.name).stem, **table}, file.name)
     for wrong in _mistakes(benchmark):
@@ -194,7 +194,10 @@ def _value(hint: Any, value: Any, place: str) -> Any:
     accepted = (int, float) if hint is float else (hint,)
     if type(value) not in accepted:
         raise ValueError(f"{place}: expected {hint.__name__}, got {value!r}")
-    return hint(value)
+    try:
+        return hint(value)
+    except OverflowError:
+        raise ValueError(f"{place}: too large a number") from None
 
 
 def _mistakes(benchmark: Benchmark):

@@ -12,6 +12,7 @@ from PIL import Image, PngImagePlugin
 from mgca.benchmarks import Benchmark
 from mgca.data import IGNORE, DataError
 from mgca.files import replacing
+from mgca.images import refuse_programs
 
 # Says in the PNG what a mask was made from, so that no run goes on from masks of another source.
 _MADE_FROM = "mgca-made-from"
@@ -135,6 +136,7 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
         raise FileNotFoundError(f"no mask {path}")
     try:
         with Image.open(path) as image:
+            refuse_programs(image, "the mask")
             mode, ids = image.mode, np.array(image)
     except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
         raise DataError(f"{path}: not a readable mask ({error})") from error

@@ -33,6 +33,8 @@ from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
 # mistake of ours, whose traceback is wanted.
 EXPECTED = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
+# Commands that keep what is finished.
+RESUMING = [["segment"], ["evaluate"], ["data"], ["train"], ["ablate"]]
 
 USING, TRAINING, INSTALLATION = "Use a model", "Train", "This installation"  # panels of the help
 
@@ -103,7 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if code == INTERRUPTED:
-            print("mgca: interrupted; the same command goes on from here", file=sys.stderr)
+            words = [word for word in arguments or sys.argv[1:] if not word.startswith("-")]
+            further = "; the same command goes on from here" if words[:1] in RESUMING else ""
+            print(f"mgca: interrupted{further}", file=sys.stderr)
         return code
     except EXPECTED as error:
         print(f"mgca: {' '.join(str(error).split())}", file=sys.stderr)

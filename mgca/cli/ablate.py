@@ -121,7 +121,8 @@ def ablate(
         began = time.perf_counter()
         if not as_json:
             notice(f"{name} on {scale}, seeds {seeds}: {known[name].name}")
-        write_text(path, _execute(notebook, given, known[name], fresh))
+        failed = out / f"{PREFIX}{name}.failed.ipynb"
+        write_text(path, _execute(notebook, given, known[name], fresh, failed))
         seconds = time.perf_counter() - began
         done.append({"ablation": name, "notebook": str(path), "seconds": round(seconds, 1)})
         if not as_json:
@@ -152,14 +153,15 @@ def _parameters(given: list[str]) -> dict[str, Any]:
         if name in ("scale", "seeds"):
             raise typer.BadParameter(f"give --{name} instead of -p {name}=...")
         try:
-            found[name] = json.loads(value)
+            # A folder may have a number for a name.
+            found[name] = value if name == "data" else json.loads(value)
         except json.JSONDecodeError:
             found[name] = value
     return found
 
 
 def _check_scale(scale: str, data: str | None) -> None:
-    """Fail now and not in the kernel where the scale or its data are not there."""
+    """Fail now and not in the kernel where there is no such scale, or no folder of that name."""
     from mgca.scales import load_scale
 
     load_scale(scale, data=data or None)
@@ -190,8 +192,13 @@ def _prepared(source: Path, given: dict[str, Any]) -> "NotebookNode":
     return notebook
 
 
-def _execute(notebook: "NotebookNode", given: dict[str, Any], source: Path, fresh: bool) -> str:
+def _execute(
+    notebook: "NotebookNode", given: dict[str, Any], source: Path, fresh: bool, failed: Path
+) -> str:
     """The executed notebook, as text. It runs in the folder of its source.
+
+    Args:
+        failed: Where a notebook is left that did not come to its end.
 
     Raises:
         NotebookFailed: If a cell fails, or the kernel dies.
@@ -205,7 +212,7 @@ def _execute(notebook: "NotebookNode", given: dict[str, Any], source: Path, fres
         with _environment(ENVIRONMENT | ({"FRESH": "1"} if fresh else {})):
             done = papermill.execute_notebook(
                 notebook,
-                None,
+                failed,  # papermill writes it after every cell
                 given,
                 kernel_name="python3",
                 cwd=str(source.parent),
@@ -213,22 +220,31 @@ def _execute(notebook: "NotebookNode", given: dict[str, Any], source: Path, fres
                 progress_bar=not is_quiet() and sys.stderr.isatty(),
             )
     except papermill.PapermillExecutionError as error:
-        where = f"{source.name}, cell {error.exec_count}"
-        raise NotebookFailed(f"{where}: {error.ename}: {error.evalue}") from error
+        raise NotebookFailed(
+            f"{source.name}: {error.ename}: {error.evalue}; {failed} shows how far it came"
+        ) from error
     except DeadKernelError as error:
         raise NotebookFailed(
-            f"{source.name}: its kernel died, perhaps for lack of memory"
+            f"{source.name}: its kernel died, perhaps for lack of memory; {failed} shows how far "
+            "it came"
         ) from error
+    failed.unlink(missing_ok=True)
     return nbformat.writes(done)
 
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
     """Set variables for the time of a block: a kernel inherits them."""
-    before = dict(os.environ)
+    # The kernel runs in a folder of its own, where a relative path would mean another.
+    paths = {name: os.environ.get(name) for name in ("MGCA_DATA", "MGCA_CACHE")}
+    values = values | {name: os.path.abspath(path) for name, path in paths.items() if path}
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

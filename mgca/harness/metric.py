@@ -19,7 +19,7 @@ _EXACT = 2**23
 class UnitIoU(IoUMetric):
     """``IoUMetric`` on the prediction of one unit.
 
-    Beside mmsegmentation's areas it keeps :attr:`confusion`, of which this project's numbers come,
+    Beside mmsegmentation's areas it keeps ``confusion``, of which this project's numbers come,
     and compares the two at the end.
 
     Args:

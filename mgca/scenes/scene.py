@@ -19,6 +19,7 @@ COLOURS = {
     "black": (34, 34, 38),
     "white": (240, 240, 236),
 }
+#: Things, then stuffs: the class ids of masks are places in it.
 CLASSES = THINGS + STUFFS
 
 # A thing is never seen in its two held-out colours, except in the open set.

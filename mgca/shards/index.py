@@ -127,6 +127,8 @@ def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # tarfile keeps them all
+                if member.size < 0 or tar.offset <= member.offset:
+                    raise ShardError(_damaged(path, member.offset, size))  # it would never end
                 end = max(end, member.offset_data + (member.size if member.isreg() else 0))
                 if not member.isreg() or _META.match(member.name):
                     continue
@@ -139,13 +141,18 @@ def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
         if end == 0:
             raise ShardError(f"{path} is not a tar ({error}): download it again") from error
         raise ShardError(_truncated(path, size)) from error
+    except ShardError:
+        raise
+    except Exception as error:  # what tarfile raises at damaged headers is anyone's guess
+        reason = f"{type(error).__name__}: {error}"
+        raise ShardError(f"{path} is damaged ({reason}): download it again") from error
     # tarfile ends at the first thing that is not a header, be it the archive's end or not.
     file.seek(stopped)
     rest = file.read(_LONGEST_PADDING)
     if end > size or len(rest) < _END:
         raise ShardError(_truncated(path, size))
     if any(rest[:_END]):
-        raise ShardError(f"{path} is damaged at byte {stopped} of {size}: download it again")
+        raise ShardError(_damaged(path, stopped, size))
     if any(rest) or len(rest) == _LONGEST_PADDING:
         raise ShardError(
             f"{path}: bytes follow the end of the archive at {stopped} of {size}. It is a download "
@@ -155,6 +162,10 @@ def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
 
 def _truncated(path: str | os.PathLike, size: int) -> str:
     return f"{path} is truncated, it ends after {size} bytes in the midst of it: download it again"
+
+
+def _damaged(path: str | os.PathLike, at: int, size: int) -> str:
+    return f"{path} is damaged at byte {at} of {size}: download it again"
 
 
 def cached_count(place: str) -> int | None:
@@ -178,12 +189,10 @@ def index_of(place: str, path: str | os.PathLike) -> Index:
         ShardError: As :func:`scan`.
     """
     head, stamp = _head(place), _stamp(path)
-    if head and head["stamp"] == stamp:
-        with index_file(place).open(encoding="utf-8") as lines:
-            next(lines)
-            keys, *spans = json.loads(next(lines))
-        spans = [[None if span is None else tuple(span) for span in column] for column in spans]
-        return Index(keys, *spans, bytes=stamp[0])
+    if head and stamp and head["stamp"] == stamp:
+        kept = _kept(place, head["count"], stamp[0])
+        if kept is not None:
+            return kept
     index = scan(path)
     head = {"version": _VERSION, "place": place, "stamp": stamp, "count": len(index)}
     write_text(index_file(place), f"{json.dumps(head)}\n{_dumps(index._rows())}\n")
@@ -211,9 +220,30 @@ def _head(place: str) -> dict | None:
     try:
         with index_file(place).open(encoding="utf-8") as lines:
             head = json.loads(next(lines))
-        return head if (head["place"], head["version"]) == (place, _VERSION) else None
-    except (OSError, ValueError, KeyError, StopIteration):
+        known = (head["place"], head["version"]) == (place, _VERSION)
+        return head if known and "stamp" in head and type(head["count"]) is int else None
+    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return None
+
+
+def _kept(place: str, count: int, size: int) -> Index | None:
+    """The cached index of a shard of this size; None if it is damaged."""
+    try:
+        with index_file(place).open(encoding="utf-8") as lines:
+            next(lines)
+            keys, *columns = json.loads(next(lines))
+        spans = [[None if span is None else _span(*span, size) for span in c] for c in columns]
+        index = Index(keys, *spans, bytes=size)
+    except (OSError, ValueError, TypeError, StopIteration, RecursionError):
+        return None
+    sound = {len(column) for column in (keys, *spans)} == {count}
+    return index if sound and all(isinstance(key, str) for key in keys) else None
+
+
+def _span(offset: int, length: int, size: int) -> Span:
+    if not (type(offset) is type(length) is int and 0 <= offset <= offset + length <= size):
+        raise ValueError(f"no part of {size} bytes: {offset}, {length}")
+    return offset, length
 
 
 def _stamp(path: str | os.PathLike) -> list[int] | None:

@@ -76,7 +76,7 @@ def fetch_json(url: str) -> Any | None:
     try:
         with gopen(url) as stream:
             return json.loads(stream.read())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         log.debug("no %s: %s", url, error)
         return None
 

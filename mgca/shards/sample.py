@@ -10,7 +10,7 @@ from torch import Tensor
 from mgca.captions import TextPool
 from mgca.features import training_image
 from mgca.images import ImageError, open_image
-from mgca.prompts import CLIP_TEMPLATES
+from mgca.prompts import CLIP_TEMPLATES, is_unicode
 
 # What open_clip trains with, by default: scale of the area and ratio of the sides.
 CROP_SCALE, CROP_RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
@@ -35,7 +35,7 @@ def caption_of(text: bytes | None, details: bytes | None) -> str:
             raise CorruptSample("no caption")
     except UnicodeDecodeError as error:
         raise CorruptSample(f"its caption is not UTF-8 ({error.reason})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         if isinstance(error, CorruptSample):
             raise
         raise CorruptSample(f"its .json is damaged ({error})") from error
@@ -43,6 +43,8 @@ def caption_of(text: bytes | None, details: bytes | None) -> str:
         raise CorruptSample("its .json has no caption") from error
     if not isinstance(caption, str) or not caption.strip():
         raise CorruptSample("its caption is empty")
+    if not is_unicode(caption):
+        raise CorruptSample("its caption is no Unicode text")
     return caption.strip()
 
 

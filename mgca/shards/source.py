@@ -115,7 +115,7 @@ def _folder(folder: Path) -> list[str]:
     present = {path.name: str(path) for path in folder.glob("*.tar")}
     try:
         splits = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         splits = None
     train = _lengths(splits, "train")
     if train:
@@ -149,11 +149,11 @@ def _lengths(info: Any, split: str | None = None) -> dict[str, int]:
         splits = info["splits"]
         chosen = splits.values() if split is None else [splits[split]]
         return {
-            name: int(count)
+            str(name): int(count)
             for one in chosen
             for name, count in zip(one["filenames"], one["shard_lengths"], strict=True)
         }
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return {}
 
 

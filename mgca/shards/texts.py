@@ -6,15 +6,16 @@ Files are named by the samples of a shard, whatever its place, and by the text e
 import json
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mgca.config import config_hash
 from mgca.files import write_text
-from mgca.shards.index import Index, shards_folder
+from mgca.shards.index import Index, ShardError, shards_folder
 from mgca.shards.sample import Drawn
-from mgca.weights import read_tensors, write_tensors
+from mgca.weights import WeightsError, read_tensors, write_tensors
 
 
 def _file(folder: Path | None, name: str, index: Index, ending: str) -> Path:
@@ -28,18 +29,52 @@ def _tagger() -> str:
 
 def load_nouns(name: str, index: Index, folder: Path | None) -> list[list[str]] | None:
     """The nouns of each caption of a shard, empty for those that cannot be read; None if they were
-    not extracted, or by another version of the tagger."""
+    not extracted, or by another version of the tagger.
+
+    Raises:
+        ShardError: If the file is damaged.
+    """
     path = _file(folder, name, index, "nouns.json")
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found["nouns"] if found["tagger"] == _tagger() else None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        tagger, nouns = found["tagger"], found["nouns"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if tagger != _tagger():
+        return None
+    if not isinstance(nouns, list) or len(nouns) != len(index) or not all(map(_is_words, nouns)):
+        raise _damaged(path, f"not the nouns of {len(index)} captions")
+    return nouns
+
+
+def _is_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _damaged(path: Path, reason: object) -> ShardError:
+    return ShardError(
+        f"{path} is damaged ({reason}): delete it, and run `mgca data captions` again"
+    )
 
 
 def save_nouns(name: str, index: Index, folder: Path | None, nouns: list[list[str]]) -> None:
     """Keep the nouns of each caption of a shard."""
     text = json.dumps({"tagger": _tagger(), "nouns": nouns}, ensure_ascii=False)
     write_text(_file(folder, name, index, "nouns.json"), text)
+
+
+def _read(path: Path, ndim: int, rows: int | None = None) -> tuple[Tensor, dict[str, str]]:
+    """The embeddings of a file and its metadata, of so many dimensions and rows."""
+    try:
+        state, meta = read_tensors(path)
+        embeddings = state["embeddings"]
+    except (WeightsError, KeyError) as error:
+        raise _damaged(path, error) from error
+    if embeddings.ndim != ndim or (rows is not None and len(embeddings) != rows):
+        raise _damaged(path, f"its embeddings are {tuple(embeddings.shape)}")
+    return embeddings, meta
 
 
 class Embeddings:
@@ -66,23 +101,35 @@ class Embeddings:
 
     def load(self, name: str, index: Index) -> Tensor | None:
         """Embeddings (n, C) of the captions of a shard, 0 for those that cannot be read; None if
-        they were not computed."""
+        they were not computed.
+
+        Raises:
+            ShardError: If the file is damaged.
+        """
         path = self.captions_file(name, index)
-        return read_tensors(path)[0]["embeddings"] if path.is_file() else None
+        return _read(path, 2, len(index))[0] if path.is_file() else None
 
     def save(self, name: str, index: Index, embeddings: Tensor) -> None:
         """Keep the embeddings (n, C) of the captions of a shard."""
         write_tensors(self.captions_file(name, index), {"embeddings": embeddings}, {})
 
     def vocabulary(self) -> tuple[dict[str, int], Tensor]:
-        """The row of each noun, and the embeddings (nouns, templates, C)."""
+        """The row of each noun, and the embeddings (nouns, templates, C).
+
+        Raises:
+            ShardError: If the file is damaged.
+        """
         if self._vocabulary is None:
             if not self.vocabulary_file.is_file():
                 return {}, torch.empty(0)
-            state, meta = read_tensors(self.vocabulary_file)
-            words = json.loads(meta["nouns"])
-            rows = {noun: row for row, noun in enumerate(words)}
-            self._vocabulary = rows, state["embeddings"]
+            embeddings, meta = _read(self.vocabulary_file, 3)
+            try:
+                rows = {noun: row for row, noun in enumerate(json.loads(meta["nouns"]))}
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
+                raise _damaged(self.vocabulary_file, error) from error
+            if len(rows) != len(embeddings):
+                raise _damaged(self.vocabulary_file, f"{len(rows)} nouns")
+            self._vocabulary = rows, embeddings
         return self._vocabulary
 
     def save_vocabulary(self, nouns: list[str], embeddings: Tensor) -> None:

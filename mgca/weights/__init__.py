@@ -73,7 +73,7 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
             meta = _unpack(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+    except Exception as error:  # what the reader raises at damaged bytes is anyone's guess
         raise WeightsError(f"{path} is not a complete safetensors file: {error}") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, meta
 
@@ -105,5 +105,5 @@ def _unpack(metadata: dict[str, str]) -> dict[str, str]:
         return metadata
     try:
         return dict(json.loads(metadata[_META]))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SafetensorError(f"its metadata is damaged ({error})") from error
