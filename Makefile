@@ -31,9 +31,11 @@ export JUPYTER_NO_CONFIG := 1
 export IPYTHONDIR := $(abspath _build/ipython)
 
 LIBRARY := $(shell find mgca -type f -not -path '*/__pycache__/*')
-RESULTS := $(shell find results -type f 2>/dev/null)
+# With its folders, whose time changes when a file in them is removed.
+RESULTS := $(shell find results 2>/dev/null)
 PAGES := $(shell find book -type f -not -path 'book/notebooks/*' -not -path '*/__pycache__/*')
 NOTEBOOKS := $(patsubst notebooks/%.py,book/notebooks/%.ipynb,$(wildcard notebooks/*.py))
+EXECUTED := $(patsubst notebooks/%.py,_build/executed/%.ipynb,$(wildcard notebooks/*.py))
 ENVIRONMENT := $(VENV)/.mgca-installed
 FIRST_PAGE := _build/html/index.html
 
@@ -98,10 +100,11 @@ $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-# A page that came out as before keeps its time, and the book is not built again for it.
-$(NOTEBOOKS): notebooks ;
+# A page that came out as before keeps its time, and the book is not built again for it. What was
+# executed again has another record all the same, which the page on the build's status tells.
+$(NOTEBOOKS) $(EXECUTED): notebooks ;
 
 # From scratch each time: an incremental build warns only of the pages that it reads again.
-$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(NOTEBOOKS) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
+$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(NOTEBOOKS) $(EXECUTED) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going

@@ -3,19 +3,22 @@
 import asyncio
 import base64
 import http.client
-import importlib.util
 import io
+import json
+import logging
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
+from browser import launched, need_package
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -28,11 +31,9 @@ from mgca.config import SegmentConfig
 from mgca.model import Model
 
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)
+# Of gradio: one lets the page write Python files, the other says that it is somewhere else.
+SWITCHES = {"GRADIO_VIBE_MODE": "1", "GRADIO_ROOT_PATH": "/elsewhere"}
 SCRIPT = '<img src=x onerror="window.ran = 1">'
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture
@@ -223,21 +224,30 @@ def test_a_word_equally_similar_everywhere(model, tmp_path):
 # Who may ask.
 
 
-def asked(headers: dict[str, str]) -> tuple[int, dict[bytes, bytes]]:
-    """Status and headers of the answer to a request."""
-    sent = []
+def sent(scope: dict, headers: dict[str, str], port: int = 7860) -> list[dict]:
+    """What the guard, before an application that answers all, sends to a request."""
+    messages = []
 
     async def application(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"ours"})
+        await send({"type": f"{scope['type']}.response.start", "status": 200, "headers": []})
 
     async def send(message):
-        sent.append(message)
+        messages.append(message)
 
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    scope = {"type": "http", "headers": raw, "server": ("127.0.0.1", 7860)}
-    asyncio.run(server.Guard(application)(scope, None, send))
-    return sent[0]["status"], dict(sent[0]["headers"])
+    scope = scope | {"headers": raw, "server": ("127.0.0.1", port)}
+    # In a thread of its own: the browser's runs an event loop already.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, server.Guard(application)(scope, None, send)).result()
+    return messages
+
+
+def asked(
+    headers: dict[str, str], method: str = "GET", path: str = "/", port: int = 7860
+) -> tuple[int, dict[bytes, bytes]]:
+    """Status and headers of the answer to a request."""
+    first = sent({"type": "http", "method": method, "path": path}, headers, port)[0]
+    return first["status"], dict(first["headers"])
 
 
 @pytest.mark.parametrize(
@@ -255,6 +265,51 @@ def asked(headers: dict[str, str]) -> tuple[int, dict[bytes, bytes]]:
 )
 def test_pages_of_other_hosts_are_refused(headers, status):
     assert asked(headers)[0] == status
+    socket = sent({"type": "websocket", "path": "/"}, headers)[0]["type"]
+    assert socket == ("websocket.response.start" if status == 200 else "websocket.close")
+
+
+@pytest.mark.parametrize(
+    ("port", "host", "status"),
+    [(80, "127.0.0.1", 200), (80, "localhost:80", 200), (80, "evil.example", 403)],
+)
+def test_browsers_leave_out_the_port_80(port, host, status):
+    assert asked({"Host": host}, port=port)[0] == status
+    assert asked({"Host": host, "Origin": f"http://{host}"}, port=port)[0] == status
+    assert asked({"Host": host, "Origin": "http://evil.example"}, port=port)[0] == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_what_another_page_asks_for_is_refused_but_for_links_to_the_page(site):
+    link = {
+        "Host": "127.0.0.1:7860",
+        "Sec-Fetch-Site": site,
+        "Sec-Fetch-Mode": "navigate",
+        "Sec-Fetch-Dest": "document",
+    }
+    assert asked(link)[0] == 200
+    for changed in (
+        {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Dest": "iframe"},
+        {"Sec-Fetch-Mode": "cors"},
+        {"Host": "evil.example:7860"},
+        {"Origin": "http://evil.example"},
+    ):
+        assert asked(link | changed)[0] == 403
+    assert asked(link, "POST")[0] == asked(link, path="/gradio_api/info")[0] == 403
+    assert sent({"type": "websocket", "path": "/"}, link)[0]["type"] == "websocket.close"
+    for own in ("same-origin", "none"):
+        assert asked(link | {"Sec-Fetch-Site": own}, "POST", "/any")[0] == 200
+
+
+def test_that_a_server_begins_is_nobodys_request():
+    assert sent({"type": "lifespan"}, {})[0]["type"] == "lifespan.response.start"
+
+
+def test_no_other_page_has_a_hold_of_this_one():
+    headers = asked({"Host": "127.0.0.1:7860"})[1]
+    assert headers[b"cross-origin-resource-policy"] == b"same-origin"
+    assert headers[b"cross-origin-opener-policy"] == b"same-origin"
 
 
 def test_the_browser_is_told_to_load_nothing_of_other_hosts():
@@ -318,6 +373,28 @@ def test_signals_that_the_shell_has_set_aside_remain_so():
     assert not stopped.should_exit
 
 
+def test_the_environment_turns_on_nothing_of_gradio():
+    with mock.patch.dict(os.environ, SWITCHES | {"GRADIO_ALLOWED_PATHS": "/"}):
+        with server._private_folder() as folder:
+            left = {name: os.environ[name] for name in os.environ if name.startswith("GRADIO_")}
+    assert left == {"GRADIO_TEMP_DIR": str(folder), "GRADIO_ANALYTICS_ENABLED": "False"}
+
+
+@pytest.mark.parametrize(
+    ("error", "text", "said"),
+    [
+        (None, "Cancel 1 running task(s), timeout graceful shutdown exceeded", False),
+        (asyncio.CancelledError(), "Exception in ASGI application", False),
+        (ValueError(), "Exception in ASGI application", True),
+        (None, "ASGI callable returned without completing response.", True),
+    ],
+)
+def test_that_a_window_was_left_open_is_no_error(error, text, said):
+    trouble = error and (type(error), error, None)
+    record = logging.LogRecord("uvicorn.error", logging.ERROR, "", 0, text, (), trouble)
+    assert server._worth_saying(record) == said
+
+
 # In a browser.
 
 START = """
@@ -353,20 +430,10 @@ sys.exit(main(["app", "--port", "0", "--no-open", "--max-upload", "1"]))
 """
 
 
-def need(what: str, there: bool) -> None:
-    """Skip the test without it, or fail with MGCA_REQUIRE_BROWSER=1."""
-    if there:
-        return
-    reason = f"needs {what}"
-    if os.environ.get("MGCA_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"{reason} (MGCA_REQUIRE_BROWSER=1 forbids skipping)", pytrace=False)
-    pytest.skip(reason)
-
-
 def started(folder: Path) -> tuple[subprocess.Popen, str]:
     """The command in a process of its own, with its temporary files in a folder."""
-    need("gradio", importlib.util.find_spec("gradio") is not None)
-    environment = os.environ | {"TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}
+    need_package("gradio")
+    environment = os.environ | {"TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"} | SWITCHES
     process = subprocess.Popen(
         [sys.executable, "-c", START, str(Path(__file__).parent)],
         stdout=subprocess.PIPE,
@@ -383,6 +450,13 @@ def started(folder: Path) -> tuple[subprocess.Popen, str]:
     return process, found[1]
 
 
+def ask(address: str, method: str, path: str, *what) -> http.client.HTTPResponse:
+    """The page's answer to a request that is no browser's."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://").rstrip("/"))
+    connection.request(method, path, *what)
+    return connection.getresponse()
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     """Address of the page, and the folder of its temporary files; what must hold at its end."""
@@ -390,6 +464,8 @@ def site(tmp_path_factory):
     process, address = started(folder)
     try:
         yield address, folder
+        left_open = ask(address, "GET", "/gradio_api/heartbeat/window")  # as each window does
+        assert left_open.status == 200 and left_open.readline() == b"data: ALIVE\n"
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     finally:
@@ -401,14 +477,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    need("playwright", importlib.util.find_spec("playwright") is not None)
-    need("chromium on the PATH", shutil.which("chromium") is not None)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -453,6 +523,13 @@ def expect_rows(page, expected: dict[str, str]) -> None:
     assert rows(page) == expected
 
 
+def similar_to(page, word: str) -> None:
+    page.get_by_role("tab", name="One word").click()
+    page.get_by_label("Any word").fill(word)
+    page.keyboard.press("Enter")
+    page.get_by_alt_text(f"similarity to {word}").wait_for()
+
+
 def test_from_an_upload_to_labels(page, photo, tmp_path):
     upload(page, photo)
     page.get_by_label("Words").fill("cat, wooden table, sky")
@@ -485,6 +562,13 @@ def test_from_an_upload_to_labels(page, photo, tmp_path):
     expected = Model(TinyBackbone(), None, SMALL).segment(photo, words, None, 0.9)
     with Image.open(download.value.path()) as labels:
         assert np.array_equal(np.asarray(labels), expected.to_numpy())
+    # They stay when the words are left as they are, the answer to which is there before the next's.
+    page.get_by_label("Words").focus()
+    page.get_by_label("Words").blur()
+    similar_to(page, "tree")
+    page.get_by_role("tab", name="All words").click()
+    page.get_by_text("0 background, 1 cat, 2 wooden table, 3 sky").wait_for(timeout=5000)
+    assert page.locator("a[download]").count()
     # Labels of other words are not offered any longer.
     page.get_by_label("Words").fill("cat, sky")
     page.keyboard.press("Enter")
@@ -500,12 +584,29 @@ def test_what_is_typed_is_text(page, photo):
     page.get_by_label("Words").fill(f"{SCRIPT}, {SCRIPT}")
     page.keyboard.press("Enter")
     page.get_by_role("alert").get_by_text(SCRIPT).wait_for()
-    page.get_by_role("tab", name="One word").click()
-    page.get_by_label("Any word").fill(SCRIPT)
-    page.keyboard.press("Enter")
-    page.get_by_alt_text(f"similarity to {SCRIPT}").wait_for()
+    similar_to(page, SCRIPT)
     assert page.evaluate("window.ran") is None
     assert page.locator('.answer img[src="x"], .answer b').count() == 0
+
+
+def test_switches_in_the_environment_do_not_count(site):
+    with ask(site[0], "GET", "/config") as answer:
+        config = json.load(answer)
+    assert config["root"] == site[0].rstrip("/") and not config["vibe_mode"]
+    with ask(site[0], "GET", "/gradio_api/vibe-code") as answer:
+        assert answer.status == 403
+
+
+def test_another_page_may_link_to_this_one_and_no_more(browser, site):
+    context = browser.new_context()
+    other = context.new_page()
+    with other.expect_response(f"{site[0]}theme.css") as style:
+        link = f'<a href="{site[0]}">the page</a>'
+        other.set_content(f'{link}<link rel="stylesheet" href="{site[0]}theme.css">')
+    assert style.value.status == 403
+    other.get_by_text("the page").click()
+    other.get_by_label("Words").wait_for(timeout=90_000)
+    context.close()
 
 
 def test_uploads_that_are_refused(page, site, tmp_path):
@@ -519,15 +620,12 @@ def test_uploads_that_are_refused(page, site, tmp_path):
     page.get_by_role("alert").get_by_text("text.jpg: not a picture").wait_for()
     assert "Traceback" not in page.inner_text("body")
     # Nor does the limit hold in the page alone.
-    host = site[0].removeprefix("http://").rstrip("/")
     begin = '--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
     for size, status in ((2**20 + 1, 413), (2**10, 200)):
-        connection = http.client.HTTPConnection(host)
         kind = {"Content-Type": "multipart/form-data; boundary=x"}
         body = begin.encode() + bytes(size) + b"\r\n--x--\r\n"
-        connection.request("POST", "/gradio_api/upload", body, kind)
-        assert connection.getresponse().status == status
-        connection.close()
+        with ask(site[0], "POST", "/gradio_api/upload", body, kind) as answer:
+            assert answer.status == status
 
 
 def test_uploads_are_this_users_alone(page, site, photo):
@@ -543,7 +641,7 @@ def test_uploads_are_this_users_alone(page, site, photo):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_is_accessible(page, site, photo, scheme):
-    need("axe-playwright-python", importlib.util.find_spec("axe_playwright_python") is not None)
+    need_package("axe_playwright_python")
     from axe_playwright_python.sync_playwright import Axe
 
     page.goto(f"{site[0]}?__theme={scheme}")

@@ -1,14 +1,23 @@
 """What makes the book: notebooks executed when they must be, their pages, the finished site."""
 
+import ast
 import base64
+import importlib.metadata
 import io
+import logging
+import os
 import re
+import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
+import browser
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from PIL import Image
 
 jupytext = pytest.importorskip("jupytext")
@@ -21,6 +30,7 @@ sys.path.insert(0, str(ROOT / "book" / "_ext"))
 
 import book_site  # noqa: E402
 import execute  # noqa: E402
+import one_page  # noqa: E402
 import provenance_page  # noqa: E402
 import publish  # noqa: E402
 import status_page  # noqa: E402
@@ -163,6 +173,70 @@ def test_a_notebook_that_read_older_results_is_executed_again(folders, executed,
     assert (records["a"]["fresh"], records["b"]["fresh"], records["b"]["wrote"]) == (True,) * 3
 
 
+def test_what_computing_took_is_told_where_it_was_read_again(folders, executed, monkeypatch):
+    change(folders, "notebooks/b.py", NOTEBOOK.replace("1 + 1", "2 + 2"))
+    run, clock = papermill.execute_notebook, [0.0]
+
+    def writes(start, partial, **options):
+        run(start, partial, **options)
+        clock[0] += 100 if executed[-1][1] else 1
+        if executed[-1] == ("b", True):
+            change(folders, "results/scenes/k.csv", "value,run\n3,abc\n")
+
+    monkeypatch.setattr(papermill, "execute_notebook", writes)
+    monkeypatch.setattr(execute.time, "perf_counter", lambda: clock[0])
+    execute.make_pages(folders, ["a", "b"], fresh=True)
+    assert executed[-1] == ("a", False)
+    assert status_page.records(folders.root)["a"]["seconds"] == 100
+    # Without FRESH an execution is told as it was.
+    change(folders, "notebooks/a.py", NOTEBOOK.replace("1 + 1", "3 + 3"))
+    make(folders)
+    record = status_page.records(folders.root)["a"]
+    assert (record["fresh"], record["seconds"]) == (False, 1)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_pages_that_are_stale_at_the_end_are_named(folders, executed, monkeypatch, caplog, times):
+    """A second notebook writes each time, or only the first time, what the first one has read."""
+    change(folders, "notebooks/b.py", NOTEBOOK.replace("1 + 1", "2 + 2"))
+    run = papermill.execute_notebook
+
+    def writes(start, partial, **options):
+        run(start, partial, **options)
+        turns = [name for name, _ in executed].count("a")
+        if executed[-1][0] == "b" or turns > 1:
+            number = min(len(executed), 2 if times == 1 else 9)
+            change(folders, "results/scenes/k.csv", f"value,run\n{number},abc\n")
+
+    monkeypatch.setattr(papermill, "execute_notebook", writes)
+    with caplog.at_level(logging.WARNING):
+        execute.make_pages(folders, ["a", "b"])
+    said = [record.getMessage() for record in caplog.records]
+    if times == 1:
+        assert not said
+    else:
+        (line,) = said
+        assert "the last time: b. " in line
+    # Executed twice, but nothing was asked to be computed anew.
+    assert not any(record["fresh"] for record in status_page.records(folders.root).values())
+
+
+def test_one_build_at_a_time(folders, executed, monkeypatch):
+    """The second one ends with a message, and touches nothing."""
+    monkeypatch.setattr(execute, "ROOT", folders.root)
+    monkeypatch.setattr("mgca.files._ATTEMPTS", 1)
+    change(folders, "notebooks/b.py", NOTEBOOK)
+    execute.main([])
+    (folders.sources / "b.py").unlink()
+    with execute.alone_in(folders.executed):
+        with pytest.raises(SystemExit, match="another process works in"):
+            execute.main([])
+        assert (folders.pages / "b.ipynb").is_file()
+    execute.main([])
+    assert not (folders.pages / "b.ipynb").exists()
+    assert (folders.pages / "a.ipynb").is_file()
+
+
 def test_data_of_interactive_figures_comes_back_with_the_outputs(folders, executed, monkeypatch):
     run = papermill.execute_notebook
 
@@ -279,6 +353,45 @@ def test_the_notebook_to_download_installs_mgca_and_has_no_outputs():
     assert [cell.source for cell in copy.cells[1:]] == [cell.source for cell in source.cells]
 
 
+def test_the_notebook_to_download_installs_what_notebooks_import():
+    own, found = ["mgca"], set()
+    while own:  # what mgca needs, and what that needs
+        name = re.sub("[-_.]+", "-", own.pop()).lower()
+        if name in found:
+            continue
+        found.add(name)
+        for line in importlib.metadata.requires(name) or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
+                own.append(needed.name)
+    cell = publish.downloadable(new_notebook()).cells[0].source
+    found |= set(re.search(r"%pip install (.*)", cell)[1].split())
+    imported = {
+        alias.name.split(".")[0]
+        for path in (ROOT / "notebooks").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in (node.names if isinstance(node, ast.Import) else [ast.alias(node.module)])
+    }
+    of = importlib.metadata.packages_distributions()
+    there = sys.stdlib_module_names | {"IPython"} | {p.stem for p in ROOT.glob("notebooks/*.py")}
+    missing = {
+        name
+        for name in imported - there
+        if not found & {re.sub("[-_.]+", "-", package).lower() for package in of[name]}
+    }
+    assert not missing
+
+
+def test_a_table_without_rows_has_a_section(folders):
+    change(folders, "results/scenes/k.csv", "value,run\n")
+    change(folders, "results/scenes/bare.csv", "")
+    text = provenance_page.provenance(folders.root)
+    assert "0 rows of `value`, `run`." in text
+    assert "(results-scenes-bare)=" in text
+    assert "From" not in text
+
+
 def test_every_results_file_has_a_section_and_every_run_a_record():
     text = provenance_page.provenance(ROOT)
     files = [path.relative_to(ROOT / "results") for path in (ROOT / "results").rglob("*.csv")]
@@ -327,6 +440,48 @@ def test_pictures_become_webp_where_that_is_smaller(tmp_path):
     assert sorted(path.name for path in images.iterdir()) == ["large.webp", "small.png"]
     assert (images / "large.webp").stat().st_size < before
     assert Image.open(images / "large.webp").size == (400, 300)
+
+
+def test_a_picture_is_converted_once_whatever_its_name_and_time(tmp_path, monkeypatch):
+    images, cache = tmp_path / "_images", tmp_path / "webp"
+    converted = []
+    convert = book_site.as_webp
+    monkeypatch.setattr(
+        book_site, "as_webp", lambda path: converted.append(path.name) or convert(path)
+    )
+    first, second = png((400, 300)), png((300, 400))
+
+    def build(name: str, data: bytes) -> tuple[int, int]:
+        shutil.rmtree(images, ignore_errors=True)
+        images.mkdir()
+        (images / name).write_bytes(data)
+        os.utime(images / name, (0, 0))  # older than what is kept, as after a checkout
+        book_site.compress_pictures(images, cache)
+        return Image.open(images / name.replace("png", "webp")).size
+
+    assert [build("a.png", first), build("a.png", second)] == [(400, 300), (300, 400)]
+    assert build("b.png", first) == (400, 300)
+    assert converted == ["a.png", "a.png"]
+    monkeypatch.setattr(book_site, "_QUALITY", 10)
+    build("b.png", first)
+    assert len(converted) == 3
+
+
+def test_a_finished_site(tmp_path, monkeypatch):
+    """Files that no page needs stay away, and a picture of any name is found again."""
+    monkeypatch.setattr(book_site, "ROOT", tmp_path)
+    site = tmp_path / "html"
+    (site / "_images").mkdir(parents=True)
+    (site / "_static").mkdir()
+    (site / "_static" / "webpack-macros.html").write_text("<p>macros</p>")
+    (site / "_images" / "my figure & 50%.png").write_bytes(png((400, 300)))
+    tag = '<article><img src="_images/my%20figure%20%26%2050%25.png"></article>'
+    (site / "page.html").write_text(tag)
+    book_site.finish(SimpleNamespace(builder=SimpleNamespace(format="html"), outdir=site), None)
+    assert not (site / "_static" / "webpack-macros.html").exists()
+    text = (site / "page.html").read_text()
+    assert 'src="_images/my%20figure%20%26%2050%25.webp" width="400" height="300"' in text
+    assert [path.name for path in (site / "_images").iterdir()] == ["my figure & 50%.webp"]
 
 
 def test_a_drawing_keeps_every_pixel(tmp_path):
@@ -413,6 +568,58 @@ def test_everything_is_computed_anew_each_month(workflow):
     assert "schedule" in fresh["if"]
 
 
+@pytest.mark.parametrize("changed", [["runs/a.json"], ["runs/a.json", "k.csv"]])
+def test_new_dates_of_the_same_results_are_not_proposed(workflow, tmp_path, changed):
+    """The step runs where a remote repository is a folder, and `gh` says what it is asked."""
+    project, remote, programs = (tmp_path / name for name in ("project", "remote", "programs"))
+    (project / "results/scenes/runs").mkdir(parents=True)
+    programs.mkdir()
+    (programs / "gh").write_text('#!/bin/sh\necho "$@" > "$ASKED"\n')
+    (programs / "gh").chmod(0o755)
+    names = {
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "ASKED": str(tmp_path / "asked"),
+        "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_RUN_ID": "1",
+        "GITHUB_SHA": "0123",
+    }
+
+    def shell(script: str) -> None:
+        options = {"cwd": project, "env": names, "capture_output": True, "text": True}
+        done = subprocess.run(["bash", "-e", "-c", script], **options)
+        assert done.returncode == 0, done.stderr
+
+    for name in ("runs/a.json", "k.csv"):
+        (project / "results/scenes" / name).write_text("before")
+    identity = "-c user.name=a -c user.email=a@example.org"
+    shell(f"git init -q --bare {remote}; git init -q; git remote add origin {remote}")
+    shell(f"git add .; git {identity} commit -qm start")
+    for name in changed:
+        (project / "results/scenes" / name).write_text("anew")
+    shell(workflow["jobs"]["fresh"]["steps"][-1]["run"])
+    summary = (tmp_path / "summary.md").read_text()
+    proposed = "k.csv" in changed
+    assert ("The results are the same." in summary) is not proposed
+    assert (tmp_path / "asked").exists() is proposed
+
+
+def test_the_published_book_was_tried_in_a_browser(workflow):
+    steps = workflow["jobs"]["build"]["steps"]
+    (tried,) = (n for n, step in enumerate(steps) if "pytest" in step.get("run", ""))
+    assert "tests/book" in steps[tried]["run"]
+    assert steps[tried]["env"] == {"MGCA_REQUIRE_BROWSER": "1"}
+    (made,) = (n for n, step in enumerate(steps) if step.get("run") == "make book")
+    uploads = [n for n, step in enumerate(steps) if "upload-" in step.get("uses", "")]
+    assert made < tried < min(uploads)
+
+
+def test_the_book_is_printed_and_tried_by_the_same_browsers():
+    assert one_page._BROWSERS == browser.PROGRAMS
+
+
 def test_jobs_may_do_only_what_they_need(workflow):
     assert workflow["permissions"] == {"contents": "read"}
     allowed = {name: job.get("permissions", {}) for name, job in workflow["jobs"].items()}
@@ -466,5 +673,70 @@ def test_the_buttons_open_the_branch_that_the_workflow_writes(workflow):
 
 def test_make_compares_contents():
     makefile = (ROOT / "Makefile").read_text()
-    assert "$(NOTEBOOKS): notebooks ;" in makefile
+    assert "$(NOTEBOOKS) $(EXECUTED): notebooks ;" in makefile
     assert re.search(r"^notebooks:.*\n\t\$\(BIN\)/python book/_ext/execute.py$", makefile, re.M)
+
+
+@pytest.fixture
+def built(tmp_path):
+    """Runs `make book` of a small project and says whether the book was built by it.
+
+    Programs of the environment stand for the real ones: the one executes what `EXECUTE` says.
+    """
+    for name in ("book/notebooks", "mgca", "notebooks", "results/scenes", ".venv/bin"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("_config.yml", "CITATION.cff", "requirements.lock", "pyproject.toml"):
+        (tmp_path / name).touch()
+    for name in ("notebooks/a.py", "results/scenes/k.csv", "results/scenes/areas.csv"):
+        (tmp_path / name).touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = '#!/bin/sh\nmkdir -p _build/executed\neval "$EXECUTE"\n'
+    book = "#!/bin/sh\nmkdir -p _build/html\ntouch _build/html/index.html\necho BUILT\n"
+    for name, text in {"python": python, "jupyter-book": book}.items():
+        (tmp_path / ".venv/bin" / name).write_text(text)
+        (tmp_path / ".venv/bin" / name).chmod(0o755)
+    for path in tmp_path.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    for place, name in enumerate((".lock-installed", ".mgca-installed")):
+        (tmp_path / ".venv" / name).touch()
+        os.utime(tmp_path / ".venv" / name, (1.1e9 + place,) * 2)
+
+    def run(execute: str = "") -> bool:
+        names = {
+            key: text
+            for key, text in os.environ.items()
+            if "MAKE" not in key and key != "MGCA_DATA"
+        }
+        done = subprocess.run(
+            ["make", "book"],
+            cwd=tmp_path,
+            env=names | {"EXECUTE": execute},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return "BUILT" in done.stdout
+
+    return run
+
+
+WRITES = "touch _build/executed/a.ipynb book/notebooks/a.ipynb"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_book_is_built_when_something_in_it_changed(built):
+    assert built(WRITES)
+    assert not built()
+    # Executed anew with equal outputs: when and where is told on a page.
+    assert built("touch _build/executed/a.ipynb")
+    assert not built()
+    assert built("touch book/notebooks/a.ipynb")
+    assert not built()
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_book_is_built_when_results_were_removed(built, tmp_path):
+    assert built(WRITES)
+    (tmp_path / "results/scenes/areas.csv").unlink()
+    assert built()
+    assert not built()

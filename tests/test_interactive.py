@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from browser import launched, need_package
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -20,11 +20,6 @@ from mgca import interactive
 from mgca.units import meta_point_index
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
 
 
 @pytest.fixture
@@ -231,21 +226,8 @@ def test_the_script_is_small_and_loads_nothing_from_elsewhere():
 
 @pytest.fixture(scope="module")
 def browser():
-    missing = ""
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        missing = "playwright is not installed: pip install 'mgca[dev]'"
-    if not shutil.which(CHROMIUM):
-        missing = f"there is no {CHROMIUM}"
-    if missing:
-        if os.environ.get("MGCA_REQUIRE_BROWSER") == "1":
-            pytest.fail(f"{missing} (MGCA_REQUIRE_BROWSER=1 forbids skipping)", pytrace=False)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with launched() as opened:
+        yield opened
 
 
 class Site:
@@ -525,7 +507,10 @@ def test_a_phone_scrolls_nothing_sideways(opened, element, kind):
 
 
 def test_axe_finds_nothing_in_either_theme(opened, element):
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    need_package("axe_playwright_python")
+    from axe_playwright_python.sync_playwright import Axe
+
+    axe = Axe()
     texts = [element(kind, data()) for kind, data in KINDS.items()]
     for scheme in ("light", "dark"):
         style = f"<style>:root {{ color-scheme: {scheme} }}</style>"

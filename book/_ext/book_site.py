@@ -14,10 +14,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from book_icons import embed
 from PIL import Image
 from sphinx.application import Sphinx
+
+from mgca.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,13 +70,14 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     for pattern in _UNUSED_FILES:
         for path in list(site.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    pages = {page: text for page, text in pages.items() if page.is_file()}
     copy_made_files(site, ROOT / "_build")
     for page, text in pages.items():
         pages[page] = extract_pictures(text, page.parent, site / "_images")
     renamed = compress_pictures(site / "_images", ROOT / "_build" / "webp")
     for page, text in pages.items():
         for old, new in renamed.items():
-            text = text.replace(f"_images/{old}", f"_images/{new}")
+            text = text.replace(f"_images/{quote(old)}", f"_images/{quote(new)}")
         for old, new in _MENDED.items():
             text = text.replace(old, new)
         page.write_text(light_images(light_head(text), page.parent), encoding="utf-8")
@@ -112,8 +116,8 @@ def compress_pictures(images: Path, cache: Path) -> dict[str, str]:
     """Replace PNG files by WebP where that is smaller.
 
     Args:
-        images: Folder of the site's pictures; the name of a notebook's picture is its digest.
-        cache: Keeps what was converted, by that name.
+        images: Folder of the site's pictures.
+        cache: Keeps what was converted, by the digest of the PNG file and how it was converted.
 
     Returns:
         The new names by the old ones.
@@ -123,13 +127,16 @@ def compress_pictures(images: Path, cache: Path) -> dict[str, str]:
     for path in sorted(images.glob("*.png")):
         if path.stat().st_size < _SMALLEST:
             continue
-        kept = cache / f"{path.stem}.webp"
-        if not kept.is_file() or kept.stat().st_mtime < path.stat().st_mtime:
-            kept.write_bytes(as_webp(path))
+        asked = f"{_LOSSLESS} {_QUALITY} ".encode() + path.read_bytes()
+        kept = cache / f"{hashlib.sha256(asked).hexdigest()}.webp"
+        if not kept.is_file():
+            with replacing(kept) as temporary:
+                temporary.write_bytes(as_webp(path))
         if kept.stat().st_size < path.stat().st_size:
-            shutil.copyfile(kept, images / kept.name)
+            smaller = path.with_suffix(".webp")
+            shutil.copyfile(kept, smaller)
             path.unlink()
-            renamed[path.name] = kept.name
+            renamed[path.name] = smaller.name
     return renamed
 
 
@@ -187,7 +194,7 @@ def image_size(source: str, folder: Path) -> tuple[int, int] | None:
     """Width and height in pixels of the image at an address, None if it is not of the site."""
     if source.startswith("data:image/"):
         data = base64.b64decode(source.partition(",")[2])
-    elif (path := folder / source.partition("?")[0]).is_file():
+    elif (path := folder / unquote(source.partition("?")[0])).is_file():
         data = path.read_bytes()
     else:
         return None

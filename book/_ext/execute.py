@@ -98,22 +98,33 @@ def make_pages(folders: Folders, names: Iterable[str], *, fresh: bool = False) -
         NotebookError: If a cell fails, or an output may not be published.
     """
     names, done = list(names), []
-    with alone_in(folders.executed):
-        for attempt in range(_TRIES):
-            computing = fresh and attempt == 0
-            around = surroundings(folders.root)
-            stale = [name for name in names if computing or not _current(folders, name, around)]
-            for name in stale:
-                # Only the first time: what the notebooks have just computed may be read.
-                os.environ["FRESH"] = "1" if computing else ""
-                _execute(folders, name, fresh=computing or (fresh and name in done))
-            done += [name for name in stale if name not in done]
-            if not stale:
-                break
-        for name in names:
-            log.info("%s %s", "executed" if name in done else "kept", name)
-            _publish(folders, name)
+    for attempt in range(_TRIES):
+        computing = fresh and attempt == 0
+        stale = names if computing else _stale(folders, names)
+        for name in stale:
+            # Only the first time: what the notebooks have just computed may be read.
+            os.environ["FRESH"] = "1" if computing else ""
+            _execute(folders, name, computed=fresh and name in done, fresh=computing)
+        done += [name for name in stale if name not in done]
+        if not stale:
+            break
+    else:
+        if stale := _stale(folders, names):
+            log.warning(
+                "results changed after these notebooks had read them, also the last time: %s. "
+                "Their pages may show older ones: run it again",
+                ", ".join(stale),
+            )
+    for name in names:
+        log.info("%s %s", "executed" if name in done else "kept", name)
+        _publish(folders, name)
     return done
+
+
+def _stale(folders: Folders, names: Iterable[str]) -> list[str]:
+    """The notebooks whose code or surroundings are not those of their last execution."""
+    around = surroundings(folders.root)
+    return [name for name in names if not _current(folders, name, around)]
 
 
 def _read(folders: Folders, name: str) -> NotebookNode:
@@ -137,7 +148,14 @@ def _current(folders: Folders, name: str, around: dict[str, str | bool | int]) -
     return kept is not None and kept.metadata[RECORD]["key"] == key
 
 
-def _execute(folders: Folders, name: str, *, fresh: bool) -> None:
+def _execute(folders: Folders, name: str, *, fresh: bool, computed: bool) -> None:
+    """Execute a notebook and keep it with its record.
+
+    Args:
+        fresh: It computes all that it shows.
+        computed: It did so just before, and now only reads. Its numbers, and what they took, are
+            those of that execution.
+    """
     import papermill
     from nbclient.exceptions import DeadKernelError
 
@@ -177,7 +195,7 @@ def _execute(folders: Folders, name: str, *, fresh: bool) -> None:
     record = provenance({}, seed=0, data={}, seconds=time.perf_counter() - began)
     executed.metadata[RECORD] = {
         "key": cache_key(source, after),
-        "fresh": fresh,
+        "fresh": fresh or computed,
         "wrote": after != before,
         "data": bool(os.environ.get("MGCA_DATA")),
         **{
@@ -185,6 +203,9 @@ def _execute(folders: Folders, name: str, *, fresh: bool) -> None:
             for field in ("commit", "date", "device", "environment", "seconds", "threads")
         },
     }
+    if computed:
+        first = _kept(folders, name).metadata[RECORD]
+        executed.metadata[RECORD] |= {key: first[key] for key in ("date", "seconds", "wrote")}
     executed.metadata.pop("papermill", None)
     for cell in executed.cells:
         cell.metadata.pop("papermill", None)
@@ -229,16 +250,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("papermill", "blib2to3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     folders = Folders(ROOT)
-    everything = sorted(path.stem for path in folders.sources.glob("*.py"))
+    names = given.names or sorted(path.stem for path in folders.sources.glob("*.py"))
     try:
-        done = make_pages(folders, given.names or everything, fresh=os.environ.get("FRESH") == "1")
-    except NotebookError as error:
+        with alone_in(folders.executed):
+            done = make_pages(folders, names, fresh=os.environ.get("FRESH") == "1")
+            if not given.names:
+                _remove_others(folders, names)
+    except (NotebookError, OSError) as error:
         raise SystemExit(str(error)) from error
-    log.info(
-        "%d notebooks: %d executed, the others as before", len(given.names or everything), len(done)
-    )
-    if not given.names:
-        _remove_others(folders, everything)
+    log.info("%d notebooks: %d executed, the others as before", len(names), len(done))
 
 
 def _remove_others(folders: Folders, names: Sequence[str]) -> None:

@@ -56,12 +56,13 @@ def _section(
 ) -> str:
     """The section of one table; ``of_run`` collects which tables a run stands in."""
     with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        columns, rows = reader.fieldnames or (), list(reader)
     lines = [
         f"({label(name)})=",
         f"### {name.split('/', 1)[1]}",
         f"{{download}}`{name} <../results/{name}>`: {len(rows):,} rows of "
-        + ", ".join(f"`{column}`" for column in rows[0] if rows)
+        + ", ".join(f"`{column}`" for column in columns)
         + ".",
     ]
     if name.startswith("paper/"):
@@ -69,7 +70,7 @@ def _section(
     elif path.parent.name == "runs":
         run = path.stem[:12]
         lines.append(f"The curve of run {_link(run, runs)}.")
-    else:
+    elif rows:
         named = list(dict.fromkeys(row["run"] for row in rows))
         for run in named:
             of_run.setdefault(run, []).append(path.name)

@@ -28,8 +28,9 @@ if not os.path.isdir("../results"):
     if not os.path.isdir("mgca"):
         !git clone --quiet --depth 1 {REPOSITORY} mgca
     %cd mgca/notebooks
-if importlib.util.find_spec("mgca") is None:
-    %pip install --quiet ..
+needed = ("mgca", "seaborn", "skimage", "sklearn")
+if any(importlib.util.find_spec(name) is None for name in needed):
+    %pip install --quiet --constraint ../requirements.lock .. seaborn scikit-image scikit-learn
 """
 
 

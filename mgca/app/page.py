@@ -109,14 +109,19 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
         gr.HTML(paragraph(f"Model: {name}. Photographs and words stay on this machine."))
 
         settings = [photo, words, side, pixels, threshold]
+        labelled = gr.State(None)  # the settings of the labels shown
 
-        def segmentation(*values):
+        def segmentation(labelled, *values):
+            shown = view.segmentation(*values)
+            # An event may come twice, or late: to click on the button leaves the words, too.
+            if labelled == values:
+                return shown, gr.skip(), gr.skip(), gr.skip()
             # Labels of other settings would be mistaken for these.
-            return view.segmentation(*values), "", gr.File(value=None, visible=False)
+            return shown, "", gr.File(value=None, visible=False), None
 
         def labels(*values):
             path, text = view.labels(*values, folder)
-            return text, gr.File(value=path and str(path), visible=path is not None)
+            return text, gr.File(value=path and str(path), visible=path is not None), values
 
         # Of many positions of a slider the last one counts, and one answer is computed at a time.
         common = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
@@ -125,8 +130,8 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
         gr.on(
             [words.submit, words.blur, threshold.change, *turned],
             segmentation,
-            settings,
-            [shown, said, file],
+            [labelled, *settings],
+            [shown, said, file, labelled],
             **latest,
         )
         gr.on(
@@ -136,5 +141,5 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
             similar,
             **latest,
         )
-        ask.click(labels, settings, [said, file], **common)
+        ask.click(labels, settings, [said, file, labelled], **common)
     return page.queue(max_size=64)

@@ -1,5 +1,7 @@
 """Serving the page: to this machine alone, with uploads in a private folder that goes with it."""
 
+import asyncio
+import logging
 import os
 import signal
 import socket
@@ -23,6 +25,13 @@ _POLICY = (
     "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
+_HEADERS = [
+    (b"content-security-policy", _POLICY.encode()),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+]
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Message = MutableMapping[str, Any]
@@ -104,7 +113,7 @@ def serve(
             footer_links=[],
             # What happened is written where the command runs; the page has its own messages.
             show_error=False,
-            # Each would be turned on by a variable of the environment otherwise.
+            # What gradio serves besides a page, by default or somewhere else than here.
             run_history=False,
             ssr_mode=False,
             mcp_server=False,
@@ -115,6 +124,7 @@ def serve(
             Guard(app), log_level="warning", access_log=False, timeout_graceful_shutdown=1
         )
         server = uvicorn.Server(config)
+        logging.getLogger("uvicorn.error").addFilter(_worth_saying)
         if browse:  # some browsers keep the one who opens them waiting
             threading.Thread(target=webbrowser.open, args=[address(listener)], daemon=True).start()
         with _ended_by_signals(server):
@@ -125,26 +135,25 @@ class Guard:
     """An ASGI application that answers this machine's own page alone.
 
     A page of another host that is open in the same browser may send requests here, under its own
-    name or, where its name server says so, under the name of this machine. Both are refused.
+    name or, where its name server says so, under the name of this machine. Both are refused, and
+    so is what the browser says another page asks for.
     """
 
     def __init__(self, app: Application) -> None:
         self._app = app
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and not _ours(scope):
+        if scope["type"] != "lifespan" and not _ours(scope):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+                return
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"for pages of this machine only"})
             return
 
         async def marked(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [
-                    *message.get("headers", []),
-                    (b"content-security-policy", _POLICY.encode()),
-                    (b"referrer-policy", b"no-referrer"),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
             await send(message)
 
         await self._app(scope, receive, marked)
@@ -155,9 +164,38 @@ def _ours(scope: Message) -> bool:
     headers: dict[bytes, bytes] = dict(scope["headers"])
     port = scope["server"][1]
     hosts = [f"{name}:{port}".encode() for name in _NAMES]
-    origin = headers.get(b"origin")
-    return headers.get(b"host") in hosts and (
-        origin is None or origin in [b"http://" + host for host in hosts]
+    if port == 80:  # browsers leave it out
+        hosts += [name.encode() for name in _NAMES]
+    if headers.get(b"host") not in hosts:
+        return False
+    if b"origin" in headers and headers[b"origin"] not in [b"http://" + host for host in hosts]:
+        return False
+    # Not all requests have an origin: those for images and scripts of another page have none.
+    asking = headers.get(b"sec-fetch-site", b"none")
+    return asking in (b"none", b"same-origin") or _follows_a_link(scope, headers)
+
+
+def _follows_a_link(scope: Message, headers: dict[bytes, bytes]) -> bool:
+    """Whether a request opens the page itself in a window, from a link on another page.
+
+    The terminal that shows the address may be such a page. To open it changes nothing, and what has
+    the link can neither read nor frame it, nor has a hold of its window.
+    """
+    return (
+        (scope["type"], scope.get("method"), scope["path"]) == ("http", "GET", "/")
+        and headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+    )
+
+
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """All that the server logs, but not that it broke off requests at its end.
+
+    Each window with the page holds one as long as it is open.
+    """
+    return not (
+        (record.exc_info and record.exc_info[0] is asyncio.CancelledError)
+        or "graceful shutdown exceeded" in record.getMessage()
     )
 
 
@@ -165,7 +203,10 @@ def _ours(scope: Message) -> bool:
 def _private_folder() -> Iterator[Path]:
     """A folder that only this user can read, where gradio keeps uploads, deleted at the end."""
     with tempfile.TemporaryDirectory(prefix="mgca-app-", ignore_cleanup_errors=True) as folder:
-        # Read when gradio is imported.
+        # Read when gradio is imported, and some when a page is built. Its other switches open more
+        # than this page, so what the environment says of them does not count.
+        for name in [name for name in os.environ if name.startswith("GRADIO_")]:
+            del os.environ[name]
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         yield Path(folder)

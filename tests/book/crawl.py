@@ -6,6 +6,7 @@ import io
 import re
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -13,17 +14,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # A request to another host is seen, and goes nowhere.
-    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-]
+from browser import FLAGS
+
 AT_ONCE = 4
 SETTLING = 300  # milliseconds, for scripts that react to another width or theme
 DESK, PHONE = {"width": 1400, "height": 900}, {"width": 360, "height": 800}
@@ -148,12 +140,16 @@ def served(site: Path) -> Iterator[str]:
 def crawl(chromium: str, address: str, pages: list[str]) -> list[Visit]:
     """Visit pages, a few at a time.
 
+    It does so in a thread of its own: while Playwright's synchronous interface is open, as in a
+    fixture of another test, its thread has a running event loop and takes no second one.
+
     Args:
         chromium: The browser's program.
         address: Of the site, with a slash at the end.
         pages: Paths below it.
     """
-    return asyncio.run(_crawl(chromium, address, pages))
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, _crawl(chromium, address, pages)).result()
 
 
 async def _crawl(chromium: str, address: str, pages: list[str]) -> list[Visit]:

@@ -5,10 +5,12 @@
 
 import csv
 import io
-import shutil
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # with browser.py
+
+from browser import program  # noqa: E402
 from crawl import Visit, crawl, pages_of, served
 
 from mgca.files import write_text
@@ -35,7 +37,7 @@ def main() -> int:
     root = Path(__file__).resolve().parents[2]
     site = Path(sys.argv[1]) if sys.argv[1:] else root / "_build" / "html"
     with served(site) as address:
-        visits = crawl(shutil.which("chromium"), address, pages_of(site))
+        visits = crawl(program(), address, pages_of(site))
     write_report(root / "_build" / "site-report.csv", site, visits)
     return 0
 

@@ -4,12 +4,14 @@ import re
 import time
 
 import pytest
-from crawl import FLAGS, PHONE, Visit, crawl, pages_of
+from crawl import PHONE, Visit, crawl, pages_of, served
 from report import write_report
 
 MIB = 2**20
+# Of text compressed, so that MathJax, on pages with formulas, takes its part of the second.
 FIRST_LIMIT, PAGE_LIMIT = 1.5 * MIB, 3 * MIB
 SEARCHED = "granularity"
+REACTING = 20  # seconds, as other tests may have the cores
 
 # What axe-core finds in the theme and cannot be mended by a style: rule, part of the selector, why.
 EXCEPTIONS: list[tuple[str, str, str]] = []
@@ -58,6 +60,17 @@ def test_every_page(site, visits, subtests):
         assert not (found := by_page(visits, unexpected)), found
 
 
+def test_a_visit_counts_compressed_text_and_may_come_at_any_time(tmp_path, chromium, browser):
+    """As published, and while the browser of other tests is open."""
+    script = "// the same line\n" * 10_000
+    (tmp_path / "script.js").write_text(script)
+    (tmp_path / "page.html").write_text('<!doctype html><script src="script.js"></script>')
+    with served(tmp_path) as address:
+        (visit,) = crawl(chromium, address, pages_of(tmp_path))
+    assert [url.removeprefix(address) for url in visit.requests[:2]] == ["page.html", "script.js"]
+    assert 0 < visit.opened < len(script) / 50
+
+
 def unexpected(visit: Visit) -> list[str]:
     """What axe-core found on a page, less the exceptions, one line for each rule and place."""
     return sorted(
@@ -67,16 +80,6 @@ def unexpected(visit: Visit) -> list[str]:
             if not any(rule == known and part in where for known, part, _ in EXCEPTIONS)
         }
     )
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture
@@ -208,7 +211,7 @@ def test_interactive_figures_react(tab, site, address):
             control.wait_for(state="visible")
             before = shown(figure)
             use(tab, control)
-            end = time.monotonic() + 5
+            end = time.monotonic() + REACTING
             while shown(figure) == before:
                 assert time.monotonic() < end, f"{page}: figure {place + 1} does not react"
                 tab.wait_for_timeout(50)
