@@ -250,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for noisy in ("papermill", "blib2to3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     folders = Folders(ROOT)
+    _set_up_kernel(folders.root / "_build" / "ipython")
     names = given.names or sorted(path.stem for path in folders.sources.glob("*.py"))
     try:
         with alone_in(folders.executed):
@@ -259,6 +260,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (NotebookError, OSError) as error:
         raise SystemExit(str(error)) from error
     log.info("%d notebooks: %d executed, the others as before", len(names), len(done))
+
+
+def _set_up_kernel(folder: Path) -> None:
+    """A profile of its own, in which the kernel does not warn that it listens on a local port."""
+    os.environ["IPYTHONDIR"] = str(folder)
+    settings = "get_config().IPKernelApp.log_level = 40\n"
+    write_text(folder / "profile_default" / "ipython_kernel_config.py", settings)
 
 
 def _remove_others(folders: Folders, names: Sequence[str]) -> None:
