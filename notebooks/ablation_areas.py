@@ -31,10 +31,10 @@
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
 seeds = [0, 1, 2]
-data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
-# %%
+# %% tags=["hide-input"]
 import json
 import os
 from pathlib import Path
@@ -146,9 +146,10 @@ for row, group in zip(axes, groups, strict=True):
     row[0].legend(title="")
 by_value = pixel.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
 best = {curve: by_value[curve].idxmax() for curve in by_value.index.droplevel("share").unique()}
-found = "; ".join(
-    f"{group}: best `alpha_neg` is {best[group, 'alpha_neg', 'all three levels']:g} with all "
-    f"levels and {best[group, 'alpha_neg', 'object and region']:g} without the pixel level, best "
+found = ". ".join(
+    f"{group.capitalize()}: best `alpha_neg` is "
+    f"{best[group, 'alpha_neg', 'all three levels']:g} with all levels and "
+    f"{best[group, 'alpha_neg', 'object and region']:g} without the pixel level, best "
     f"`alpha` {best[group, 'alpha', 'all three levels']:g}"
     for group in groups
 )
@@ -247,7 +248,7 @@ except FileNotFoundError as error:
 # %% [markdown]
 # ## Where each number comes from
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 figures.table(
     provenance_table(table, results),
     caption="The run behind each line: commit, device and seconds.",

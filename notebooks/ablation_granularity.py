@@ -33,10 +33,10 @@
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
 seeds = [0, 1, 2]
-data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
-# %%
+# %% tags=["hide-input"]
 import json
 import os
 from pathlib import Path
@@ -100,8 +100,9 @@ paper = pd.read_csv(project / "results" / "paper" / "table3.csv")
 levels = ["object", "region", "pixel"]
 paper.insert(0, "levels", [" + ".join(x for x in levels if row[x]) for _, row in paper.iterrows()])
 paper = paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")
+averages = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
 figures.table(
-    paper.add_prefix("paper, "),
+    paper.rename(columns=averages).add_prefix("paper, "),
     caption="Table 3 of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. These "
     "are the paper's numbers, on other data and with another encoder: to be compared in their "
     "order only.",
@@ -120,14 +121,15 @@ axis.set(xlabel="", ylabel="mIoU (%)")
 axis.tick_params(axis="x", rotation=20)
 sns.move_legend(axis, "lower center", bbox_to_anchor=(0.5, 1), ncol=2, title="", frameon=False)
 by_variant = shown.groupby(["dataset", "variant"])["value"].mean()
-found = "; ".join(
-    f"{group}: best is **{by_variant[group].idxmax()}** with {by_variant[group].max():.1f}, "
+found = ". ".join(
+    f"{group.capitalize()}: best is **{by_variant[group].idxmax()}** with "
+    f"{by_variant[group].max():.1f}, "
     f"{by_variant[group].max() - by_variant[group, 'baseline']:+.1f} over the baseline"
     for group in groups
 )
 figures.show(
     figure,
-    caption=f"mIoU by what was trained. {found}. Bars: standard deviation over the seeds.",
+    caption=f"mIoU by what was trained. {found}. Error bars: standard deviation over the seeds.",
     alt="Bar chart: mIoU of the frozen features, of each level alone, of object and region level "
     "together and of all three, for each group of sets.",
     name="fig-granularity",
@@ -160,8 +162,8 @@ text = []
 for group in groups:
     text.append(f"\n**{group.capitalize()}**\n")
     for level in levels:
-        against = "; ".join(f"over {name}: {gain(level, name, group).verdict}" for name in frozen)
-        text.append(f"* The {level} level alone improves the frozen features. {against}.")
+        against = "; ".join(f"over {name} {gain(level, name, group).verdict}" for name in frozen)
+        text.append(f"* The {level} level alone improves the frozen features: {against}.")
     nearest, other = smallest_gain("pixel", ["object", "region"], group)
     text.append(f"* The pixel level brings most: {nearest.verdict}, against the {other} level.")
     nearest, other = smallest_gain("all", [name for name in variants if name != "all"], group)
@@ -234,7 +236,7 @@ except FileNotFoundError as error:
 # %% [markdown]
 # ## Where each number comes from
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 figures.table(
     provenance_table(table, results),
     caption="The run behind each line: commit, device and seconds.",

@@ -32,10 +32,10 @@
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
 seeds = [0, 1, 2]
-data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
-# %%
+# %% tags=["hide-input"]
 import json
 import os
 from pathlib import Path
@@ -130,8 +130,9 @@ for axis, parameter in zip(axes, ["k", "k_neg"], strict=True):
     axis.set(xlabel=f"{parameter}, share of the object", ylabel="mIoU (%)")
 axes[0].legend(title="")
 by_value = pixel.groupby(["dataset", "parameter", "share"])["value"].mean()
-found = "; ".join(
-    f"{group}: best `k` is {by_value[group, 'k'].idxmax():g} ({by_value[group, 'k'].max():.1f}), "
+found = ". ".join(
+    f"{group.capitalize()}: best `k` is {by_value[group, 'k'].idxmax():g} "
+    f"({by_value[group, 'k'].max():.1f}), "
     f"best `k_neg` {by_value[group, 'k_neg'].idxmax():g} ({by_value[group, 'k_neg'].max():.1f})"
     for group in groups
 )
@@ -209,7 +210,7 @@ except FileNotFoundError as error:
 # %% [markdown]
 # ## Where each number comes from
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 figures.table(
     provenance_table(table, results),
     caption="The run behind each line: commit, device and seconds.",

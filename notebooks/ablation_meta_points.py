@@ -32,10 +32,10 @@
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
 seeds = [0, 1, 2]
-data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
-# %%
+# %% tags=["hide-input"]
 import json
 import os
 from pathlib import Path
@@ -104,8 +104,11 @@ for metric, title in metrics.items():
 
 # %% tags=["remove-input"]
 paper = pd.read_csv(project / "results" / "paper" / "table4.csv")
+averages = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
+keys = {"semantic_unit": "unit", "meta_points": "meta-points"}
+paper = paper.rename(columns=keys | averages).set_index(list(keys.values()))
 figures.table(
-    paper.set_index(["semantic_unit", "meta_points"]).add_prefix("paper, "),
+    paper.add_prefix("paper, "),
     caption="Table 4 of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. These "
     "are the paper's numbers, on other data and with another encoder: to be compared in their "
     "order only.",
@@ -135,14 +138,14 @@ for axis, (metric, title) in zip(axes, metrics.items(), strict=True):
 axes[0].legend(title="")
 axes[2].axhline(1, color="grey", linestyle=":")
 by_unit = means.groupby(["metric", "dataset", "unit"])["value"].mean()
-found = "; ".join(
-    f"{group}: best is {by_unit['miou', group].idxmax()} with "
+found = ". ".join(
+    f"{group.capitalize()}: best is {by_unit['miou', group].idxmax()} with "
     f"{by_unit['miou', group].max():.1f} mIoU, "
     f"{by_unit['miou', group].max() - by_unit['miou', group, 'pixel']:+.1f} over the pixel, and "
     f"components fall from {by_unit['components', group, 'pixel']:.2f} (pixel) to "
     f"{by_unit['components', group, '36']:.2f} (36) times those of the truth"
     if by_unit["components", group, "36"] < by_unit["components", group, "pixel"]
-    else f"{group}: best is {by_unit['miou', group].idxmax()} with "
+    else f"{group.capitalize()}: best is {by_unit['miou', group].idxmax()} with "
     f"{by_unit['miou', group].max():.1f} mIoU, and components do not fall"
     for group in groups
 )
@@ -216,7 +219,7 @@ try:
             caption="The same decoder with each unit, on the same images.",
             alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
             f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
-            name="fig-meta_points-pictures",
+            name="fig-meta-points-pictures",
         )
     absent = [title for title in columns if title not in models]
     if absent:

@@ -82,7 +82,7 @@ class Chosen:
     def where(self) -> str:
         """The pair, and which curves stand for it."""
         text = f"threshold {self.threshold:g}, temperature {self.temperature:.3g}"
-        if abs(self.near - self.temperature) < 1e-6:
+        if f"{self.near:.3g}" == f"{self.temperature:.3g}":
             return text
         return f"{text}, for which the curves of {self.near:g} stand here"
 
@@ -220,7 +220,7 @@ def show(name: str) -> None:
         results=f"{name}/background.csv",
     )
     figures.table(
-        temperatures.round({"best threshold": 2, "mean mIoU": 1}),
+        temperatures.rename(index="{:g}".format).round({"best threshold": 2, "mean mIoU": 1}),
         caption="Each temperature with its best threshold.",
         results=f"{name}/background.csv",
     )

@@ -130,7 +130,7 @@ def ranking(name: str, group: str) -> str:
     chosen = lines[(lines["dataset"] == group) & (lines["metric"] == "miou")]
     value = chosen.groupby(["variant", "unit"])["value"].mean().sort_values(ascending=False)
     (variant, unit), best = value.index[0], value.iloc[0]
-    text = f"{group}: best is **{variant}**, {UNITS[unit]}, with {best:.1f}"
+    text = f"{group.capitalize()}: best is **{variant}**, {UNITS[unit]}, with {best:.1f}"
     if ("mgca", "36") in value.index and (variant, unit) != ("mgca", "36"):
         place = value.index.get_loc(("mgca", "36")) + 1
         text += (
@@ -197,8 +197,9 @@ text = []
 for name, run in runs.items():
     record = read_run(results / name, run)
     text.append(
-        f"{name}: median over {record['config']['timing']} images a set on {record['device']}, "
-        f"{record['config']['cores']} threads, methods taking turns; then the mean over the sets"
+        f"{name.capitalize()}: median over {record['config']['timing']} images a set on "
+        f"{record['device']}, {record['config']['cores']} threads, methods taking turns; then the "
+        "mean over the sets"
     )
 Markdown(
     "**Time.** From the open image to labels at its size. " + ". ".join(text) + "."

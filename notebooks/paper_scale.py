@@ -193,9 +193,11 @@ model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safeten
 # with a checkpoint. The script {download}`train.sbatch <../train.sbatch>` asks for the signal in
 # time and queues the job again:
 #
+# ````{dropdown} train.sbatch
 # ```{literalinclude} ../train.sbatch
 # :language: bash
 # ```
+# ````
 #
 # It was run with stand-ins for SLURM's commands only.
 #
@@ -278,9 +280,11 @@ model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safeten
 # Memory is that of one part, and a step takes one more forward pass of decoder and comparison. The
 # encoders run once.
 #
+# ````{dropdown} mgca.step.backward
 # ```{literalinclude} ../../mgca/step.py
 # :pyobject: backward
 # ```
+# ````
 #
 # **What is exchanged**, by arithmetic, for a batch of 1,024 on any number of processes:
 

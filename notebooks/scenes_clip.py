@@ -25,7 +25,7 @@
 scenes = 4  # shown, the first of the validation scenes
 compared = 60  # validation scenes over which similarities are compared
 
-# %%
+# %% tags=["hide-input"]
 import os
 from pathlib import Path
 
@@ -150,7 +150,7 @@ trained = pd.Series(
         "learning rate": config["learning_rate"],
         "loss of the last epoch": f"{record['trained']['loss']:.3f}",
         "temperature": f"{record['trained']['temperature']:.4f}",
-        "seconds": record["seconds"],
+        "time": f"{record['seconds'] / 60:.0f} min",
         "device": record["device"],
         "commit": record["commit"][:12],
         "date": record["date"][:10],
@@ -222,7 +222,6 @@ figure.colorbar(
     last, ax=axes[:, 2:], label="cosine similarity less its mean", location="bottom", shrink=0.7
 )
 
-# %% tags=["remove-input"]
 rows = []
 for _, image, mask in validation:
     for name, model in models.items():

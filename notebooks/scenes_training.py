@@ -27,7 +27,7 @@ images = 1000  # first training scenes; all of them if the cache has their featu
 evaluate_images = 40  # of each evaluation set
 losses = ["object", "region", "pixel"]
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import json
 import os
@@ -99,7 +99,6 @@ config = dataclasses.replace(
 )
 curve = []
 decoder = train(config, backbone, data, Path(temporary.name) / "run", on_step=curve.append)
-pd.DataFrame(curve).set_index("step").iloc[:: max(1, config.steps // 5)].round(4)
 
 # %% tags=["remove-input"]
 frame = pd.DataFrame(curve).set_index("step")
@@ -115,7 +114,7 @@ first, last = frame["total"].iloc[:tenth].mean(), frame["total"].iloc[-tenth:].m
 figures.show(
     figure,
     caption=f"The total loss goes from {first:.2f} in the first tenth of the {len(frame)} steps to "
-    f"{last:.2f} in the last, in {frame['seconds'].iloc[-1]:.0f} s. Thick: mean over ten steps. A "
+    f"{last:.2f} in the last, in {frame['seconds'].iloc[-1]:.0f} s. Dark: mean over ten steps. A "
     "loss of a level that is switched off stays 0.",
     alt="Four line charts against the step: the total loss, and those of object, region and pixel "
     "level.",
@@ -254,15 +253,15 @@ for axis, group in zip(axes, scale.groups, strict=True):
     axis.set(title=group, xlabel="", ylabel="mIoU (%)")
 axes[0].legend(title="", loc="upper left")
 level = means[means["metric"] == "miou"].groupby(["dataset", "variant", "unit"])["value"].mean()
-found = "; ".join(
-    f"{group}: plain dense {level[group, 'baseline', 'pixel']:.1f}, MaskCLIP "
+found = ". ".join(
+    f"{group.capitalize()}: plain dense {level[group, 'baseline', 'pixel']:.1f}, MaskCLIP "
     f"{level[group, 'maskclip', 'pixel']:.1f}, MGCA {level[group, 'all', 'pixel']:.1f} per pixel "
     f"and {level[group, 'all', '36']:.1f} with 36 units"
     for group in scale.groups
 )
 figures.show(
     figure,
-    caption=f"The published runs: {found}. Bars: standard deviation over the seeds.",
+    caption=f"The published runs. {found}. Error bars: standard deviation over the seeds.",
     alt="Bar charts for sets with and without background: mIoU of the plain dense features, of "
     "MaskCLIP and of MGCA, per pixel and with 36 units.",
     name="fig-scenes-published",

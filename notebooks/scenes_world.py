@@ -87,10 +87,12 @@ def gallery(items: list[tuple[Image.Image, str]], width: int) -> HTML:
             f'<div><img alt="{text}" src="data:image/webp;base64,{data}" '
             f'width="{image.width}" height="{image.height}" '
             'style="display:block;width:100%;height:auto;margin:0">'
-            f'<div style="font-size:0.9em;line-height:1.3">{text}</div></div>'
+            f'<div style="font-size:0.85em;line-height:1.3">{text}</div></div>'
         )
     columns = f"grid-template-columns:repeat(auto-fill,minmax({width}px,1fr))"
-    return HTML(f'<div style="display:grid;gap:12px;{columns}">{"".join(cells)}</div>')
+    return HTML(
+        f'<div style="display:grid;gap:12px;margin-bottom:1rem;{columns}">{"".join(cells)}</div>'
+    )
 
 
 # %% [markdown]
@@ -275,11 +277,12 @@ figures.show(
     figure,
     caption=f"What is larger is named more often, in {number:,} captions. A "
     f"caption names {contents['named'].sum() / number:.1f} of the "
-    f"{len(contents) / number:.1f} contents that one sees: {share['thing']:.0%} of the things and "
-    f"{share['stuff']:.0%} of the stuffs. Things below 5 % of the image are named in "
-    f"{contents[is_thing & small]['named'].mean():.0%} of the captions, things of 20 % and more in "
-    f"{contents[is_thing & large]['named'].mean():.0%}. Of all names {wrong / names:.1%} are "
-    "wrong. Line: the probability that was designed, before the wrong names.",
+    f"{len(contents) / number:.1f} contents that one sees: {100 * share['thing']:.0f} % of the "
+    f"things and {100 * share['stuff']:.0f} % of the stuffs. Things below 5 % of the image are "
+    f"named in {100 * contents[is_thing & small]['named'].mean():.0f} % of the captions, things of "
+    f"20 % and more in {100 * contents[is_thing & large]['named'].mean():.0f} %. Of all names "
+    f"{100 * wrong / names:.1f} % are wrong. Line: the probability that was designed, before the "
+    "wrong names.",
     alt="Two bar charts, things and stuffs: the share of the captions that name what is visible, "
     "against its area, with the designed probability as a line.",
     name="fig-named",
@@ -354,14 +357,17 @@ figures.show(
 # | `open` | things in colours that training leaves out, stuffs by other words | none |
 #
 # Each set has images of its own. `things` stands for the sets with a background class of the paper,
-# `scenes` for those without.
+# `scenes` for those without. Decisions, such as the learning rate and the threshold of the
+# background, are taken on images of one seed, and results are measured on those of another.
 
 # %% tags=["remove-input"]
 for name in SETS:
     data = evaluation_set(name, 3, seed=VALIDATION_SEED)
     classes = ("background", *data.classes) if data.background else data.classes
+    # Below the masks as much room as the longest legend takes.
+    room = 0.21 * max(len(np.unique(mask)) for _, _, mask in data)
     figure, axes = plt.subplots(
-        3, 3, figsize=(6.5, 6.6), height_ratios=[1, 1, 0.85], layout="constrained"
+        3, 3, figsize=(6.5, 4.4 + room), height_ratios=[2.1, 2.1, room], layout="constrained"
     )
     for column, (_, image, mask) in zip(axes.T, data, strict=True):
         # Colours of its own for each image: few, and told apart by colour-blind readers too.
@@ -379,7 +385,9 @@ for name in SETS:
         axis.set_axis_off()
     figures.show(
         figure,
-        caption=f"The set `{name}`, {len(classes)} classes: its first images for decisions.",
+        caption=f"The set `{name}`, {len(classes)} classes"
+        + (" with the background" if data.background else "")
+        + ": its first images of the validation seed.",
         alt="Three images, below them their masks, and a legend of the classes in each.",
         name=f"fig-set-{name}",
     )
@@ -530,7 +538,3 @@ card = pd.Series(
     name="all sets",
 )
 figures.table(card.to_frame(), caption="The card of the data.")
-
-# %% [markdown]
-# Decisions, such as the learning rate and the threshold of the background, are taken on one seed,
-# and results are measured on another.

@@ -227,8 +227,6 @@ for name, parts in measured.items():
         name=f"fig-roofline-{name}",
         results=f"speed/{name}.csv",
     )
-if not gpus:
-    display(Markdown(NOT_RUN))
 
 # %% [markdown]
 # What it means for changes to the code:

@@ -22,14 +22,14 @@
 
 # %% tags=["parameters"]
 scale = "photos"
-data = ""  # folder of the data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the data sets; empty: see mgca.data.data_root
 seed = 0
 steps = 20  # of the short run on this page; the published runs have more
 images = 512  # captioned images of the short run
 evaluate_images = 10  # images per set that the short run is evaluated on
 losses = ["object", "region", "pixel"]
 
-# %%
+# %% tags=["hide-input"]
 import dataclasses
 import os
 import tempfile
@@ -107,11 +107,12 @@ if corpus_found:
         ),
     )
     backbone = Lite(pretrained=False)
-    print(
-        {
-            name: round(value, 3)
-            for name, value in photos.align(config.align, backbone, corpus).items()
-        }
+    aligned = photos.align(config.align, backbone, corpus)
+    aligned = pd.Series(aligned, name="value").round(3)
+    figures.table(
+        aligned.rename(lambda key: key.replace("_", " ")).to_frame(),
+        caption="The alignment: loss and temperature at its end, recall in percent on held-out "
+        "photographs, and the share of the pixels that a text's softmax spreads over.",
     )
     rows = []
     training_data = photos.training_data(backbone, corpus)
@@ -123,7 +124,7 @@ if corpus_found:
 else:
     print("not run: no captions here")
 
-# %%
+# %% tags=["hide-input"]
 if corpus_found:
     few = []
     for name in photos.DATASETS:
@@ -148,7 +149,7 @@ else:
 # Three seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
 # its configuration, and `results/photos/runs/<run>.json` says how it came about.
 
-# %%
+# %% tags=["hide-input"]
 main = read_results(results / "main.csv")
 runs = main[main["variant"] == "mgca"].groupby("seed")["run"].first()
 curves = pd.concat(
@@ -173,7 +174,7 @@ figures.show(
     results="photos/main.csv",
 )
 
-# %%
+# %% tags=["remove-input"]
 means = summary(main)
 means["mIoU"] = means["mean"].map("{:.1f}".format) + " ± " + means["std"].map("{:.1f}".format)
 figures.table(
@@ -186,7 +187,7 @@ figures.table(
 # The mean is over the classes that occur in each set. `unit` is `pixel` or the number of
 # meta-points per window.
 
-# %%
+# %% tags=["remove-input"]
 record = read_run(results, runs.iloc[0])
 card = pd.Series(
     {

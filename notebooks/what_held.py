@@ -88,7 +88,8 @@ def columns_of(scale, own) -> list[Column]:
         table = read_results(results / scale.name / f"{ablation}.csv")
         if len(table):
             tables[ablation] = group_means(table, scale.groups)
-    return [Column(f"{scale.name}: {group}", group, tables, own) for group in scale.groups]
+    name = scale.name.capitalize()
+    return [Column(f"{name}, {group}", group, tables, own) for group in scale.groups]
 
 
 columns = columns_of(ScenesScale, scenes_training().loss)
@@ -320,11 +321,13 @@ if len(shown):
     axis.set_xlabel("points of mIoU in favour of the claim")
     figure.legend(loc="outside upper center", ncols=2)
     counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
-    text = "; ".join(f"{title}: {held} of {size}" for title, (held, size) in counts.iterrows())
+    text = ", ".join(
+        f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows()
+    )
     figures.show(
         figure,
         caption="The claims that are differences in mIoU. To the right of 0 by more than its bar, "
-        f"the standard deviation over the seeds, a claim held. {text}.",
+        f"the standard deviation over the seeds, a claim held: {text}.",
         alt="A point and a bar for each claim and column: points of mIoU in its favour.",
         name="fig-claims",
     )

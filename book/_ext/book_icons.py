@@ -40,6 +40,8 @@ def embed(site: Path, pages: Iterable[str]) -> None:
     for selector, body in _RULE.findall(style):
         if ".fa-" not in selector:
             codes |= {int(code, 16) for code in _CODE.findall(body)}
+            # Some are written as the character itself.
+            codes |= {ord(letter) for letter in body if "\ue000" <= letter <= "\uf8ff"}
 
     def embedded(found: re.Match[str]) -> str:
         font = path.parent / f"{found[1]}.ttf"

@@ -56,6 +56,9 @@ def _one_name_each(app, what, name, thing, options, lines) -> None:
 
     ``a, b: Text`` becomes ``a: Text`` and ``b: Text``; ``a: One. b: Other`` is taken apart.
     """
+    if lines and lines[0].startswith("Alias for field number"):
+        lines.clear()  # what Python says of a named tuple; its docstring says more
+        return
     if what in ("property", "attribute", "data"):
         # napoleon would take what precedes a colon of the first line for a type. It looks no
         # further where that line is an empty comment.

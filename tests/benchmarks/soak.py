@@ -2,7 +2,7 @@
 
 ``python tests/benchmarks/soak.py`` segments 1,000 pictures with ``lite``. Sizes, words, units and
 backgrounds change from one to the next. It adds the memory of the process to
-``results/speed/soak.csv``, every 50 pictures after the first 100. What grows there grows in a
+``results/soak/memory.csv``, every 50 pictures after the first 100. What grows there grows in a
 service that runs for weeks. Takes minutes on one core.
 """
 
@@ -70,7 +70,7 @@ def flatness(done: list[int], memory: list[float]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=1000)
-    parser.add_argument("--out", default="results/speed", help="folder of the table")
+    parser.add_argument("--out", default="results/soak", help="folder of the table")
     given = parser.parse_args()
     if given.pictures < WARM_UP + 2 * EVERY:
         parser.error(f"a slope needs {WARM_UP + 2 * EVERY} pictures or more")
@@ -98,7 +98,7 @@ def main() -> None:
     ]
     for row in rows:
         print("{variant:8} {dataset:14} {metric:20} {value:12.6g}".format(**row))
-    add_results(Path(given.out) / "soak.csv", rows)
+    add_results(Path(given.out) / "memory.csv", rows)
     write_run(given.out, run, provenance(config, seed=0, data={}, seconds=seconds))
     if found["all", "max_over_min"] > FLAT:
         raise SystemExit(f"memory is not flat: it varies by more than {FLAT - 1:.0%}")
