@@ -24,7 +24,7 @@
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
 seeds = [0, 1, 2]
-data = ""  # folder of the real data sets; empty: $MGCA_DATA, or ../shared/data beside the project
+data = ""  # folder of the real data sets; empty: $MGCA_DATA
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
