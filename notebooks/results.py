@@ -277,8 +277,8 @@ Markdown(
 commands = {name: f"mgca evaluate voc --root DIR {text}" for name, text in OPTIONS.items()}
 rows = [f"<tr><td>{name}</td><td><code>{text}</code></td></tr>" for name, text in commands.items()]
 HTML(
-    '<div style="overflow-x:auto"><table class="dataframe words">'
-    f"<thead><tr><th>row</th><th>command</th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    '<table class="dataframe words">'
+    f"<thead><tr><th>row</th><th>command</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
 )
 
 # %% [markdown]

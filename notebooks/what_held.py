@@ -288,8 +288,8 @@ for claim in CLAIMS:
     source = f'<a href="ablation_{claim.ablation}.html">{SOURCES[claim.ablation]}</a>'
     body.append(f"<tr><td>{claim.text}</td><td>{source}</td>{''.join(cells)}</tr>")
 HTML(
-    '<div style="overflow-x:auto"><table class="dataframe words">'
-    f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    '<table class="dataframe words">'
+    f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 )
 
 # %% [markdown]
