@@ -503,13 +503,13 @@ def test_a_difference_holds_beyond_the_spread_of_the_seeds():
     assert not holds(1.0, -0.9, 0.5) and not holds(-1.0, -1.1) and not holds(-0.2)
 
 
-def test_pictures_have_a_column_for_each_model(done):
+def test_pictures_have_a_row_for_each_model(done):
     scale = TinyScale(done[0])
     model = Model(scale.backbone(0), None, scale.segment())
     options = scale.background(model)
     models = {"one": (model, None, options), "two": (model, 16, options)}
     figure = pictures(scale.sets()[0], models, (1,))
-    assert [axis.get_title() for axis in figure.axes] == ["image", "truth", "one", "two"]
+    assert [axis.get_ylabel() for axis in figure.axes] == ["image", "truth", "one", "two"]
 
 
 def test_the_benchmarks_hold_every_method_of_a_scale(scale):

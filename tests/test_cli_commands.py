@@ -305,7 +305,8 @@ def test_completion_in_bash(line, expected):
 def test_the_script_for_bash(tmp_path):
     if shutil.which("bash") is None:
         pytest.skip("needs bash")
-    show = [sys.executable, "-m", "mgca", "--show-completion", "bash"]
+    # typer asks which shell it was started by, so it must be one.
+    show = ["bash", "-c", f"'{sys.executable}' -m mgca --show-completion; exit $?"]
     script = subprocess.run(show, capture_output=True, text=True, check=True).stdout
     (tmp_path / "c.sh").write_text(script)
     # As bash does it: the words so far, and the function that `complete` names.

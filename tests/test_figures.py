@@ -210,6 +210,9 @@ def test_levels_of_columns_stand_behind_one_another():
 def test_no_number_is_off_by_more_than_half_its_last_digit(values):
     _, *rows = cells(figures.html_table(pd.DataFrame({"x": values})))
     for (text,), value in zip(rows, values, strict=True):
+        if "e" in text:  # smaller than the last decimal of the column
+            assert abs(float(text) - value) <= 0.051 * abs(value)
+            continue
         decimals = len(text.partition(".")[2])
         assert decimals <= 8
         assert abs(float(text) - value) <= 0.5001 * 10**-decimals
