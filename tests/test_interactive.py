@@ -425,6 +425,7 @@ def test_hovering_a_pixel_shows_its_similarities_and_a_word_its_map(opened, elem
 def test_the_plot_reads_its_numbers_to_mouse_keys_and_tables(opened, element):
     page = opened(element("ablation", ablation_data()))
     chart, under = page.locator(".mgca-chart svg"), page.get_by_role("status")
+    chart.locator(".mgca-marker").nth(3).wait_for(state="attached")  # drawn a moment later
     assert chart.locator(".mgca-marker").count() == 4
     box = chart.bounding_box()
     page.mouse.move(box["x"] + 0.5 * box["width"] + 20, box["y"] + 60)
