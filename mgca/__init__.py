@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.segment"}
 _MODULES = (
+    "ablation_page",
     "ablations",
     "align",
     "backbone",

@@ -23,6 +23,20 @@ class DataError(ValueError):
     """A data set that is not as it should be; the message says what to do."""
 
 
+def read_mask(path: str | os.PathLike) -> tuple[str, np.ndarray]:
+    """Pillow's mode of a mask, and what its file holds as it is there.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            refuse_programs(image, "the mask")
+            return image.mode, np.array(image)
+    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
+        raise DataError(f"{path}: not a readable mask ({error})") from error
+
+
 def data_root(folder: str | os.PathLike | None = None) -> Path | None:
     """The folder of the real data sets: the one given, $MGCA_DATA, or ../shared/data.
 
@@ -169,12 +183,7 @@ class Masked:
             DataError: If the mask has another size, more than one channel, or unknown ids.
         """
         identifier, _, path = self.items[index]
-        try:
-            with Image.open(path) as image:
-                refuse_programs(image, "the mask")
-                ids = np.array(image)
-        except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
-            raise DataError(f"{path}: not a readable mask ({error})") from error
+        _, ids = read_mask(path)
         if ids.ndim != 2 or ids.dtype.kind not in "bui":
             raise DataError(
                 f"{path}: a mask has one channel of class ids, this has {ids.dtype} {ids.shape}"

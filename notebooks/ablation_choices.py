@@ -28,38 +28,17 @@ data = ""  # folder of the real data sets; empty: $MGCA_DATA
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import json
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
 from mgca import figures
-from mgca.ablations import run_ablation
-from mgca.report import Difference, difference, group_means, provenance_table
+from mgca.ablation_page import open_ablation
+from mgca.report import Difference, difference, group_means
 from mgca.results import read_results
-from mgca.scales import load_scale
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results, work = project / "results" / scale, project / "_build" / scale
-if isinstance(seeds, str):  # as papermill -p passes a list
-    seeds = json.loads(seeds)
-setting = load_scale(scale, data=data or None)
-table = run_ablation(
-    "choices",
-    setting,
-    seeds,
-    out=results,
-    work=work,
-    jobs=jobs,
-    fresh=os.environ.get("FRESH") == "1",
-)
+page = open_ablation("choices", scale, seeds, data=data, jobs=jobs)
+setting, table = page.setting, page.table
 groups = list(setting.groups)
 
 # %% [markdown]
@@ -91,7 +70,7 @@ OTHERS = [  # choice, value, table, the line, the line with the chosen value
     ("D12", "mean of directions", "choices", "average=normalised", "chosen"),
 ]
 tables = {
-    name: table if name == "choices" else read_results(results / f"{name}.csv")
+    name: table if name == "choices" else read_results(page.results / f"{name}.csv")
     for name in ("choices", "k", "granularity", "benchmarks")
 }
 means = {
@@ -133,7 +112,7 @@ if len(changes):
         wide.loc[order].fillna("not run"),
         caption="Another value in place of the chosen one: change of mIoU in points, mean ± "
         f"standard deviation over {counted} seeds. Below 0: the chosen value is the better.",
-        results=f"{scale}/choices.csv",
+        results=page.file,
     )
 if missing:
     display(Markdown(f"**Not run** at this scale: {'; '.join(missing)}."))
@@ -166,7 +145,7 @@ if len(changes):
         alt="A point and a bar for each value of each choice and for both groups of sets: the "
         "change of mIoU with 36 units.",
         name="fig-choices",
-        results=f"{scale}/choices.csv",
+        results=page.file,
     )
 
 # %% [markdown]
@@ -199,8 +178,4 @@ Markdown("\n".join(text) or "Not run.")
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-figures.table(
-    provenance_table(table, results),
-    caption="The run behind each line: commit, device and seconds.",
-    results=f"{scale}/choices.csv",
-)
+page.show_runs()

@@ -37,46 +37,23 @@ data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import json
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
 from mgca import figures
-from mgca.ablations import models_at_hand, run_ablation
+from mgca.ablation_page import open_ablation
 from mgca.measure import CLASS_IOU
 from mgca.report import (
     difference,
     group_means,
     mean_and_std,
-    pictures,
-    provenance_table,
     with_group_means,
 )
-from mgca.scales import load_scale
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results, work = project / "results" / scale, project / "_build" / scale
-if isinstance(seeds, str):  # as papermill -p passes a list
-    seeds = json.loads(seeds)
-setting = load_scale(scale, data=data or None)
-table = run_ablation(
-    "granularity",
-    setting,
-    seeds,
-    out=results,
-    work=work,
-    jobs=jobs,
-    fresh=os.environ.get("FRESH") == "1",
-)
+page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs)
+setting, table = page.setting, page.table
 means = group_means(table, setting.groups)
 groups = list(setting.groups)
 
@@ -89,14 +66,14 @@ figures.table(
     mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
     caption="What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over the "
     "seeds.",
-    results=f"{scale}/granularity.csv",
+    results=page.file,
 )
 
 # %% [markdown]
 # ### The paper's own table
 
 # %% tags=["remove-input"]
-paper = pd.read_csv(project / "results" / "paper" / "table3.csv")
+paper = pd.read_csv("results/paper/table3.csv")
 levels = ["object", "region", "pixel"]
 paper.insert(0, "levels", [" + ".join(x for x in levels if row[x]) for _, row in paper.iterrows()])
 paper = paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")
@@ -133,7 +110,7 @@ figures.show(
     alt="Bar chart: mIoU of the frozen features, of each level alone, of object and region level "
     "together and of all three, for each group of sets.",
     name="fig-granularity",
-    results=f"{scale}/granularity.csv",
+    results=page.file,
 )
 
 # %% [markdown]
@@ -194,7 +171,7 @@ for dataset, rows in classes.groupby("dataset", sort=False):
     figures.table(
         wide[variants].round(1),
         caption=f"{dataset}: IoU of each class in percent, pixel unit, mean over the seeds.",
-        results=f"{scale}/granularity.csv",
+        results=page.file,
     )
 
 # %% [markdown]
@@ -211,37 +188,15 @@ columns = {
     "+ pixel": ("all", None),
     "+ units": ("all", 36),
 }
-try:
-    models = models_at_hand("granularity", columns, setting, seeds[0], work)
-    if models:
-        figures.show(
-            pictures(setting.sets()[0], models),
-            caption="What each level adds, image by image. Colours are the classes of the legend.",
-            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
-            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
-            name="fig-granularity-pictures",
-        )
-    absent = [title for title in columns if title not in models]
-    if absent:
-        display(
-            Markdown(
-                f"Left out, because their decoders are not at hand: {', '.join(absent)}. To train "
-                f"them: `python -m mgca.ablations granularity --scale {scale} --seeds {seeds[0]} "
-                "--fresh`."
-            )
-        )
-except FileNotFoundError as error:
-    display(Markdown(f"No pictures: {error}."))
+page.show_pictures(
+    columns, "What each level adds, image by image. Colours are the classes of the legend."
+)
 
 # %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input", "hide-output"]
-figures.table(
-    provenance_table(table, results),
-    caption="The run behind each line: commit, device and seconds.",
-    results=f"{scale}/granularity.csv",
-)
+page.show_runs()
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

@@ -36,44 +36,21 @@ data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import json
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import seaborn as sns
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
 from mgca import figures
-from mgca.ablations import models_at_hand, run_ablation
+from mgca.ablation_page import open_ablation
 from mgca.report import (
     difference,
     group_means,
     mean_and_std,
-    pictures,
-    provenance_table,
     with_group_means,
 )
-from mgca.scales import load_scale
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results, work = project / "results" / scale, project / "_build" / scale
-if isinstance(seeds, str):  # as papermill -p passes a list
-    seeds = json.loads(seeds)
-setting = load_scale(scale, data=data or None)
-table = run_ablation(
-    "k",
-    setting,
-    seeds,
-    out=results,
-    work=work,
-    jobs=jobs,
-    fresh=os.environ.get("FRESH") == "1",
-)
+page = open_ablation("k", scale, seeds, data=data, jobs=jobs)
+setting, table = page.setting, page.table
 means = group_means(table, setting.groups)
 groups = list(setting.groups)
 
@@ -90,7 +67,7 @@ figures.table(
     mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
     caption="Ranks of the positive and the negative pixel: mIoU in percent, pixel unit, mean ± "
     "standard deviation over the seeds.",
-    results=f"{scale}/k.csv",
+    results=page.file,
 )
 
 # %% [markdown]
@@ -142,7 +119,7 @@ figures.show(
     f"{found}. Bars: standard deviation over the seeds.",
     alt="Two line charts: mIoU against k and against k_neg, a line for each group of sets.",
     name="fig-k",
-    results=f"{scale}/k.csv",
+    results=page.file,
 )
 
 # %% [markdown]
@@ -185,37 +162,13 @@ Markdown("\n".join(text))
 
 # %% tags=["remove-input"]
 columns = {name: (name, None) for name in ("k=0", f"k={own.k:g}", "k=1", "k_neg=1")}
-try:
-    models = models_at_hand("k", columns, setting, seeds[0], work)
-    if models:
-        figures.show(
-            pictures(setting.sets()[0], models),
-            caption="The two extremes and the value between, on the same images.",
-            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
-            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
-            name="fig-k-pictures",
-        )
-    absent = [title for title in columns if title not in models]
-    if absent:
-        display(
-            Markdown(
-                f"Left out, because their decoders are not at hand: {', '.join(absent)}. To train "
-                f"them: `python -m mgca.ablations k --scale {scale} --seeds {seeds[0]} "
-                "--fresh`."
-            )
-        )
-except FileNotFoundError as error:
-    display(Markdown(f"No pictures: {error}."))
+page.show_pictures(columns, "The two extremes and the value between, on the same images.")
 
 # %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input", "hide-output"]
-figures.table(
-    provenance_table(table, results),
-    caption="The run behind each line: commit, device and seconds.",
-    results=f"{scale}/k.csv",
-)
+page.show_runs()
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

@@ -36,46 +36,23 @@ data = ""  # folder of the real data sets; empty: see mgca.data.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import json
-import os
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 
 from mgca import figures
-from mgca.ablations import models_at_hand, run_ablation
+from mgca.ablation_page import open_ablation
 from mgca.report import (
     difference,
     group_means,
     mean_and_std,
-    pictures,
-    provenance_table,
     with_group_means,
 )
-from mgca.scales import load_scale
 from mgca.variants import META_POINTS
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results, work = project / "results" / scale, project / "_build" / scale
-if isinstance(seeds, str):  # as papermill -p passes a list
-    seeds = json.loads(seeds)
-setting = load_scale(scale, data=data or None)
-table = run_ablation(
-    "meta_points",
-    setting,
-    seeds,
-    out=results,
-    work=work,
-    jobs=jobs,
-    fresh=os.environ.get("FRESH") == "1",
-)
+page = open_ablation("meta_points", scale, seeds, data=data, jobs=jobs)
+setting, table = page.setting, page.table
 means = group_means(table, setting.groups)
 groups = list(setting.groups)
 
@@ -96,14 +73,14 @@ for metric, title in metrics.items():
     figures.table(
         shown.droplevel("variant").loc[units],
         caption=f"By number of meta-points: {title}, mean ± standard deviation over the seeds.",
-        results=f"{scale}/meta_points.csv",
+        results=page.file,
     )
 
 # %% [markdown]
 # ### The paper's own table
 
 # %% tags=["remove-input"]
-paper = pd.read_csv(project / "results" / "paper" / "table4.csv")
+paper = pd.read_csv("results/paper/table4.csv")
 averages = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
 keys = {"semantic_unit": "unit", "meta_points": "meta-points"}
 paper = paper.rename(columns=keys | averages).set_index(list(keys.values()))
@@ -156,7 +133,7 @@ figures.show(
     alt="Three line charts against the number of meta-points, from the pixel to 16: mIoU, boundary "
     "IoU, and connected components per component of the truth, for each group of sets.",
     name="fig-meta-points",
-    results=f"{scale}/meta_points.csv",
+    results=page.file,
 )
 
 # %% [markdown]
@@ -211,37 +188,13 @@ columns = {
     "pixel" if points is None else f"{points} points": ("all", points)
     for points in (None, 121, 64, 36, 16)
 }
-try:
-    models = models_at_hand("meta_points", columns, setting, seeds[0], work)
-    if models:
-        figures.show(
-            pictures(setting.sets()[0], models),
-            caption="The same decoder with each unit, on the same images.",
-            alt="A grid. Columns: three images of the first evaluation set. Rows: the image, its "
-            f"true classes, and the prediction of {', '.join(models)}, in the classes' colours.",
-            name="fig-meta-points-pictures",
-        )
-    absent = [title for title in columns if title not in models]
-    if absent:
-        display(
-            Markdown(
-                f"Left out, because their decoders are not at hand: {', '.join(absent)}. To train "
-                f"them: `python -m mgca.ablations meta_points --scale {scale} --seeds {seeds[0]} "
-                "--fresh`."
-            )
-        )
-except FileNotFoundError as error:
-    display(Markdown(f"No pictures: {error}."))
+page.show_pictures(columns, "The same decoder with each unit, on the same images.")
 
 # %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-figures.table(
-    provenance_table(table, results),
-    caption="The run behind each line: commit, device and seconds.",
-    results=f"{scale}/meta_points.csv",
-)
+page.show_runs()
 
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
+from mgca import ablation_page
 from mgca.ablations import (
     AblationError,
     main,
@@ -465,6 +467,72 @@ def test_models_at_hand_are_those_that_need_no_training(done, tmp_path):
     assert there["frozen"][0].decoder is None
     assert there["frozen"][0].backbone.last_block == "attention"
     assert list(models_at_hand("granularity", columns, scale, 0, tmp_path)) == ["frozen"]
+
+
+@pytest.fixture
+def page_of(done, tmp_path, monkeypatch):
+    """Opens granularity as a notebook in a folder of a project does, less the decoders named."""
+    matplotlib = pytest.importorskip("matplotlib")
+    display = pytest.importorskip("IPython.display")
+    shown = []
+    monkeypatch.setattr(display, "display", lambda data, **_: shown.append(data))
+    scale = copy(done, tmp_path)
+    shutil.move(tmp_path / "results", tmp_path / "moved")
+    shutil.move(tmp_path / "moved", tmp_path / "results" / "tiny")
+    shutil.move(tmp_path / "work", tmp_path / "_build" / "tiny")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.delenv("FRESH", raising=False)
+    asked = []
+    monkeypatch.setattr(
+        ablation_page, "load_scale", lambda *names, **options: asked.append(options) or scale
+    )
+
+    def page(seeds, without: str = "", **options):
+        if without:
+            (variant,) = (v for v in grid("granularity", scale) if v.name == without)
+            shutil.rmtree(tmp_path / "_build" / "tiny" / variant.run(scale, 1))
+        return ablation_page.open_ablation("granularity", "tiny", seeds, **options)
+
+    with matplotlib.rc_context():
+        yield SimpleNamespace(open=page, shown=shown, asked=asked, scale=scale)
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("seeds", [[1], "[1]"])
+def test_a_page_reads_what_was_measured(page_of, done, tmp_path, seeds):
+    page_of.scale.notes()
+    page = page_of.open(seeds, data="there", jobs=1)
+    assert page_of.scale.notes() == []  # Nothing was prepared, no backbone was made.
+    assert Path.cwd() == tmp_path and page_of.asked == [{"data": "there"}]
+    assert (page.seeds, page.file) == ((1,), "tiny/granularity.csv")
+    assert (page.results, page.work) == (tmp_path / "results/tiny", tmp_path / "_build/tiny")
+    assert set(page.table["seed"]) == {1}
+    assert len(page.table) == sum(done[1]["seed"] == 1)
+    page.show_runs()
+    runs = page_of.shown[0]
+    for variant in grid("granularity", page_of.scale):
+        assert variant.run(page_of.scale, 1) in runs["text/html"]
+    page_of.open(seeds)
+    assert page_of.asked[1] == {"data": None}
+
+
+def test_a_page_says_which_pictures_are_left_out(page_of):
+    page = page_of.open([1], without="pixel")
+    columns = {"frozen": ("baseline", None), "+ pixel": ("pixel", None), "all": ("all", 36)}
+    page.show_pictures(columns, "What it says.")
+    figure, *_, absent = page_of.shown
+    assert set(figure) & {"image/png", "image/svg+xml"}
+    assert "Left out, because their decoders are not at hand: + pixel. To train" in absent.data
+    assert "python -m mgca.ablations granularity --scale tiny --seeds 1 --fresh" in absent.data
+
+
+def test_a_page_without_its_images_says_so(page_of, tmp_path):
+    page = page_of.open([1])
+    (tmp_path / "things-0.png").unlink()
+    page.show_pictures({"frozen": ("baseline", None)}, "What it says.")
+    (text,) = page_of.shown
+    assert text.data.startswith("No pictures: ") and "things-0.png" in text.data
 
 
 def test_reading_a_table(done):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -715,6 +716,13 @@ def built(tmp_path):
             text=True,
         )
         assert done.returncode == 0, done.stderr
+        # The clock of a file system stands still for milliseconds: what is changed after this has
+        # a later time than the page.
+        later, page = tmp_path / "later", tmp_path / "_build/html/index.html"
+        later.touch()
+        while later.stat().st_mtime_ns <= page.stat().st_mtime_ns:
+            time.sleep(0.001)
+            later.touch()
         return "BUILT" in done.stdout
 
     return run

@@ -122,6 +122,12 @@ def files_below(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
+def times_below(folder: Path) -> dict[str, tuple[int, int]]:
+    """Which file lies where, and when it was written."""
+    stats = {path: os.stat(folder / path) for path in files_below(folder)}
+    return {path: (stat.st_ino, stat.st_mtime_ns) for path, stat in stats.items()}
+
+
 # What is counted
 
 
@@ -626,7 +632,7 @@ def test_a_counted_image_that_changes_is_counted_again(
 def test_a_finished_evaluation_is_not_computed_again(folders, monkeypatch):
     first = evaluation_of(folders)
     record, found = first.compute(folders / "out", folders / "work")
-    before = {path: os.stat(folders / "out" / path) for path in files_below(folders / "out")}
+    before = times_below(folders / "out")
     monkeypatch.setattr(Model, "embed", lambda *_: pytest.fail("computed again"))
     again = evaluation_of(folders)
     assert again.run == first.run
@@ -634,7 +640,7 @@ def test_a_finished_evaluation_is_not_computed_again(folders, monkeypatch):
     assert record_again == json.loads(json.dumps(record))
     assert counts_of(found_again) == counts_of(found)
     assert list(found_again) == ["pixel", "16"]
-    assert {p: os.stat(folders / "out" / p) for p in files_below(folders / "out")} == before
+    assert times_below(folders / "out") == before
 
 
 def test_a_finished_evaluation_under_another_name_only_adds_rows(folders, monkeypatch):

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image, PngImagePlugin
 
 from mgca.benchmarks import Benchmark
-from mgca.data import IGNORE, DataError
+from mgca.data import IGNORE, DataError, read_mask
 from mgca.files import replacing
-from mgca.images import refuse_programs
 
 # Says in the PNG what a mask was made from, so that no run goes on from masks of another source.
 _MADE_FROM = "mgca-made-from"
@@ -134,12 +133,7 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no mask {path}")
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image, "the mask")
-            mode, ids = image.mode, np.array(image)
-    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
-        raise DataError(f"{path}: not a readable mask ({error})") from error
+    mode, ids = read_mask(path)
     if ids.ndim != 2 or ids.dtype.kind not in "bui":
         raise MaskModeError(f"{path}: a mask has one channel of class ids, this has mode {mode}")
     return ids.astype(np.uint8) if ids.dtype == bool else ids
