@@ -14,7 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgca.features import training_image
+from mgca.images import to_tensor
 from mgca.losses import area_in_pixels
+from mgca.model import Model
 from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render
 from mgca.scenes.scene import TELLING, random
 
@@ -42,6 +45,52 @@ def by_rank(scores: Tensor, values: Tensor) -> Tensor:
         (..., N); rank ``r`` of Eq. 7, which counts from 1, is at ``r - 1``.
     """
     return values.gather(-1, scores.argsort(dim=-1, descending=True, stable=True))
+
+
+@dataclass(frozen=True)
+class PhotoPairs:
+    """Photographs with a caption each.
+
+    Attributes:
+        images: B square images.
+        captions: Of each image one.
+        names: A word for each, for the axes of figures.
+    """
+
+    images: list[Image.Image]
+    captions: list[str]
+    names: list[str]
+
+
+def photo_pairs(size: int = 224) -> PhotoPairs:
+    """Seven photographs of scikit-image and scikit-learn, with captions written for the book.
+
+    Args:
+        size: Side in pixels, of the middle of each.
+
+    Raises:
+        ImportError: If one of these two is missing: the extra ``book`` has both.
+    """
+    try:
+        from skimage import data
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise ImportError(f"the photographs need it ({error}): pip install 'mgca[book]'") from error
+
+    photographs = {
+        "cat": ("a cat lying on a blanket", data.chelsea()),
+        "cup": ("a cup of coffee on a wooden table", data.coffee()),
+        "woman": ("a smiling woman in an orange space suit", data.astronaut()),
+        "motorcycle": ("a red motorcycle in a garage", data.stereo_motorcycle()[0]),
+        "rocket": ("a rocket rises into the sky", data.rocket()),
+        "temple": ("a temple with red walls under the sky", load_sample_image("china.jpg")),
+        "flower": ("a pink flower in the garden", load_sample_image("flower.jpg")),
+    }
+    return PhotoPairs(
+        images=[training_image(photograph, size) for _, photograph in photographs.values()],
+        captions=[caption for caption, _ in photographs.values()],
+        names=list(photographs),
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +126,12 @@ def scene_pairs(count: int, seed: int = TEST_SEED) -> ScenePairs:
         ],
         masks=np.stack([mask for _, mask in drawn]),
     )
+
+
+def frozen_features(model: Model, images: Sequence[Image.Image]) -> Tensor:
+    """Features (B, F, h, w) of the frozen trunk, of images that all have one size."""
+    mean, std = model.backbone.mean, model.backbone.std
+    return model.features(torch.stack([to_tensor(image, mean, std) for image in images]))
 
 
 def named(text: str) -> tuple[int, ...]:

@@ -33,35 +33,30 @@ import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
-import skimage.data
 import torch
 from IPython.display import Markdown
-from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca import figures
-from mgca.correspondence import by_rank, contents, cut_out, described, kept, named, scene_pairs
+from mgca.correspondence import (
+    by_rank,
+    contents,
+    cut_out,
+    described,
+    frozen_features,
+    kept,
+    named,
+    photo_pairs,
+    scene_pairs,
+)
 from mgca.decoder import GatedConvDecoder
-from mgca.features import training_image
-from mgca.images import to_tensor
 from mgca.losses import area_in_pixels, object_loss, region_embeddings, similarity
 from mgca.scenes import CLASSES
 
 figures.use_style()
 lite, small_clip = mgca.load("lite"), mgca.load("scenes")
-photographs = {
-    "a cat lying on a blanket": skimage.data.chelsea(),
-    "a cup of coffee on a wooden table": skimage.data.coffee(),
-    "a smiling woman in an orange space suit": skimage.data.astronaut(),
-    "a red motorcycle in a garage": skimage.data.stereo_motorcycle()[0],
-    "a rocket rises into the sky": skimage.data.rocket(),
-    "a temple with red walls under the sky": load_sample_image("china.jpg"),
-    "a pink flower in the garden": load_sample_image("flower.jpg"),
-}
-short = ["cat", "cup", "woman", "motorcycle", "rocket", "temple", "flower"]
-captions = list(photographs)
-photos = [training_image(photo, 224) for photo in photographs.values()]
+photos = photo_pairs()
 scenes = scene_pairs(counted)
 
 # %% [markdown]
@@ -73,14 +68,8 @@ scenes = scene_pairs(counted)
 
 
 # %%
-def embed(model, images, texts):
-    """Pixel embeddings (B, C, 28, 28) and text embeddings (B, C) of a batch (Eq. 1)."""
-    mean, std = model.backbone.mean, model.backbone.std
-    tensors = torch.stack([to_tensor(image, mean, std) for image in images])
-    return model.pixels(model.features(tensors)), model.backbone.encode_text(texts)
-
-
-pixels, texts = embed(lite, photos, captions)
+features, texts = frozen_features(lite, photos.images), lite.backbone.encode_text(photos.captions)
+pixels = lite.pixels(features)  # Eq. 1
 
 # %% [markdown]
 # ## The guess, in eight lines
@@ -148,11 +137,11 @@ drawn = [2, 0, 3]
 figure, axes = plt.subplots(len(drawn), 3, figsize=(7, 7.9), layout="constrained")
 for row, i in zip(axes, drawn, strict=True):
     heat(row[0], own[i, 0])
-    row[1].imshow(cut_out(photos[i], kept(own[i, 0], alpha_photos)))
+    row[1].imshow(cut_out(photos.images[i], kept(own[i, 0], alpha_photos)))
     heat(row[2], weights_of(own[i, 0], alpha_photos), "magma")
     for axis, title in zip(row, ("similarity", "pixels kept", "weights"), strict=True):
         bare(axis, title)
-    row[1].set_title(f"“{textwrap.fill(captions[i], 26)}”\npixels kept")
+    row[1].set_title(f"“{textwrap.fill(photos.captions[i], 26)}”\npixels kept")
 figures.show(
     figure,
     caption="The caption's similarity to each pixel, the "
@@ -192,8 +181,9 @@ torch.testing.assert_close(
 figure, axis = plt.subplots(figsize=(6, 5.2), layout="constrained")
 top = cosines.abs().max().item()
 axis.imshow(cosines, cmap="PuOr", vmin=-top, vmax=top)
-for i in range(len(short)):
-    for j in range(len(short)):
+count = len(photos.names)
+for i in range(count):
+    for j in range(count):
         shade = "white" if abs(cosines[i, j]) > 0.6 * top else "black"
         axis.text(
             j,
@@ -203,19 +193,19 @@ for i in range(len(short)):
             va="center",
             color=shade,
         )
-axis.set_xticks(range(len(short)), short, rotation=40, ha="right")
-axis.set_yticks(range(len(short)), short)
+axis.set_xticks(range(count), photos.names, rotation=40, ha="right")
+axis.set_yticks(range(count), photos.names)
 axis.set(xlabel="caption", ylabel="object")
 axis.grid(False)
-right = (cosines.argmax(dim=1) == torch.arange(len(short))).sum().item()
-off = cosines[~torch.eye(len(short), dtype=torch.bool)]
+right = (cosines.argmax(dim=1) == torch.arange(count)).sum().item()
+off = cosines[~torch.eye(count, dtype=torch.bool)]
 figures.show(
     figure,
-    caption=f"Cosine similarity of each object to each caption. {right} of {len(short)} objects "
+    caption=f"Cosine similarity of each object to each caption. {right} of {count} objects "
     f"are most like their own caption; the pairs lie between {cosines.diagonal().min():.2f} and "
     f"{cosines.diagonal().max():.2f}, the others between {off.min():.2f} and {off.max():.2f}. The "
-    f"loss of this batch is {loss:.2f}; guessing would give $\\log {len(short)}$ = "
-    f"{math.log(len(short)):.2f}.",
+    f"loss of this batch is {loss:.2f}; guessing would give $\\log {count}$ = "
+    f"{math.log(count):.2f}.",
     alt="A matrix of seven objects by seven captions; the diagonal is darkest.",
     name="fig-object-matrix",
 )
@@ -230,8 +220,7 @@ figures.show(
 
 # %% tags=["hide-input"]
 backbone = small_clip.backbone
-tensors = [to_tensor(image, backbone.mean, backbone.std) for image in scenes.images]
-features = small_clip.features(torch.stack(tensors))
+features = frozen_features(small_clip, scenes.images)
 scene_pixels, scene_texts = small_clip.pixels(features), backbone.encode_text(scenes.captions)
 # A new decoder is upsampling and nothing else.
 frozen_pixels = mgca.Model(backbone, GatedConvDecoder(backbone.dim)).pixels(features)
@@ -259,7 +248,7 @@ scene = next(
 alphas = [0.1, 0.4, 0.8]
 figure, axes = plt.subplots(2, 3, figsize=(7, 5.3), layout="constrained")
 for axis, alpha in zip(axes[0], alphas, strict=True):
-    axis.imshow(cut_out(photos[1], kept(own[1, 0], alpha)))
+    axis.imshow(cut_out(photos.images[1], kept(own[1, 0], alpha)))
     bare(axis, f"α = {alpha:g}")
 for axis, alpha in zip(axes[1], alphas, strict=True):
     inside = kept(scene_own[scene], alpha)
@@ -268,7 +257,8 @@ for axis, alpha in zip(axes[1], alphas, strict=True):
 lost = truth[scene][~kept(scene_own[scene], 0.1)].sum() / truth[scene].sum()
 figures.show(
     figure,
-    caption=f"What three areas keep, for “{captions[1]}” and, below, “{scenes.captions[scene]}” "
+    caption=f"What three areas keep, for “{photos.captions[1]}” and, below, "
+    f"“{scenes.captions[scene]}” "
     "with the small CLIP of the scenes. *Named* is the share of the kept pixels that the caption "
     "names, by the exact mask. At $\\alpha = 0.1$ nearly all is right and "
     f"{100 * lost:.0f} % of what is named is missed; at 0.8 most of what is kept is wrong.",

@@ -36,18 +36,22 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import skimage.data
 import torch
 from IPython.display import Markdown
-from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca import figures
-from mgca.correspondence import by_rank, contents, described, named, scene_pairs
+from mgca.correspondence import (
+    by_rank,
+    contents,
+    described,
+    frozen_features,
+    named,
+    photo_pairs,
+    scene_pairs,
+)
 from mgca.decoder import GatedConvDecoder
-from mgca.features import training_image
-from mgca.images import to_tensor
 from mgca.losses import area_in_pixels, pixel_loss, rank_in_region, similarity
 from mgca.results import read_results
 from mgca.scenes import CLASSES
@@ -56,24 +60,8 @@ figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 lite, small_clip = mgca.load("lite"), mgca.load("scenes")
-photographs = {
-    "a cat lying on a blanket": skimage.data.chelsea(),
-    "a cup of coffee on a wooden table": skimage.data.coffee(),
-    "a smiling woman in an orange space suit": skimage.data.astronaut(),
-    "a red motorcycle in a garage": skimage.data.stereo_motorcycle()[0],
-    "a rocket rises into the sky": skimage.data.rocket(),
-    "a temple with red walls under the sky": load_sample_image("china.jpg"),
-    "a pink flower in the garden": load_sample_image("flower.jpg"),
-}
-captions = list(photographs)
-photos = [training_image(photo, 224) for photo in photographs.values()]
+photos = photo_pairs()
 scenes = scene_pairs(counted)
-
-
-def features_of(model, images):
-    """Features of the frozen encoder, of images that already have the right size."""
-    mean, std = model.backbone.mean, model.backbone.std
-    return model.features(torch.stack([to_tensor(image, mean, std) for image in images]))
 
 
 # %% [markdown]
@@ -98,8 +86,8 @@ def features_of(model, images):
 # are plain dot products; $1 / \sqrt{C}$ takes the place of a temperature.
 
 # %%
-pixels = lite.pixels(features_of(lite, photos))
-texts = lite.backbone.encode_text(captions)
+pixels = lite.pixels(frozen_features(lite, photos.images))
+texts = lite.backbone.encode_text(photos.captions)
 size = math.floor(alpha * 784)
 rank = math.ceil(k * size)
 
@@ -109,7 +97,7 @@ for i in range(len(texts)):
         s = (pixels[i].flatten(1).T @ texts[j]).sort(descending=True).values  # (N,)
         logits[i, j] = s[rank - 1] if i == j else s[0]
 logits = logits / math.sqrt(pixels.shape[1])
-pairs = torch.arange(len(captions))
+pairs = torch.arange(len(photos.captions))
 loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 torch.testing.assert_close(loss, pixel_loss(pixels, texts, alpha=alpha, k=k))
 assert (size, rank) == (area_in_pixels(alpha, 784), rank_in_region(k, size))
@@ -150,7 +138,7 @@ def mark(axis, image, positions, styles):
         point(axis, x, y, colour, shape)
 
 
-features = features_of(small_clip, scenes.images)
+features = frozen_features(small_clip, scenes.images)
 backbone = small_clip.backbone
 scene_pixels, scene_texts = small_clip.pixels(features), backbone.encode_text(scenes.captions)
 # A new decoder is upsampling and nothing else: where training starts.
@@ -177,8 +165,8 @@ scene = next(
     if len(named(text)) == 1 and 0.08 < truth[i].mean() < 0.25
 )
 shown = [
-    (photos[3], captions[3], own[3], alpha),
-    (photos[5], captions[5], own[5], alpha),
+    (photos.images[3], photos.captions[3], own[3], alpha),
+    (photos.images[5], photos.captions[5], own[5], alpha),
     (scenes.images[scene], scenes.captions[scene], scene_own[scene], alpha_scenes),
 ]
 figure, axes = plt.subplots(3, 2, figsize=(7, 9), layout="constrained")
@@ -333,7 +321,7 @@ styles = [("#56B4E9", "o"), ("#E69F00", "D"), ("#CC79A7", "s")]
 scores = similarity(pixels, texts)
 figure, axes = plt.subplots(1, 3, figsize=(7, 3.1), layout="constrained")
 for axis, i in zip(axes, (2, 1, 5), strict=True):
-    mark(axis, photos[i], [scores[i, j].argmax().item() for j in foreign.values()], styles)
+    mark(axis, photos.images[i], [scores[i, j].argmax().item() for j in foreign.values()], styles)
 handles = [
     plt.Line2D(
         [], [], color=colour, marker=shape, linestyle="", markeredgecolor="black", markersize=10

@@ -36,42 +36,30 @@ import textwrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import skimage.data
 import torch
 from IPython.display import Markdown
-from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca import figures
-from mgca.correspondence import contents, cut_out, described, kept, named, scene_pairs
+from mgca.correspondence import (
+    contents,
+    cut_out,
+    described,
+    frozen_features,
+    kept,
+    named,
+    photo_pairs,
+    scene_pairs,
+)
 from mgca.decoder import GatedConvDecoder
-from mgca.features import training_image
-from mgca.images import to_tensor
 from mgca.losses import area_in_pixels, region_embeddings, region_loss, similarity
 from mgca.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
 
 figures.use_style()
 lite, small_clip = mgca.load("lite"), mgca.load("scenes")
-photographs = {
-    "a cat lying on a blanket": skimage.data.chelsea(),
-    "a cup of coffee on a wooden table": skimage.data.coffee(),
-    "a smiling woman in an orange space suit": skimage.data.astronaut(),
-    "a red motorcycle in a garage": skimage.data.stereo_motorcycle()[0],
-    "a rocket rises into the sky": skimage.data.rocket(),
-    "a temple with red walls under the sky": load_sample_image("china.jpg"),
-    "a pink flower in the garden": load_sample_image("flower.jpg"),
-}
-short = ["cat", "cup", "woman", "motorcycle", "rocket", "temple", "flower"]
-captions = list(photographs)
-photos = [training_image(photo, 224) for photo in photographs.values()]
+photos = photo_pairs()
 scenes = scene_pairs(counted)
-
-
-def features_of(model, images):
-    """Features of the frozen encoder, of images that already have the right size."""
-    mean, std = model.backbone.mean, model.backbone.std
-    return model.features(torch.stack([to_tensor(image, mean, std) for image in images]))
 
 
 # %% [markdown]
@@ -112,10 +100,10 @@ def logits_of(pixels, texts):
     return z
 
 
-pixels = lite.pixels(features_of(lite, photos))
-texts = lite.backbone.encode_text(captions)
+pixels = lite.pixels(frozen_features(lite, photos.images))
+texts = lite.backbone.encode_text(photos.captions)
 logits = logits_of(pixels, texts)
-pairs = torch.arange(len(captions))
+pairs = torch.arange(len(photos.captions))
 loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
 torch.testing.assert_close(
     loss, region_loss(pixels, texts, alpha=alpha, alpha_neg=alpha_neg, temperature=temperature)
@@ -139,8 +127,8 @@ drawn = {2: [3, 4, 6], 1: [0, 3, 6]}  # image: foreign captions
 figure, axes = plt.subplots(len(drawn), 3, figsize=(7, 5.6), layout="constrained")
 for row, (i, foreign) in zip(axes, drawn.items(), strict=True):
     for axis, j in zip(row, foreign, strict=True):
-        axis.imshow(cut_out(photos[i], kept(scores[i, j], alpha_neg)))
-        bare(axis, captions[j])
+        axis.imshow(cut_out(photos.images[i], kept(scores[i, j], alpha_neg)))
+        bare(axis, photos.captions[j])
 figures.show(
     figure,
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
@@ -167,13 +155,15 @@ for axis, matrix, title in zip(
     axes, (at_object_level, at_region_level), ("object level", "region level"), strict=True
 ):
     image = axis.imshow(matrix, cmap="PuOr", vmin=-top, vmax=top)
-    axis.set_xticks(range(len(short)), short, rotation=60, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(short)), short)
+    axis.set_xticks(
+        range(len(photos.names)), photos.names, rotation=60, ha="right", rotation_mode="anchor"
+    )
+    axis.set_yticks(range(len(photos.names)), photos.names)
     axis.set(title=title, xlabel="caption")
     axis.grid(False)
 axes[0].set_ylabel("image")
 figure.colorbar(image, ax=axes, label="cosine similarity", location="bottom", shrink=0.6)
-off = ~torch.eye(len(short), dtype=torch.bool)
+off = ~torch.eye(len(photos.names), dtype=torch.bool)
 figures.show(
     figure,
     caption="The same seven photographs at both levels. The diagonal is the same. The mean of the "
@@ -188,7 +178,7 @@ figures.show(
 # The scenes have enough pairs to show it as a distribution.
 
 # %% tags=["hide-input"]
-features = features_of(small_clip, scenes.images)
+features = frozen_features(small_clip, scenes.images)
 backbone = small_clip.backbone
 scene_pixels = small_clip.pixels(features)
 scene_texts = backbone.encode_text(scenes.captions)

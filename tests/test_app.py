@@ -467,7 +467,7 @@ def site(tmp_path_factory):
         left_open = ask(address, "GET", "/gradio_api/heartbeat/window")  # as each window does
         assert left_open.status == 200 and left_open.readline() == b"data: ALIVE\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0
@@ -567,7 +567,7 @@ def test_from_an_upload_to_labels(page, photo, tmp_path):
     page.get_by_label("Words").blur()
     similar_to(page, "tree")
     page.get_by_role("tab", name="All words").click()
-    page.get_by_text("0 background, 1 cat, 2 wooden table, 3 sky").wait_for(timeout=5000)
+    page.get_by_text("0 background, 1 cat, 2 wooden table, 3 sky").wait_for(timeout=30_000)
     assert page.locator("a[download]").count()
     # Labels of other words are not offered any longer.
     page.get_by_label("Words").fill("cat, sky")

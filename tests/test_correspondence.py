@@ -9,7 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgca.correspondence import by_rank, contents, cut_out, described, kept, named, scene_pairs
+import mgca
+from mgca.correspondence import (
+    by_rank,
+    contents,
+    cut_out,
+    described,
+    frozen_features,
+    kept,
+    named,
+    photo_pairs,
+    scene_pairs,
+)
 from mgca.losses import region_embeddings
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
@@ -72,6 +83,27 @@ def test_pairs_are_the_scenes_of_the_world(pairs):
 def test_pairs_that_cannot_be_drawn(count, seed):
     with pytest.raises(ValueError, match="expected at least 1|must not be negative"):
         scene_pairs(count, seed)
+
+
+def test_photographs_with_a_caption_each():
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    photos = photo_pairs(56)
+    assert len(photos.images) == len(set(photos.captions)) == len(set(photos.names)) == 7
+    assert {image.size for image in photos.images} == {(56, 56)}
+    for name, caption in zip(photos.names, photos.captions, strict=True):
+        assert name in caption.split()
+
+
+def test_features_are_those_of_each_image_alone(pairs):
+    model = mgca.load("scenes")
+    features = frozen_features(model, pairs.images[:3])
+    assert len(features) == 3 and model.pixels(features).shape[1] == model.backbone.dim
+    for image, own in zip(pairs.images, features, strict=False):
+        torch.testing.assert_close(frozen_features(model, [image])[0], own)
+    # As the windows of inference are: this scene is one window.
+    _, windows = model.windows(pairs.images[0])
+    torch.testing.assert_close(model.features(windows)[0], features[0])
 
 
 def test_what_a_caption_names_is_what_the_world_meant():

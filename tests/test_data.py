@@ -245,7 +245,7 @@ def test_set_by_name(tmp_path, camvid):
 
 
 def test_unknown_set(tmp_path):
-    with pytest.raises(ValueError, match="unknown set 'ade20k', only voc20, coco80, camvid"):
+    with pytest.raises(ValueError, match="unknown set 'ade20k', only voc20, coco80, voc20-val"):
         load_masked("ade20k", tmp_path)
 
 
@@ -293,6 +293,8 @@ def test_data_root(tmp_path, monkeypatch):
         ("voc21", 297, 20),
         ("voc21-extra", 67, 20),
         ("coco81", 240, 80),
+        ("voc20-val", 297, 20),
+        ("coco80-val", 137, 80),
     ],
 )
 def test_real_sets(data_root, name, count, classes):
