@@ -13,11 +13,11 @@
 # %% [markdown]
 # # Ablation: areas of the object and of the hard negative
 #
-# **What the paper claims** (Section 4.3, Fig. 7 left). The area of the hard negative region,
-# `alpha_neg`, has little effect on the full model. Without the pixel level its effect shows: a
-# smaller area makes the model distinguish more challenging regions, and helps. The area of the
-# object, `alpha`, is not varied: the paper takes the average area of what texts describe in the
-# training data.
+# **What the paper claims** (Section 4.3, Fig. 7, on sets without a background class). The area of
+# the hard negative region, `alpha_neg`, has little effect on the full model. Without the pixel
+# level its effect shows: a smaller area makes the model distinguish more challenging regions, and
+# helps. Sets with a background are our addition. The area of the object, `alpha`, is not varied:
+# the paper takes the average area of what texts describe in the training data.
 #
 # **How it is measured here.** One decoder per value and seed, everything else as in the scale's
 # configuration: `alpha_neg` with all three levels and without the pixel level, `alpha` with all

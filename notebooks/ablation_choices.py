@@ -51,6 +51,7 @@ groups = list(setting.groups)
 # %% tags=["remove-input"]
 own = setting.training.loss
 OTHERS = [  # choice, value, table, the line, the line with the chosen value
+    ("D1", "last block as trained", "benchmarks", "clip+mgca", "mgca"),
     ("D1", "last block as in SCLIP", "benchmarks", "sclip+mgca", "mgca"),
     ("D1", "last block as in ClearCLIP", "benchmarks", "clearclip+mgca", "mgca"),
     ("D1", "last block as in NACLIP", "benchmarks", "naclip+mgca", "mgca"),
@@ -63,6 +64,7 @@ OTHERS = [  # choice, value, table, the line, the line with the chosen value
     ("D6", "the hardest positive, k = 1", "k", "k=1", f"k={own.k:g}"),
     ("D7", "a softer negative, k_neg = 1", "k", "k_neg=1", "k_neg=0"),
     ("D8", "pixel level of weight 0", "granularity", "object+region", "all"),
+    ("D8", "object level alone", "granularity", "object", "all"),
     ("D9", "Adam", "choices", "optimizer=adam", "chosen"),
     ("D10", "captions as they are", "choices", "captions=original", "chosen"),
     ("D10", "generated texts only", "choices", "captions=nouns", "chosen"),

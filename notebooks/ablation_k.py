@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Ablation: which pixels are positives and negatives
 #
-# **What the paper claims** (Section 4.3, Fig. 7 right). An image is assumed to hold as many
+# **What the paper claims** (Section 4.3, Fig. 7). An image is assumed to hold as many
 # positive pixels as the object's area, and the pixel at the share `k` of their ranks is taken. The
 # most trustworthy positive, `k = 0`, causes false negatives, and the hardest, `k = 1`, false
 # positives; semi-hard ones in between are better than both. The effect of mining hard negatives is

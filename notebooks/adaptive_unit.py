@@ -343,12 +343,13 @@ best = curve["miou"].idxmax()
 figures.show(
     figure,
     caption=f"mIoU is best at {best} meta-points, {curve.loc[best, 'miou']:.1f} against "
-    f"{curve.loc['pixel', 'miou']:.1f} with pixels, and falls steeply below 16. Regions grow with "
-    f"the number of units, from {curve.loc['4', 'components']:.1f} times those of the mask "
-    f"(4 meta-points) to {curve.loc['pixel', 'components']:.1f} times (pixels). Averaging removes "
+    f"{curve.loc['pixel', 'miou']:.1f} with pixels, and falls steeply below 16. Regions are "
+    f"{curve.loc['4', 'components']:.1f} times those of the mask with 4 meta-points, "
+    f"{curve.loc['36', 'components']:.1f} times with 36 and "
+    f"{curve.loc['pixel', 'components']:.1f} times with pixels. Averaging removes "
     f"some of the specks, not most of them. First {scenes} test scenes, one decoder.",
     alt="Two curves over the number of meta-points: mIoU rises to about 36 and then falls slowly "
-    "to the value of pixels; the number of regions rises nearly throughout.",
+    "to the value of pixels; the number of regions is least with few, and largest with pixels.",
     name="fig-unit-curve",
 )
 

@@ -147,8 +147,9 @@ figures.show(
     caption="The caption's similarity to each pixel, the "
     f"{area_in_pixels(alpha_photos, 784)} pixels that $\\alpha = {alpha_photos:g}$ keeps, and "
     "their weights. The motorcycle is found, and a few of its pixels have nearly all the weight. "
-    "Of the cat half is missed. Of the woman the face is found, but her suit, which the caption "
-    "names, is not, and some of the wall is kept.",
+    "Of the cat, which nearly fills its picture, more than half is missed: "
+    f"{100 * alpha_photos:.0f} % is all that is kept. Of the woman the face is found, but her "
+    "suit, which the caption names, is not, and some of the wall is kept.",
     alt="Three photographs in rows: a woman in a space suit, a cat and a motorcycle. Columns: "
     "similarity to the caption, the photograph with all but the kept pixels faded, and weights.",
     name="fig-object-photos",

@@ -511,8 +511,9 @@ figures.show(
 
 # %% [markdown]
 # The pairs are guesses. As the figure is built here, the other caption speaks of a ring, and the
-# region it picks lies in the ring of this image, which its own caption does not name: a hard
-# negative that is none.
+# region it picks fills the hole of this image's ring and touches the ring, which its own caption
+# does not name. By the mask it is mostly water; and yet the loss pushes the place of a true ring
+# away from a text that names one.
 #
 # Each of the three sizes has its own page: the [object](object_level.ipynb), the
 # [region](region_level.ipynb) and the [pixel](pixel_level.ipynb). What they start from is on two

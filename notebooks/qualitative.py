@@ -172,9 +172,10 @@ figures.show(
 #
 # ## Three kinds of units
 #
-# The paper's Fig. 8 sets GroupViT, TCL and MGCA side by side. These differ in everything: training
-# data, encoder, decoder, unit. Here only the unit differs. The pixel embeddings are the same, from
-# MGCA's published decoder, and they are named
+# The paper's Fig. 8 sets GroupViT, TCL and MGCA side by side. GroupViT differs from the other two
+# in everything; TCL and MGCA share the frozen CLIP and the kind of decoder, and differ in
+# objective, training data and unit. Here only the unit differs. The pixel embeddings are the same,
+# from MGCA's published decoder, and they are named
 #
 # * in **groups**: a few clusters for the whole image, here by $k$-means on directions. GroupViT's
 #   groups are learned and its weights have to be downloaded; this stands in for what they have in

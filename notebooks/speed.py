@@ -367,6 +367,33 @@ for name in measured:
 # result can be traced to them.
 
 # %% [markdown]
+# ## Memory over many images
+#
+# A process that segments a folder should need no more memory for its last photograph than for its
+# first. `python tests/benchmarks/soak.py` segments photographs of many sizes, one after the other.
+
+# %% tags=["remove-input"]
+soak = read_results(project / "results" / "soak" / "memory.csv")
+held = rows(soak, metric="memory_MiB")["value"]
+if len(held):
+    counted = rows(soak, metric="memory_MiB")["dataset"].iloc[-1].removeprefix("after ").lstrip("0")
+    figures.table(
+        pd.DataFrame(
+            {
+                "model": [soak["variant"].iloc[0]],
+                "segmentations": [counted],
+                "least memory": [f"{held.min():.0f} MiB"],
+                "most memory": [f"{held.max():.0f} MiB"],
+                "most over least": [f"{held.max() / held.min():.3f}"],
+            }
+        ).set_index("model"),
+        caption="Memory of a process after every fiftieth segmentation, from the hundredth on.",
+        results="soak/memory.csv",
+    )
+else:
+    display(Markdown("**Not run.**"))
+
+# %% [markdown]
 # ## Where the numbers come from
 #
 # `python tests/benchmarks/inference.py` measures all of this page but the losses and the training

@@ -175,7 +175,7 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-means = summary(main)
+means = summary(main[main["dataset"].isin(photos.DATASETS)])
 means["mIoU"] = means["mean"].map("{:.1f}".format) + " ± " + means["std"].map("{:.1f}".format)
 figures.table(
     means.pivot(index=["variant", "unit"], columns="dataset", values="mIoU"),
