@@ -22,9 +22,22 @@ DESK, PHONE = {"width": 1400, "height": 900}, {"width": 360, "height": 800}
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa"]}
 # What another theme or width can change of a page; the rest was looked at before.
 RULES_OF_VIEWS = {"type": "rule", "values": ["color-contrast", "scrollable-region-focusable"]}
-# Outlines of letters by the thousand: they keep their place, and axe-core need not read them.
-EMPTY_FORMULAS = """() => document.querySelectorAll("mjx-container > svg")
-    .forEach(drawing => drawing.replaceChildren())"""
+# Outlines of letters by the thousand, MathML that is never seen, and words of code, of each colour
+# but a few: axe-core need not look at them.
+FEW_LETTERS = """() => {
+    document.querySelectorAll("mjx-container > svg, mjx-assistive-mml")
+        .forEach(drawing => drawing.replaceChildren());
+    const seen = {};
+    for (const word of document.querySelectorAll(".highlight span, .sig span")) {
+        const kind = `${word.parentElement.className} ${word.className}`;
+        seen[kind] = (seen[kind] || 0) + 1;
+        if (seen[kind] > 5 && !word.children.length) word.remove();
+    }
+}"""
+# Lines of long tables, and entries of the reference, that look like those before them.
+THIN = """() => document.querySelectorAll(
+    "tbody > tr:nth-child(n+9), dl.py ~ dl.py ~ dl.py, .genindextable li li, "
+    + ".genindextable li:nth-child(n+5)").forEach(node => node.remove())"""
 
 IMAGES = """() => [...document.images].map(image => ({
     source: image.getAttribute("src").slice(0, 100),
@@ -184,7 +197,7 @@ async def _visit(tab, address: str, page: str) -> Visit:
     missing = await tab.evaluate(WHOLE_PAGE)
     visit.errors += [f"no picture: {source}" for source in missing]
     visit.images = await tab.evaluate(IMAGES)
-    await tab.evaluate(EMPTY_FORMULAS)
+    await tab.evaluate(FEW_LETTERS)
     for view, theme, rules in ((DESK, "light", RULES), (PHONE, "dark", RULES_OF_VIEWS)):
         await tab.set_viewport_size(view)
         await tab.evaluate(THEME, theme)
@@ -192,6 +205,8 @@ async def _visit(tab, address: str, page: str) -> Visit:
         name = f"{view['width']} px, {theme}"
         if await tab.evaluate(WIDER) > 0:
             visit.wider[name] = await tab.evaluate(CULPRITS)
+        if rules is RULES_OF_VIEWS:
+            await tab.evaluate(THIN)
         visit.violations += [(name, *found) for found in await _violations(tab, rules)]
     visit.whole = await _sum(sizes)
     return visit
