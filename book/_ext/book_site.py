@@ -60,6 +60,21 @@ _LOSSLESS = 120_000  # bytes up to which a picture keeps every pixel
 _QUALITY = 85
 
 
+# What sends on from the folder to the first page, with all that a page needs: without an icon's
+# address a browser asks for one that is not there.
+_SENDS_ON = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<link rel="icon" href="_static/{icon}">
+<meta http-equiv="refresh" content="0; url={first}">
+</head>
+<body><a href="{first}">{title}</a></body>
+</html>
+"""
+
+
 def finish(app: Sphinx, error: Exception | None) -> None:
     """Do all of it, once the pages are written."""
     if error is not None or app.builder.format != "html":
@@ -81,6 +96,13 @@ def finish(app: Sphinx, error: Exception | None) -> None:
         for old, new in _MENDED.items():
             text = text.replace(old, new)
         page.write_text(light_images(light_head(text), page.parent), encoding="utf-8")
+    if (site / "index.html").is_file():
+        sends_on = _SENDS_ON.format(
+            title=html.escape(app.config.html_title),
+            icon=Path(app.config.html_favicon).name,
+            first=f"{app.config.root_doc}.html",
+        )
+        (site / "index.html").write_text(sends_on, encoding="utf-8")
 
 
 def copy_made_files(site: Path, build: Path) -> None:

@@ -19,9 +19,11 @@ from browser import FLAGS
 AT_ONCE = 4
 SETTLING = 300  # milliseconds, for scripts that react to another width or theme
 DESK, PHONE = {"width": 1400, "height": 900}, {"width": 360, "height": 800}
+VIEWS = ((DESK, "light"), (PHONE, "dark"))
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa"]}
-# What another theme or width can change of a page; the rest was looked at before.
-RULES_OF_VIEWS = {"type": "rule", "values": ["color-contrast", "scrollable-region-focusable"]}
+# What another theme or width can change of a page. Contrast takes the most time by far.
+CONTRAST = "color-contrast"
+RULES_OF_VIEWS = {"type": "rule", "values": [CONTRAST, "scrollable-region-focusable"]}
 # Outlines of letters by the thousand, MathML that is never seen, and words of code, of each colour
 # but a few: axe-core need not look at them.
 FEW_LETTERS = """() => {
@@ -31,7 +33,7 @@ FEW_LETTERS = """() => {
     for (const word of document.querySelectorAll(".highlight span, .sig span")) {
         const kind = `${word.parentElement.className} ${word.className}`;
         seen[kind] = (seen[kind] || 0) + 1;
-        if (seen[kind] > 5 && !word.children.length) word.remove();
+        if (seen[kind] > 5 && !word.children.length && !word.closest("a")) word.remove();
     }
 }"""
 # Lines of long tables, and entries of the reference, that look like those before them.
@@ -198,18 +200,25 @@ async def _visit(tab, address: str, page: str) -> Visit:
     visit.errors += [f"no picture: {source}" for source in missing]
     visit.images = await tab.evaluate(IMAGES)
     await tab.evaluate(FEW_LETTERS)
-    for view, theme, rules in ((DESK, "light", RULES), (PHONE, "dark", RULES_OF_VIEWS)):
-        await tab.set_viewport_size(view)
-        await tab.evaluate(THEME, theme)
-        await tab.wait_for_timeout(SETTLING)
-        name = f"{view['width']} px, {theme}"
+    visit.violations += await _violations(tab, "as it is", RULES, without=CONTRAST)
+    # The widths, of all there is; then the colours, of a page that is shorter.
+    for view, theme in VIEWS:
+        await _look(tab, view, theme)
         if await tab.evaluate(WIDER) > 0:
-            visit.wider[name] = await tab.evaluate(CULPRITS)
-        if rules is RULES_OF_VIEWS:
-            await tab.evaluate(THIN)
-        visit.violations += [(name, *found) for found in await _violations(tab, rules)]
+            visit.wider[f"{view['width']} px"] = await tab.evaluate(CULPRITS)
+    await tab.evaluate(THIN)
+    for view, theme in reversed(VIEWS):
+        await _look(tab, view, theme)
+        name = f"{view['width']} px, {theme}"
+        visit.violations += await _violations(tab, name, RULES_OF_VIEWS)
     visit.whole = await _sum(sizes)
     return visit
+
+
+async def _look(tab, view: dict[str, int], theme: str) -> None:
+    await tab.set_viewport_size(view)
+    await tab.evaluate(THEME, theme)
+    await tab.wait_for_timeout(SETTLING)
 
 
 def watch(tab, visit: Visit) -> list:
@@ -235,15 +244,24 @@ async def _sum(requests: list) -> int:
     return sum(size["responseBodySize"] for size in sizes)
 
 
-async def _violations(tab, rules: dict) -> list[tuple[str, str, str]]:
-    """What axe-core finds: rule, where, what is wrong."""
+async def _violations(
+    tab, view: str, rules: dict, without: str | None = None
+) -> list[tuple[str, str, str, str]]:
+    """What axe-core finds: view, rule, where, what is wrong."""
     from axe_playwright_python.async_playwright import Axe
 
     # Preloading would fetch the style sheets once more, some of them by wrong addresses.
     options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}
+    if without:
+        options["rules"] = {without: {"enabled": False}}
     found = await Axe().run(tab, options=options)
     return [
-        (rule["id"], " ".join(map(str, node["target"])), " ".join(node["failureSummary"].split()))
+        (
+            view,
+            rule["id"],
+            " ".join(map(str, node["target"])),
+            " ".join(node["failureSummary"].split()),
+        )
         for rule in found.response["violations"]
         for node in rule["nodes"]
     ]
