@@ -60,14 +60,14 @@ _LOSSLESS = 120_000  # bytes up to which a picture keeps every pixel
 _QUALITY = 85
 
 
-# What sends on from the folder to the first page, with all that a page needs: without an icon's
-# address a browser asks for one that is not there.
+# What sends on from the folder to the first page. Its icon is empty and inside it: without one a
+# browser asks for a file that is not there, and another would be given up halfway.
 _SENDS_ON = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <title>{title}</title>
-<link rel="icon" href="_static/{icon}">
+<link rel="icon" href="data:,">
 <meta http-equiv="refresh" content="0; url={first}">
 </head>
 <body><a href="{first}">{title}</a></body>
@@ -99,7 +99,6 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     if (site / "index.html").is_file():
         sends_on = _SENDS_ON.format(
             title=html.escape(app.config.html_title),
-            icon=Path(app.config.html_favicon).name,
             first=f"{app.config.root_doc}.html",
         )
         (site / "index.html").write_text(sends_on, encoding="utf-8")
