@@ -1,5 +1,6 @@
 """Many images, one after the other: the next are read while one is segmented."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -51,7 +52,8 @@ def segment_all(
         One result per image, in order: its segmentation, or why it could not be read.
 
     Raises:
-        ValueError, TypeError: At the call, for classes or numbers that cannot be.
+        ValueError, TypeError: At the call, for classes or numbers that cannot be, and for one
+            path in place of several.
 
     >>> import numpy as np
     >>> import mgca
@@ -67,6 +69,8 @@ def segment_all(
         grid_side(meta_points)
     if workers < 0:
         raise ValueError(f"workers must not be negative, not {workers}")
+    if isinstance(images, (str, os.PathLike, bytes)):
+        raise TypeError(f"expected several images, not one: [{images!r}]?"[:200])
     return _segment_all(model, images, names, meta_points, background, workers)
 
 

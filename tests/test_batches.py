@@ -2,6 +2,7 @@
 
 import doctest
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +118,12 @@ def test_our_own_mistakes_are_raised(monkeypatch, model):
 def test_what_cannot_be_is_refused_at_the_call(model, classes, options, error, message):
     with pytest.raises(error, match=message):
         segment_all(model, [], classes, **options)
+
+
+@pytest.mark.parametrize("one", ["a.jpg", Path("a.jpg"), b"bytes"])
+def test_one_path_is_not_several(model, one):
+    with pytest.raises(TypeError, match="several images, not one"):
+        segment_all(model, one, ["cat", "dog"])
 
 
 def test_the_example_of_the_docstring():

@@ -287,6 +287,8 @@ def test_classes_from_a_file(folder, model):
         ([], 2, "give --classes or"),
         ([*WORDS, "--classes-file", "w"], 2, "give --classes or"),
         (["--classes", "cat,,dog"], 1, "class 1 has no name"),
+        (["--classes", ""], 2, "names no class"),
+        (["--classes", __file__], 2, "--classes-file"),
         (["--classes", "cat,cat"], 1, "more than once: cat"),
         (["--classes", "cat", "--background", "0.5"], 1, "two classes"),
         (["--classes", "cat,background", "--background", "0.5"], 1, "do not ask for it"),

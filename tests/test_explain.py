@@ -196,6 +196,25 @@ def test_what_cannot_be_is_an_error(here, capsys, arguments, code, message):
     assert not Path("cat.png").exists() and not Path("cat.json").exists()
 
 
+def test_only_its_own_files_are_replaced(here, capsys):
+    arguments = ("--vocabulary", "words.txt", "--meta-points", "4")
+    photo = Path("photo.png").read_bytes()
+    for force in ([], ["--force"]):
+        assert run(*arguments, "--out", "photo.png", *force) == 2
+        assert "is the photograph itself" in " ".join(capsys.readouterr().err.split())
+    assert Path("photo.png").read_bytes() == photo and not Path("photo.json").exists()
+    # A record of another command, then a picture without any.
+    for name, text in (("cat.json", '{"classes": []}'), ("cat.json", "no JSON"), ("cat.png", "")):
+        Path(name).write_text(text)
+        assert run(*arguments) == 1
+        assert f"{name} is there and not of mgca explain" in capsys.readouterr().err
+        assert Path(name).read_text() == text
+        Path(name).unlink()
+    Path("cat.json").write_text("{}")
+    assert run(*arguments, "--force") == 0
+    assert run(*arguments) == 0  # its own
+
+
 def test_without_mmsegmentation_a_vocabulary_is_asked_for(here, monkeypatch, capsys):
     for name in [n for n in sys.modules if n in ("mmseg", "mgca.benchmarks.datasets")]:
         monkeypatch.delitem(sys.modules, name)

@@ -55,11 +55,16 @@ def explain(
         ),
     ] = 36,
     device: Device = "cpu",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace files that are not of this command.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the similarity of a photograph to a word, by pixel and by unit, and name its units."""
     if out.suffix.lower() != ".png":
         raise typer.BadParameter(f"--out is the name of a .png file, not {out}")
+    beside = out.with_suffix(".json")
+    _refuse_others(image, out, beside, force)
     from mgca.explain import explain, known_names
     from mgca.files import replacing, write_text
     from mgca.images import open_image
@@ -75,7 +80,6 @@ def explain(
     with replacing(out) as temporary:
         temporary.write_bytes(found.to_png())
     numbers = {"image": str(image), "model": shown, "meta_points": meta_points} | found.to_dict()
-    beside = out.with_suffix(".json")
     write_text(beside, f"{json.dumps(numbers, indent=1, ensure_ascii=False)}\n")
     if as_json:
         echo_json({"figure": str(out), "numbers": str(beside)} | numbers)
@@ -83,3 +87,22 @@ def explain(
     for name, values in numbers["similarity"].items():
         typer.echo(f"{name:>5}: similarity {values['min']:.3f} to {values['max']:.3f}")
     notice(f"{out} and {beside}")
+
+
+def _refuse_others(image: Path, out: Path, beside: Path, force: bool) -> None:
+    """Keep the photograph, and files that this command has not written; its own it replaces."""
+    if out.exists() and image.exists() and out.samefile(image):
+        raise typer.BadParameter(f"--out {out} is the photograph itself")
+    there = [path for path in (out, beside) if path.exists()]
+    if there and not force and not _is_explanation(beside):
+        raise FileExistsError(
+            f"{there[0]} is there and not of mgca explain: choose another --out, or replace it "
+            "with --force; nothing was written"
+        )
+
+
+def _is_explanation(file: Path) -> bool:
+    try:
+        return {"similarity", "meta_points"} <= set(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return False

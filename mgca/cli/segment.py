@@ -241,7 +241,14 @@ def _class_names(classes: str | None, file: Path | None, background: float | Non
 
     if (classes is None) == (file is None):
         raise typer.BadParameter("give --classes or --classes-file, one of them")
-    names = check_classes(read_lines(file) if classes is None else classes.split(","))
+    if classes is None:
+        names = check_classes(read_lines(file))
+    elif Path(classes).is_file():
+        raise typer.BadParameter(f"{classes} is a file: --classes-file {classes} reads it")
+    elif not classes.strip(" ,"):
+        raise typer.BadParameter(f"--classes {classes!r} names no class")
+    else:
+        names = check_classes(classes.split(","))
     check_background(names, background)
     return names
 
