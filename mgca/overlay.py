@@ -3,7 +3,10 @@
 import colorsys
 import io
 from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -69,7 +72,7 @@ def _with_legend(
     shares: np.ndarray,
 ) -> Image.Image:
     size = max(12, min(28, picture.height // 18))
-    font = ImageFont.load_default(size)
+    font = _font(size)
     lines = [
         (colours[i], f"{_one_line(classes[i])}  {100 * shares[i]:.0f} %")
         for i in present[:_MAX_LEGEND]
@@ -87,6 +90,12 @@ def _with_legend(
         draw.rectangle((x, y, x + size, y + size), fill=tuple(int(c) for c in colour))
         draw.text((x + size + size // 2, y + size // 2), text, fill="black", font=font, anchor="lm")
     return canvas
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """matplotlib's own, which has the letters of most European languages; Pillow's has few."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def _one_line(name: str) -> str:

@@ -25,7 +25,7 @@ from mgca.decoder import GatedConvDecoder
 from mgca.files import replacing, write_text
 from mgca.images import ImageError
 from mgca.model import Model, decoder_from, save_decoder
-from mgca.overlay import overlay, palette, png_bytes
+from mgca.overlay import _font, overlay, palette, png_bytes
 from mgca.prompts import CLASS_TEMPLATES, class_embeddings, nouns
 from mgca.segment import Embedded
 from mgca.weights import WeightsError, load_weights, read_tensors
@@ -380,6 +380,12 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
     with replacing(tmp_path / "old") as temporary:
         temporary.write_text("whole")
     assert contents(tmp_path) == {"old": b"whole"}
+
+
+def test_the_legend_has_the_letters_of_european_languages():
+    absent = bytes(_font(20).getmask("\U0010fffd"))
+    for letter in "äöüßéèñçøåłžőœÆΩжЯ…%":
+        assert bytes(_font(20).getmask(letter)) != absent, letter
 
 
 def test_overlay_into_a_place_that_cannot_be_written(model, tmp_path, request):
