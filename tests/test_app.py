@@ -302,6 +302,46 @@ def test_what_another_page_asks_for_is_refused_but_for_links_to_the_page(site):
         assert asked(link | {"Sec-Fetch-Site": own}, "POST", "/any")[0] == 200
 
 
+def held(paths: list[str], monkeypatch) -> dict[str, float]:
+    """Seconds for which the answers to requests, sent one after the other, are held back."""
+    clock, waited = [0.0], {}
+
+    async def sleep(seconds):
+        clock[0] += seconds
+
+    monkeypatch.setattr(server.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
+
+    async def application(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def ask():
+        handler = server.Unhurried(application)
+        for path in paths:
+            before, messages = clock[0], []
+
+            async def send(message, messages=messages):
+                messages.append(message["type"])
+
+            await handler({"type": "http", "path": path}, None, send)
+            assert messages == ["http.response.start", "http.response.body"]
+            waited[path] = clock[0] - before
+            clock[0] += 0.03
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, ask()).result()
+    return waited
+
+
+def test_an_event_waits_until_the_page_knows_that_the_stream_before_it_has_ended(monkeypatch):
+    first, stream, upload = "/gradio_api/queue/join", "/gradio_api/queue/data", "/gradio_api/upload"
+    assert held([first, stream, upload], monkeypatch) == {first: 0, stream: 0, upload: 0}
+    waited = held([stream, upload, first], monkeypatch)
+    assert waited == {stream: 0, upload: 0, first: pytest.approx(0.1 - 0.06)}
+    assert held([stream, "/1", "/2", "/3", "/4", first], monkeypatch)[first] == 0
+
+
 def test_that_a_server_begins_is_nobodys_request():
     assert sent({"type": "lifespan"}, {})[0]["type"] == "lifespan.response.start"
 
@@ -529,12 +569,13 @@ def expect_rows(page, expected: dict[str, str]) -> None:
 
 
 def settle(page) -> None:
-    """Wait until gradio has ended the stream of an answer: an event sent meanwhile may be lost."""
+    """Wait until a tab that came up, and an answer that came, change nothing any longer."""
     page.wait_for_timeout(500)
 
 
 def similar_to(page, word: str) -> None:
     page.get_by_role("tab", name="One word").click()
+    settle(page)  # a field that comes up has its value set
     page.get_by_label("Any word").fill(word)
     page.keyboard.press("Enter")
     page.get_by_alt_text(f"similarity to {word}").wait_for()

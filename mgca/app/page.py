@@ -141,7 +141,6 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
             similar,
             **latest,
         )
-        # gradio can lose an event that is sent while it ends the stream of the answer before, and
-        # delivers it with the next: a second click must not wait for the first one's answer.
+        # A second click need not wait for the first one's answer.
         ask.click(labels, settings, [said, file, labelled], trigger_mode="multiple", **common)
     return page.queue(max_size=64)

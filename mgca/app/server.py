@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import math
 import os
 import signal
 import socket
 import tempfile
 import threading
+import time
 import webbrowser
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
 ]
+_MOMENT = 0.1  # seconds in which the page has read what it was sent
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Message = MutableMapping[str, Any]
@@ -121,7 +124,10 @@ def serve(
             pwa=False,
         )
         config = uvicorn.Config(
-            Guard(app), log_level="warning", access_log=False, timeout_graceful_shutdown=1
+            Guard(Unhurried(app)),
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=1,
         )
         server = uvicorn.Server(config)
         logging.getLogger("uvicorn.error").addFilter(_worth_saying)
@@ -157,6 +163,32 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, marked)
+
+
+class Unhurried:
+    """An ASGI application before gradio's, so that no event falls between two streams of answers.
+
+    The page reads the answers from a stream that the server ends with the last one awaited. Told
+    that an event was received, the page opens the next stream, unless it takes the one before for
+    open; then the answer is not read before another event. So the page is not told that an event
+    was received until it has had a moment to read of the end. Meanwhile the answer is computed.
+    """
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+        self._streamed = -math.inf
+
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+
+        async def unhurried(message: Message) -> None:
+            if path.endswith("/queue/join") and message["type"] == "http.response.start":
+                await asyncio.sleep(max(0.0, self._streamed + _MOMENT - time.monotonic()))
+            await send(message)
+            if path.endswith("/queue/data"):
+                self._streamed = time.monotonic()
+
+        await self._app(scope, receive, unhurried)
 
 
 def _ours(scope: Message) -> bool:

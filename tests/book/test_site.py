@@ -144,7 +144,7 @@ def test_the_sidebar_opens_on_a_phone(tab, address):
 
 def test_the_search_finds_a_word(tab, address):
     tab.goto(f"{address}search.html?q={SEARCHED}")
-    tab.wait_for_selector("#search-results li a")
+    tab.get_by_text("Search finished").wait_for()  # it shows the pages one after the other
     found = tab.locator("#search-results li a").evaluate_all("links => links.map(a => a.href)")
     assert any("method.html" in link or "intro.html" in link for link in found)
 
