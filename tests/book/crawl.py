@@ -21,25 +21,34 @@ SETTLING = 300  # milliseconds, for scripts that react to another width or theme
 DESK, PHONE = {"width": 1400, "height": 900}, {"width": 360, "height": 800}
 VIEWS = ((DESK, "light"), (PHONE, "dark"))
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa"]}
-# What another theme or width can change of a page. Contrast takes the most time by far.
+# Contrast takes the most time by far: it is looked at of fewer texts, in both themes.
 CONTRAST = "color-contrast"
-RULES_OF_VIEWS = {"type": "rule", "values": [CONTRAST, "scrollable-region-focusable"]}
-# Outlines of letters by the thousand, MathML that is never seen, and words of code, of each colour
-# but a few: axe-core need not look at them.
-FEW_LETTERS = """() => {
-    document.querySelectorAll("mjx-container > svg, mjx-assistive-mml")
-        .forEach(drawing => drawing.replaceChildren());
-    const seen = {};
-    for (const word of document.querySelectorAll(".highlight span, .sig span")) {
-        const kind = `${word.parentElement.className} ${word.className}`;
-        seen[kind] = (seen[kind] || 0) + 1;
-        if (seen[kind] > 5 && !word.children.length && !word.closest("a")) word.remove();
+WITHOUT_CONTRAST = {"runOnly": RULES, "rules": {CONTRAST: {"enabled": False}}}
+# What the theme and the width change of a page: its colours, and what of it scrolls.
+ONLY_CONTRAST = {"runOnly": {"type": "rule", "values": [CONTRAST]}}
+ONLY_SCROLLING = {"runOnly": {"type": "rule", "values": ["scrollable-region-focusable"]}}
+# Outlines of letters by the thousand, and MathML that is never seen: axe-core need not look at
+# them. A formula stays as large as it is.
+NO_LETTERS = """() => document.querySelectorAll("mjx-container > svg, mjx-assistive-mml")
+    .forEach(drawing => drawing.replaceChildren())"""
+# Leaves out the texts that look like four before them, on this page or another, because the
+# elements they are in have the same classes and styles; and what is empty then.
+THIN = """seen => {
+    const places = /^(DIV|NAV|ASIDE|DIALOG|FORM)$/;  // those whose ids style sheets name
+    for (const node of [...document.body.querySelectorAll("*")].reverse()) {
+        if (node.children.length || /^(IMG|INPUT|CANVAS|SELECT)$/.test(node.tagName)) continue;
+        const empty = !node.textContent.trim();
+        if (empty && !node.id) node.remove();  // scripts look for some that have an id
+        if (empty) continue;
+        let way = "";
+        for (let up = node; up !== document.body; up = up.parentElement)
+            way += `${up.tagName} ${places.test(up.tagName) ? up.id : ""} `
+                + `${up.getAttribute("class")} ${up.getAttribute("style")}/`;
+        seen[way] = (seen[way] || 0) + 1;
+        if (seen[way] > 4) node.remove();
     }
+    return seen;
 }"""
-# Lines of long tables, and entries of the reference, that look like those before them.
-THIN = """() => document.querySelectorAll(
-    "tbody > tr:nth-child(n+9), dl.py ~ dl.py ~ dl.py, .genindextable li li, "
-    + ".genindextable li:nth-child(n+5)").forEach(node => node.remove())"""
 
 IMAGES = """() => [...document.images].map(image => ({
     source: image.getAttribute("src").slice(0, 100),
@@ -171,6 +180,7 @@ async def _crawl(chromium: str, address: str, pages: list[str]) -> list[Visit]:
     from playwright.async_api import async_playwright
 
     turn = asyncio.Semaphore(AT_ONCE)
+    seen: dict[str, int] = {}
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
 
@@ -179,7 +189,7 @@ async def _crawl(chromium: str, address: str, pages: list[str]) -> list[Visit]:
                 # A context of its own, so that nothing is there from another page.
                 context = await browser.new_context(viewport=DESK, reduced_motion="reduce")
                 try:
-                    return await _visit(await context.new_page(), address, page)
+                    return await _visit(await context.new_page(), address, page, seen)
                 finally:
                     await context.close()
 
@@ -189,28 +199,37 @@ async def _crawl(chromium: str, address: str, pages: list[str]) -> list[Visit]:
             await browser.close()
 
 
-async def _visit(tab, address: str, page: str) -> Visit:
+async def _visit(tab, address: str, page: str, seen: dict[str, int]) -> Visit:
+    """Visit a page.
+
+    Args:
+        seen: How often the colours of a text were looked at on the pages before, by the elements
+            that it is in.
+    """
+    from axe_playwright_python.base import AXE_SCRIPT
+
     visit = Visit(page)
     sizes = watch(tab, visit)
     tab.set_default_timeout(60_000)
     # index.html sends on to the first page at once.
     await tab.goto(address + page, wait_until="networkidle" if page == "index.html" else "load")
     visit.opened = await _sum(sizes)
+    await tab.evaluate(AXE_SCRIPT)
     missing = await tab.evaluate(WHOLE_PAGE)
     visit.errors += [f"no picture: {source}" for source in missing]
     visit.images = await tab.evaluate(IMAGES)
-    await tab.evaluate(FEW_LETTERS)
-    visit.violations += await _violations(tab, "as it is", RULES, without=CONTRAST)
-    # The widths, of all there is; then the colours, of a page that is shorter.
+    await tab.evaluate(NO_LETTERS)
     for view, theme in VIEWS:
         await _look(tab, view, theme)
+        name = f"{view['width']} px"
         if await tab.evaluate(WIDER) > 0:
-            visit.wider[f"{view['width']} px"] = await tab.evaluate(CULPRITS)
-    await tab.evaluate(THIN)
+            visit.wider[name] = await tab.evaluate(CULPRITS)
+        rules = WITHOUT_CONTRAST if view == DESK else ONLY_SCROLLING
+        visit.violations += await _violations(tab, name, rules)
+    seen |= await tab.evaluate(THIN, seen)
     for view, theme in reversed(VIEWS):
         await _look(tab, view, theme)
-        name = f"{view['width']} px, {theme}"
-        visit.violations += await _violations(tab, name, RULES_OF_VIEWS)
+        visit.violations += await _violations(tab, f"{view['width']} px, {theme}", ONLY_CONTRAST)
     visit.whole = await _sum(sizes)
     return visit
 
@@ -244,17 +263,11 @@ async def _sum(requests: list) -> int:
     return sum(size["responseBodySize"] for size in sizes)
 
 
-async def _violations(
-    tab, view: str, rules: dict, without: str | None = None
-) -> list[tuple[str, str, str, str]]:
+async def _violations(tab, view: str, rules: dict) -> list[tuple[str, str, str, str]]:
     """What axe-core finds: view, rule, where, what is wrong."""
-    from axe_playwright_python.async_playwright import Axe
-
     # Preloading would fetch the style sheets once more, some of them by wrong addresses.
-    options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}
-    if without:
-        options["rules"] = {without: {"enabled": False}}
-    found = await Axe().run(tab, options=options)
+    options = rules | {"resultTypes": ["violations"], "preload": False}
+    found = await tab.evaluate("options => axe.run(document, options)", options)
     return [
         (
             view,
@@ -262,6 +275,6 @@ async def _violations(
             " ".join(map(str, node["target"])),
             " ".join(node["failureSummary"].split()),
         )
-        for rule in found.response["violations"]
+        for rule in found["violations"]
         for node in rule["nodes"]
     ]

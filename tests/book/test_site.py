@@ -71,6 +71,43 @@ def test_a_visit_counts_compressed_text_and_may_come_at_any_time(tmp_path, chrom
     assert 0 < visit.opened < len(script) / 50
 
 
+HEAD = '<!doctype html><html lang="en"><title>a page</title><link rel="icon" href="data:,">'
+WRONG = """<style>
+body { color: #000; background: #fff; }
+.pale { color: #ccc; }
+[data-theme=dark] .dim { color: #ddd; }
+#narrow { max-width: 500px; overflow-x: auto; white-space: nowrap; }
+#wide { width: 600px; }
+</style>
+<p class="pale">Hard to read.</p><p class="dim">Hard to read in the dark.</p>
+<div id="narrow">some words in a line that does not break on a phone</div>
+<div id="wide">.</div>
+<img src="none.png"><img src="http://elsewhere.example/a.png" alt="from elsewhere">
+"""
+
+
+def test_a_visit_finds_what_is_wrong(tmp_path, chromium):
+    lines = "<p>Easy to read.</p>" * 20
+    for name, more in {"a": WRONG, "b": ""}.items():
+        page = f"{HEAD}<main><h1>A page</h1>{lines}{more}</main></html>"
+        (tmp_path / f"{name}.html").write_text(page)
+    with served(tmp_path) as address:
+        wrong, right = crawl(chromium, address, pages_of(tmp_path))
+    assert not (right.errors or right.foreign() or right.images or right.wider or right.violations)
+    assert wrong.foreign() == ["http://elsewhere.example/a.png"]
+    assert any("none.png" in error for error in wrong.errors)
+    assert [(image["alt"], image["sized"]) for image in wrong.images][0] == ("", False)
+    assert list(wrong.wider) == ["360 px"] and "DIV" in wrong.wider["360 px"][0]
+    found = {(view, rule, where) for view, rule, where, _ in wrong.violations}
+    assert found == {
+        ("1400 px", "image-alt", 'img[src$="none.png"]'),
+        ("360 px", "scrollable-region-focusable", "#narrow"),
+        ("360 px, dark", "color-contrast", ".pale"),
+        ("360 px, dark", "color-contrast", ".dim"),
+        ("1400 px, light", "color-contrast", ".pale"),
+    }
+
+
 def unexpected(visit: Visit) -> list[str]:
     """What axe-core found on a page, less the exceptions, one line for each rule and place."""
     return sorted(
