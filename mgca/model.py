@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.backbone import Backbone, load_backbone
+from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
@@ -278,6 +278,7 @@ def load(
             raise ValueError(f"{name} has a decoder and weights of its own; decoder may be None")
         return hub.load(name, decoder=decoder is not None, config=config)
     if decoder == "mgca" and f"{name}-mgca" not in manifest():
+        check_known(name)
         raise WeightsError(
             f"no trained decoder for {name!r} comes with the project: pass decoder=None for its "
             'dense features, decoder="path/to/decoder.safetensors", or use mgca.load("lite")'

@@ -43,7 +43,8 @@ def named_images(sources: Sequence[str]) -> dict[str, Path]:
     ``photos`` alone the path below it, of ``photos/a/x.jpg`` and ``photos/b/x.png`` ``a/x.jpg`` and
     ``b/x.png``. So no two images share a name. Folders are searched with all that is below them,
     for the suffixes that Pillow reads; hidden files and the results of this module are left out
-    there and of patterns, but not where they are given by name.
+    there and of patterns, but not where they are given by name. A link to nowhere counts as an
+    image, so that its absence is noticed.
 
     Raises:
         FileNotFoundError: If a source does not exist, or there is no image in it.
@@ -77,7 +78,7 @@ def _pictures(paths: Iterable[Path]) -> list[Path]:
         if path.suffix.lower() in suffixes
         and not path.name.startswith(".")
         and not path.name.endswith(KINDS)
-        and path.is_file()
+        and (path.is_file() or not path.exists())
     )
 
 
@@ -144,7 +145,11 @@ class Outputs:
         if found is None:
             foreign = [path for path in self.files if path.exists()]
             return f"{foreign[0]} is there, without a record of its origin" if foreign else None
-        if found["image"]["sha256"] != file_digest(self.image):
+        try:
+            digest = file_digest(self.image)
+        except OSError:  # said of this image alone, when it is to be read
+            return None
+        if found["image"]["sha256"] != digest:
             return f"{self.record} is of another image, {found['image']['path']}"
         theirs, ours = found["settings"], self.settings
         other = [key for key in ours if theirs.get(key) != ours[key]]

@@ -299,6 +299,12 @@ class Segmentation:
 
         return overlay(self.image, self.labels.numpy(), self.classes, alpha=alpha)
 
+    def __repr__(self) -> str:
+        width, height = self.image.size
+        names, more = ", ".join(self.classes[:8]), len(self.classes) - 8
+        end = f" and {more} more" if more > 0 else ""
+        return f"<Segmentation of {width}x{height} pixels into {names}{end}>"
+
     def _repr_png_(self) -> bytes:
         from mgca.overlay import png_bytes
 

@@ -234,7 +234,9 @@ def test_segment_has_the_same_options(here, capsys):
     assert said["before", "-q"] == said["after", "-q"] == ""
     assert said["before", "-v"].startswith("photo.png: ")
     assert said["before", "-v"].splitlines()[0] == said["after", "-v"].splitlines()[0]
-    assert main(["-q", *words.split(), "x", "--json"]) == 2
+    capsys.readouterr()
+    assert main(["-q", *words.split(), "x", "--json"]) == 0
+    assert "summary" in capsys.readouterr().out
     assert main(["-q", *words.split(), "x", "--verbose"]) == 2
 
 

@@ -299,6 +299,8 @@ def test_models_that_cannot_be_had(here, capsys, monkeypatch):
     assert "no.safetensors" in error
     error = one_line(capsys, "evaluate", "things", "--model", "x", "--decoder", "none")
     assert error.startswith("unknown backbone 'x': give lite, scenes, vit-b-16")
+    error = one_line(capsys, "evaluate", "things", "--model", "ltie")
+    assert error.startswith("unknown backbone 'ltie': give lite, scenes, vit-b-16")
     error = one_line(capsys, "evaluate", "things", "--model", "vit-b-16")
     assert error.startswith("no trained decoder for 'vit-b-16' comes with the project")
 

@@ -15,6 +15,7 @@ from tiny import TinyBackbone
 
 import mgca
 from mgca.cli import loading, main
+from mgca.cli.segment import _percent
 from mgca.config import SegmentConfig
 from mgca.model import Model
 from mgca.outputs import KINDS, image_number, named_images
@@ -218,6 +219,30 @@ def test_a_bad_image_does_not_stop_the_others(folder, capsys):
     assert capsys.readouterr() == ("", err)
 
 
+def test_a_link_to_nowhere_is_named(folder, capsys):
+    link = Path("photos/b/w.jpg")
+    link.symlink_to("a/x.jpg")  # beside the link there is none
+    for there in range(2):
+        assert run("photos", *WORDS) == 1
+        out, err = capsys.readouterr()
+        assert f"4 images: {3 - 3 * there} segmented" in out and "1 not readable" in out
+        assert err == f"mgca: no image {folder}/photos/b/w.jpg\n"
+    link.unlink()
+    link.symlink_to("../a/x.jpg")
+    assert run("photos", *WORDS) == 0 and "1 segmented" in capsys.readouterr().out
+    # What came of it before remains, though it cannot be read again.
+    link.unlink()
+    link.symlink_to("nowhere.jpg")
+    assert run("photos", *WORDS) == 0 and "4 there already" in capsys.readouterr().out
+
+
+def test_a_file_in_place_of_the_folder_of_results(folder, capsys, segmented):
+    before = files(folder)
+    assert main(["segment", "photos", *WORDS, "--out", "photos/a/x.jpg"]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert not segmented and files(folder) == before
+
+
 def test_json_lines(folder, capsys):
     Path("photos/w.jpg").write_text("a letter")
     assert run("photos/b", *WORDS) == 0
@@ -236,7 +261,8 @@ def test_json_lines(folder, capsys):
     assert "not a picture" in lines[3]["error"] and all(Path(f).exists() for f in lines[0]["files"])
     summary = last["summary"]
     assert (summary["images"], summary["written"], summary["failed"]) == (4, 3, 1)
-    assert run("photos/b", "photos/a", *WORDS, "--json") == 0
+    # What was asked for is no news that --quiet would leave out.
+    assert run("photos/b", "photos/a", *WORDS, "--json", "--quiet") == 0
     first = json.loads(capsys.readouterr().out.splitlines()[0])
     assert first["status"] == "there" and "areas" not in first
 
@@ -246,6 +272,11 @@ def test_verbose_names_the_largest_classes(folder, capsys):
     assert re.match(r"x\.jpg: (cat|wooden table|sky) \d+%", capsys.readouterr().out)
     assert run("photos/a", *WORDS, "-v") == 0
     assert capsys.readouterr().out.startswith("x.jpg: was there already\n")
+
+
+@pytest.mark.parametrize(("area", "said"), [(1, "100%"), (0.006, "1%"), (0.004, "<1%")])
+def test_shares_of_classes(area, said):
+    assert _percent(area) == said
 
 
 def test_an_interrupted_write_leaves_nothing_half(folder, monkeypatch):
@@ -292,12 +323,11 @@ def test_classes_from_a_file(folder, model):
         (["--classes", "cat,cat"], 1, "more than once: cat"),
         (["--classes", "cat", "--background", "0.5"], 1, "two classes"),
         (["--classes", "cat,background", "--background", "0.5"], 1, "do not ask for it"),
-        (["--classes-file", "nowhere.txt"], 1, "nowhere.txt"),
+        (["--classes-file", "nowhere.txt"], 1, "mgca: nowhere.txt: No such file"),
         ([*WORDS, "--meta-points", "35"], 2, "square number"),
         ([*WORDS, "--meta-points", "many"], 2, "square number"),
         ([*WORDS, "--overlay", "gif"], 2, "jpg, png or none"),
         ([*WORDS, "--device", "cuda:99"], 2, "no device"),
-        ([*WORDS, "--quiet", "--json"], 2, "--quiet does not go with --json"),
         ([*WORDS, "--quiet", "--verbose"], 2, "--quiet does not go with --verbose"),
         ([*WORDS, "nowhere"], 1, "no image, folder or pattern nowhere"),
         ([*WORDS, "photos/*.gif"], 1, "no image in photos/*.gif"),

@@ -239,6 +239,13 @@ def test_a_missing_tool_is_named_with_its_extra(monkeypatch, module, convert, ex
     assert found.to_coco(rle=False)["annotations"][0]["segmentation"] == [[0, 0, 2, 0, 2, 2, 0, 2]]
 
 
+def test_a_representation_is_a_line():
+    few = of_labels(np.zeros((2, 4), dtype=np.uint8), ["cat", "sky"])
+    assert repr(few) == "<Segmentation of 4x2 pixels into cat, sky>"
+    many = of_labels(np.zeros((2, 4), dtype=np.uint8), [f"c{k}" for k in range(10)])
+    assert repr(many).endswith("into c0, c1, c2, c3, c4, c5, c6, c7 and 2 more>")
+
+
 def test_notebooks_show_the_picture_and_the_areas():
     labels = np.array([[1, 1, 1, 0]] * 2, dtype=np.uint8)
     found = of_labels(labels, ["<b>cat</b>", 'a "dog"', "sky"])

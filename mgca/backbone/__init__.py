@@ -29,6 +29,7 @@ __all__ = [
     "ConvTower",
     "PlainViT",
     "UnsupportedBackbone",
+    "check_known",
     "load_backbone",
 ]
 
@@ -54,12 +55,8 @@ def load_backbone(
         return load_lite(pretrained=bool(pretrained))
     if name == "scenes":
         return load_hybrid(name, pretrained=bool(pretrained), last_block=last_block)
+    check_known(name)
     model_name, tag = OPEN_CLIP_NAMES.get(name, (name, None))
-    if model_name not in open_clip.list_models():
-        known = ", ".join(["lite", "scenes", *OPEN_CLIP_NAMES])
-        raise ValueError(
-            f"unknown backbone {name!r}: give {known} or a name of open_clip.list_models()"
-        )
     tags = open_clip.list_pretrained_tags_by_model(model_name)
     if pretrained is True and tag is None:
         raise ValueError(f"{name}: say which weights, pretrained= one of {', '.join(tags)}")
@@ -77,6 +74,20 @@ def load_backbone(
     with _hub(f"the tokenizer of {name}"):
         backbone.tokenizer = open_clip.get_tokenizer(model_name)
     return backbone
+
+
+def check_known(name: str) -> None:
+    """Refuse a name that :func:`load_backbone` does not know.
+
+    Raises:
+        ValueError: With the names that there are.
+    """
+    known = ["lite", "scenes", *OPEN_CLIP_NAMES]
+    if name not in (*known, *open_clip.list_models()):
+        raise ValueError(
+            f"unknown backbone {name!r}: give {', '.join(known)} or a name of "
+            "open_clip.list_models()"
+        )
 
 
 def _create(name: str, model_name: str, tag: str | None):

@@ -110,6 +110,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"mgca: interrupted{further}", file=sys.stderr)
         return code
     except EXPECTED as error:
-        print(f"mgca: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"mgca: {' '.join(_reason(error).split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; of an error of the system its words, and not its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

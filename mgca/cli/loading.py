@@ -146,10 +146,13 @@ def check_published(name: str) -> None:
 
     Raises:
         OSError: With the options that there are.
+        ValueError: If there is no such model.
     """
+    from mgca.backbone import check_known
     from mgca.weights import manifest
 
     if f"{name}-mgca" not in manifest():
+        check_known(name)
         raise OSError(
             f"no trained decoder for {name!r} comes with the project: give --decoder none, for its "
             "dense features, or the file of a decoder that was trained on it"

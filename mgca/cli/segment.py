@@ -18,7 +18,7 @@ from mgca.cli.loading import (
     load_on,
     read_lines,
 )
-from mgca.cli.verbosity import is_quiet, is_verbose, notice
+from mgca.cli.verbosity import is_verbose, notice
 
 WORDS = "Which classes"  # panel of the help
 EXAMPLES = examples(
@@ -133,8 +133,8 @@ def segment(
     cannot be read does not stop the others; the exit code is 1 then. --verbose prints a line per
     image.
     """
-    if is_quiet() and as_json:
-        raise typer.BadParameter("--quiet does not go with --json")
+    if out.exists() and not out.is_dir():
+        raise typer.BadParameter(f"--out {out} is a file, and results need a folder")
     from mgca.outputs import Outputs, named_images, settings_of
 
     names = _class_names(classes, classes_file, background)
@@ -221,7 +221,12 @@ class _Report:
 def _largest(record) -> str:
     """The three largest classes of an image."""
     classes = sorted(record["classes"], key=lambda c: -c["area"])[:3]
-    return ", ".join(f"{c['name']} {c['area']:.0%}" for c in classes if c["pixels"])
+    return ", ".join(f"{c['name']} {_percent(c['area'])}" for c in classes if c["pixels"])
+
+
+def _percent(area: float) -> str:
+    rounded = f"{area:.0%}"
+    return "<1%" if rounded == "0%" else rounded
 
 
 def _refuse(conflicts: list[str | None]) -> None:
