@@ -2,6 +2,7 @@
 else those units could be called."""
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from mgca.segment import Embedded
 from mgca.units import meta_point_index
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 _DRAWN = 1000  # pixels along the longer side of the photograph in a figure
 _LABELLED = 0.01  # share of the image from which on a unit's word is written into it
@@ -117,17 +120,14 @@ class Explanation:
             borders = np.ma.masked_equal(self.borders, False)
             axis.imshow(borders, extent=extent, cmap="gray_r", vmin=0, vmax=1)
         axes[0].scatter(*self.points.T, s=22, c="white", edgecolors="black", linewidths=1)
-        for (x, y), words, area in zip(*self._labels(), strict=True):
-            if area >= _LABELLED:
-                label = axes[1].text(x, y, words[0][0], ha="center", va="center", parse_math=False)
-                label.set(fontsize=8, color="white")
-                label.set_bbox({"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0})
         for axis, values in zip(axes[2:], (self.pixel, self.unit), strict=True):
             step = max(1, max(values.shape) // _DRAWN)
             drawn = axis.imshow(
                 values[::step, ::step], extent=extent, vmin=low, vmax=high, cmap="viridis"
             )
         figure.colorbar(drawn, ax=axes[2:], label="cosine similarity", shrink=0.8)
+        figure.draw_without_rendering()  # from here on all has its place
+        self._write_words(axes[1])
         return figure
 
     def to_png(self) -> bytes:
@@ -137,6 +137,25 @@ class Explanation:
         return buffer.getvalue()
 
     _repr_png_ = to_png
+
+    def _write_words(self, axis: "Axes") -> None:
+        """The word of each unit, the larger first; none over another, nor in small units."""
+        taken: list[Bbox] = []
+        places, words, areas = self._labels()
+        for unit in np.argsort(-areas, kind="stable"):
+            if areas[unit] < _LABELLED:
+                break
+            x, y = places[unit]
+            near = int(8 * x / self.image.width)  # words near an edge go to the other side
+            side = {0: "left", 7: "right"}.get(near, "center")
+            label = axis.text(x, y, textwrap.fill(words[unit][0][0], 18), ha=side, va="center")
+            label.set(fontsize=8, color="white", parse_math=False, in_layout=False)
+            label.set_bbox({"facecolor": "black", "alpha": 0.6, "pad": 1.5, "linewidth": 0})
+            box = label.get_window_extent().padded(2)
+            if box.count_overlaps(taken):
+                label.remove()
+            else:
+                taken.append(box)
 
     def _labels(self) -> tuple[np.ndarray, list, np.ndarray]:
         """Where units' words are written: at the pixel of each that is nearest to its centre."""

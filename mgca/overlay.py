@@ -74,7 +74,7 @@ def _with_legend(
     size = max(12, min(28, picture.height // 18))
     font = _font(size)
     lines = [
-        (colours[i], f"{_one_line(classes[i])}  {100 * shares[i]:.0f} %")
+        (colours[i], f"{_one_line(classes[i])}  {percent(shares[i])}")
         for i in present[:_MAX_LEGEND]
     ]
     if len(present) > _MAX_LEGEND:
@@ -96,6 +96,12 @@ def _with_legend(
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own, which has the letters of most European languages; Pillow's has few."""
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+
+
+def percent(share: float) -> str:
+    """A share that is not zero, as people read it."""
+    rounded = f"{100 * share:.0f} %"
+    return "<1 %" if rounded == "0 %" else rounded
 
 
 def _one_line(name: str) -> str:

@@ -25,7 +25,7 @@ from mgca.decoder import GatedConvDecoder
 from mgca.files import replacing, write_text
 from mgca.images import ImageError
 from mgca.model import Model, decoder_from, save_decoder
-from mgca.overlay import _font, overlay, palette, png_bytes
+from mgca.overlay import _font, overlay, palette, percent, png_bytes
 from mgca.prompts import CLASS_TEMPLATES, class_embeddings, nouns
 from mgca.segment import Embedded
 from mgca.weights import WeightsError, load_weights, read_tensors
@@ -378,6 +378,11 @@ def test_interrupted_writing_leaves_the_old_file(tmp_path, error):
     with replacing(tmp_path / "old") as temporary:
         temporary.write_text("whole")
     assert contents(tmp_path) == {"old": b"whole"}
+
+
+@pytest.mark.parametrize(("share", "said"), [(1, "100 %"), (0.006, "1 %"), (1e-6, "<1 %")])
+def test_what_there_is_is_not_0_percent(share, said):
+    assert percent(share) == said
 
 
 def test_the_legend_has_the_letters_of_european_languages():

@@ -111,8 +111,10 @@ def test_json_lists_units_by_area(model, photo):
     assert data["similarity"]["pixel"]["max"] == pytest.approx(found.pixel.max())
 
 
-def test_the_figure_shows_what_was_found(model, photo):
-    found = explain(model, photo, "$c{$", VOCABULARY, meta_points=9)
+@pytest.mark.parametrize("crowded", [False, True])
+def test_the_figure_shows_what_was_found(model, photo, crowded):
+    names = [f"{name}, as in a very long phrase" if crowded else name for name in VOCABULARY]
+    found = explain(model, photo, "$c{$", names, meta_points=9)
     figure = found.figure()
     photograph, words, pixel, unit = figure.axes[:4]
     assert np.array_equal(photograph.collections[0].get_offsets(), found.points)
@@ -120,13 +122,18 @@ def test_the_figure_shows_what_was_found(model, photo):
     assert np.array_equal(unit.images[0].get_array(), found.unit)
     assert pixel.images[0].get_clim() == unit.images[0].get_clim()
     scale = np.array(found.units.shape) / (40, 75)
-    shown = set()
+    shown, boxes = set(), []
     for text in words.texts:
         x, y = text.get_position()
         number = found.units[int(y * scale[0]), int(x * scale[1])]
-        assert text.get_text() == found.words[number][0][0]
+        assert text.get_text().replace("\n", " ") == found.words[number][0][0]
         shown.add(number)
-    assert shown == set(np.flatnonzero(found.areas > 0.01))
+        boxes.append(text.get_window_extent())
+    # No word is over another; a unit without one is small, or its word would be over another.
+    assert not any(box.count_overlaps(boxes[:place]) for place, box in enumerate(boxes))
+    large = set(np.flatnonzero(found.areas > 0.01))
+    assert shown <= large and found.areas.argmax() in shown
+    assert bool(large - shown) == crowded
     assert found.to_png()[:4] == b"\x89PNG"  # with a word that is no formula
 
 

@@ -220,13 +220,10 @@ class _Report:
 
 def _largest(record) -> str:
     """The three largest classes of an image."""
+    from mgca.overlay import percent
+
     classes = sorted(record["classes"], key=lambda c: -c["area"])[:3]
-    return ", ".join(f"{c['name']} {_percent(c['area'])}" for c in classes if c["pixels"])
-
-
-def _percent(area: float) -> str:
-    rounded = f"{area:.0%}"
-    return "<1%" if rounded == "0%" else rounded
+    return ", ".join(f"{c['name']} {percent(c['area'])}" for c in classes if c["pixels"])
 
 
 def _refuse(conflicts: list[str | None]) -> None:
