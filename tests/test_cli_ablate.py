@@ -161,7 +161,7 @@ def test_values_are_json_or_text(value, expected):
         (["tiny", "--scale", "large"], 1, "unknown scale 'large'"),
         (["tiny", "--scale", "paper"], 1, "CC3M"),
         (["tiny", "--scale", "photos", "-p", "data=nowhere"], 1, "nowhere"),
-        (["tiny", "--out", "file/pages"], 1, "Not a directory: 'file/pages'"),
+        (["tiny", "--out", "file/pages"], 1, "mgca: file/pages: Not a directory"),
     ],
 )
 def test_what_cannot_be_is_said_before_a_kernel_starts(
