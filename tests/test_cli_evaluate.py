@@ -140,6 +140,12 @@ def test_a_folder(folder, tiny, capsys, background):
     assert "iou" not in again and again["units"] == shown["units"]
 
 
+def test_more_words_than_a_file_name_may_have_letters(folder, tiny, capsys):
+    names = [*CLASSES.split(","), *(f"wooden table number {i}" for i in range(40))]
+    arguments = [*OWN[:-1], ",".join(names), "--units", "36", "--per-class", "--json"]
+    assert list(json.loads(run(capsys, *arguments)[0])["iou"]["36"]) == names
+
+
 def test_each_class_and_a_limit(folder, tiny, capsys):
     (folder / "names.txt").write_text("\ufeffred\n green\nblue\n\n", encoding="utf-8")
     arguments = [*OWN[:-1], "names.txt", "--limit", "2", "--units", "36", "--per-class"]

@@ -306,6 +306,12 @@ def test_classes_from_a_file(folder, model):
     assert json.loads(Path("out/x.jpg.json").read_text())["settings"]["classes"] == CLASSES
 
 
+def test_more_words_than_a_file_name_may_have_letters(folder):
+    names = [f"wooden table number {i}" for i in range(40)]
+    assert run("photos/a", "--classes", ", ".join(names)) == 0
+    assert json.loads(Path("out/x.jpg.json").read_text())["settings"]["classes"] == names
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

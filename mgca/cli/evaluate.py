@@ -1,6 +1,7 @@
 """``mgca evaluate``: a model on a benchmark, on scenes, or on a folder of one's own."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -300,7 +301,7 @@ def _subject(name, root, images, masks, classes, with_background, limit):
 def _classes(given: str) -> list[str]:
     """Names with commas between them, or the lines of a file."""
     path = Path(given)
-    if not path.is_file():
+    if not os.path.isfile(given):  # path.is_file refuses what is too long for a name
         if "," not in given and path.suffix == ".txt":
             raise FileNotFoundError(f"no file of classes {path}")
         return given.split(",")

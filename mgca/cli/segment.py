@@ -1,6 +1,7 @@
 """``mgca segment``: photographs of one's own into the classes asked for."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -245,7 +246,7 @@ def _class_names(classes: str | None, file: Path | None, background: float | Non
         raise typer.BadParameter("give --classes or --classes-file, one of them")
     if classes is None:
         names = check_classes(read_lines(file))
-    elif Path(classes).is_file():
+    elif os.path.isfile(classes):  # not Path.is_file, which refuses what is too long for a name
         raise typer.BadParameter(f"{classes} is a file: --classes-file {classes} reads it")
     elif not classes.strip(" ,"):
         raise typer.BadParameter(f"--classes {classes!r} names no class")
