@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -95,7 +94,9 @@ def _with_legend(
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """matplotlib's own, which has the letters of most European languages; Pillow's has few."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
 
 
 def percent(share: float) -> str:

@@ -141,6 +141,6 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
             similar,
             **latest,
         )
-        # A second click need not wait for the first one's answer.
+        # gradio refuses a click while an answer is awaited; if one got lost, none would count.
         ask.click(labels, settings, [said, file, labelled], trigger_mode="multiple", **common)
     return page.queue(max_size=64)
