@@ -6,7 +6,7 @@ from typing import Any
 
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.scales import Scale
-from mgca.tcl import tcl_training
+from mgca.tcl.loss import TCLConfig
 
 ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks")
 UNITS = (None, 36)
@@ -147,6 +147,22 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
             *(variant(f"{name}+mgca", block=scale.frozen[name]) for name in other),
         ]
     raise ValueError(f"unknown ablation {ablation!r}, only {', '.join(ABLATIONS)}")
+
+
+def tcl_training(training: TrainConfig, **values: float) -> TrainConfig:
+    """A training that differs from the given one in its objective alone.
+
+    Backbone, decoder, texts, batch, steps, rate and seed stay; so do the pairs known to match,
+    which are no negatives of TCL either, and a held mean.
+
+    Args:
+        training: Of a scale, such as ``load_scale("scenes").training``.
+        values: Fields of :class:`TCLConfig` other than as published.
+
+    Raises:
+        ValueError: If a value is out of range.
+    """
+    return dataclasses.replace(training, loss=TCLConfig(**values))
 
 
 def published_name(variant: Variant, scale: Scale) -> str:

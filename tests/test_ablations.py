@@ -38,7 +38,7 @@ from mgca.report import (
 )
 from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
-from mgca.tcl import TCLConfig
+from mgca.tcl.loss import TCLConfig
 from mgca.timing import seconds_per_image
 from mgca.train import TrainingData
 from mgca.variants import ABLATIONS, grid

@@ -19,10 +19,17 @@ from mgca.losses import plain_loss
 from mgca.model import decoder_from
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
-from mgca.tcl import TCLConfig, TCLObjective, sigmoid_scores, tcl_training
 from mgca.tcl.global_embedding import BatchImages, global_embedding, global_encoder
-from mgca.tcl.loss import logistic_noise, sampled_masks, total_variation
+from mgca.tcl.loss import (
+    TCLConfig,
+    TCLObjective,
+    logistic_noise,
+    sampled_masks,
+    sigmoid_scores,
+    total_variation,
+)
 from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train
+from mgca.variants import tcl_training
 from mgca.weights import read_tensors
 
 # isort: split
