@@ -26,15 +26,16 @@ from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import unit_name
-from mgca.features import threads
-from mgca.files import write_text
 from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.model import Model, decoder_from
-from mgca.progress import progress
-from mgca.results import COLUMNS, provenance, read_results, read_run, write_run
+from mgca.results import COLUMNS, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
 from mgca.segment import Embedded
 from mgca.train import train
+from mgca.utils.files import write_text
+from mgca.utils.processes import threads
+from mgca.utils.progress import progress
+from mgca.utils.provenance import provenance
 from mgca.variants import ABLATIONS, Variant, grid, published_name
 from mgca.weights import load_weights, manifest, read_tensors
 

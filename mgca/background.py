@@ -19,11 +19,12 @@ import torch
 from mgca.config import config_hash, to_dict
 from mgca.data import IGNORE
 from mgca.evaluate import MaskedSet, unit_name
-from mgca.files import replacing
 from mgca.model import Model, decoder_from
-from mgca.progress import progress
-from mgca.results import provenance, write_run
+from mgca.results import write_run
 from mgca.scales import Scale, load_scale
+from mgca.utils.files import replacing
+from mgca.utils.progress import progress
+from mgca.utils.provenance import provenance
 from mgca.weights import load_weights
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mgca.config import grid_side
-from mgca.images import ImageError, ImageSource, open_image
 from mgca.model import Model
 from mgca.prompts import check_classes
 from mgca.segment import Segmentation, check_background
+from mgca.utils.images import ImageError, ImageSource, open_image
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def segment_all(
 
     Args:
         model: As :func:`mgca.load` loads it.
-        images: Whatever :func:`mgca.images.open_image` takes, each.
+        images: Whatever :func:`mgca.utils.images.open_image` takes, each.
         classes, meta_points, background: As for :meth:`mgca.model.Model.segment`.
         workers: Threads that read and decode ahead; 0 reads each image when its turn comes.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mgca.config import to_dict
-from mgca.files import replacing
+from mgca.utils.files import replacing
 from mgca.weights import WeightsError, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)

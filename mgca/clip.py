@@ -17,8 +17,8 @@ from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.captions import TextPool
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.losses import info_nce
-from mgca.progress import progress
 from mgca.train import finite_gradient, learning_rate
+from mgca.utils.progress import progress
 
 METRICS = ["epoch", "step", "loss", "temperature"]
 

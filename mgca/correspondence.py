@@ -14,12 +14,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.features import training_image
-from mgca.images import to_tensor
 from mgca.losses import area_in_pixels
 from mgca.model import Model
 from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render
 from mgca.scenes.scene import TELLING, random
+from mgca.utils.images import to_tensor, training_image
 
 
 def kept(scores: Tensor, area: float) -> Tensor:

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mgca.images import ImageSource, open_image, refuse_programs
 from mgca.prompts import check_classes
+from mgca.utils.files import file_digest
+from mgca.utils.images import ImageSource, open_image, refuse_programs
 
 IGNORE = 255
 
@@ -52,11 +53,6 @@ def data_root(folder: str | os.PathLike | None = None) -> Path | None:
         return Path(chosen)
     default = Path("../shared/data")
     return default if default.is_dir() else None
-
-
-def file_digest(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, to name the data behind a result."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def check_torch() -> Iterator[Finding]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     devices += ["mps"] * torch.backends.mps.is_available()
     yield Finding("torch", "devices", OK, ", ".join([*devices, "cpu"]))
-    from mgca import _torchvision
+    from mgca.utils import torchvision as _torchvision
 
     try:
         mended = _torchvision.make_importable()
@@ -195,7 +195,7 @@ def check_folders() -> Iterator[Finding]:
     """Caches and the temporary folder: whether they can be written to, and their free space."""
     from huggingface_hub import constants
 
-    # As mgca.features.cache_folder, which needs torch.
+    # As mgca.utils.files.cache_folder, which needs torch.
     cache = os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca"
     folders = {
         "cache, $MGCA_CACHE": Path(cache),

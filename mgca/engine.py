@@ -30,13 +30,10 @@ from mgca.config import config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
 from mgca.distributed import gather_numbers
 from mgca.estimate import step_flops
-from mgca.files import alone_in, clear_temporaries, write_text
 from mgca.flops import ceiling
 from mgca.model import save_decoder
 from mgca.monitor import Meter, stop_signals
-from mgca.progress import progress
 from mgca.resources import Fabric, Resources
-from mgca.results import provenance
 from mgca.runs import RunConfig
 from mgca.shards import Batch, ShardError, Shards, batches, steps_per_epoch
 from mgca.step import backward, mean_change, move_into_bias, pixel_embeddings
@@ -47,6 +44,9 @@ from mgca.train import (
     learning_rate,
     make_optimizer,
 )
+from mgca.utils.files import alone_in, clear_temporaries, write_text
+from mgca.utils.progress import progress
+from mgca.utils.provenance import provenance
 
 METRICS = [
     *("step", "rate", "total", "object", "region", "pixel", "gradient"),

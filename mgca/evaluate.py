@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from mgca.config import config_hash, to_dict
-from mgca.files import replacing
 from mgca.metrics import Confusion
 from mgca.model import Model
-from mgca.progress import progress
 from mgca.segment import BACKGROUND, Embedded
+from mgca.utils.files import replacing
+from mgca.utils.progress import progress
 
 PIXEL = "pixel"
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from mgca.benchmarks import benchmark_names, classes, load_benchmark
 from mgca.config import grid_side
-from mgca.images import ImageSource
 from mgca.model import Model
 from mgca.prompts import check_classes
 from mgca.segment import Embedded
 from mgca.units import meta_point_index
+from mgca.utils.images import ImageSource
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

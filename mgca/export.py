@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 import mgca
-from mgca.files import replacing
 from mgca.model import Model
+from mgca.utils.files import replacing
 
 INPUT, OUTPUT = "windows", "pixels"
 LICENCE = (

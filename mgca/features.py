@@ -8,22 +8,20 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from PIL import Image
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
 from mgca.config import config_hash
 from mgca.data import Captions
-from mgca.files import write_text
-from mgca.images import ImageSource, open_image, to_tensor
-from mgca.progress import progress
+from mgca.utils.files import cache_folder, write_text
+from mgca.utils.images import ImageSource, to_tensor, training_image
+from mgca.utils.progress import progress
 from mgca.weights import WeightsError, read_tensors, write_tensors
 
 log = logging.getLogger(__name__)
@@ -31,33 +29,6 @@ log = logging.getLogger(__name__)
 
 class CacheError(ValueError):
     """A file of the cache is damaged; the message says which one to delete."""
-
-
-def cache_folder(folder: str | os.PathLike | None = None) -> Path:
-    """Where caches lie: the folder given, $MGCA_CACHE, or ~/.cache/mgca."""
-    return Path(folder or os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca")
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """So many threads within: the order in which they add numbers up, and with it the last bits,
-    depends on how many they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def training_image(image: ImageSource, size: int) -> Image.Image:
-    """A training image: its shorter side resized to ``size``, then the centre cropped."""
-    image = open_image(image)
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 def features_file(

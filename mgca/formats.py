@@ -155,7 +155,7 @@ def seg_data_sample(segmentation: "Segmentation") -> "SegDataSample":
         ImportError: If mmsegmentation is not installed.
     """
     try:
-        from mgca._torchvision import make_importable
+        from mgca.utils.torchvision import make_importable
 
         make_importable()
         from mmengine.structures import PixelData

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mgca.config import SegmentConfig
-from mgca.files import write_text
 from mgca.model import Model
 from mgca.saved import CONFIG, load_folder, model_card, read_config, save_folder
+from mgca.utils.files import write_text
 from mgca.weights import WeightsError
 
 PREFIX = "hf://"

@@ -35,7 +35,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mgca.files import write_text
+from mgca.utils.files import write_text
 
 #: What a figure can be.
 KINDS = ("units", "similarity", "ablation")

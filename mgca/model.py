@@ -14,12 +14,12 @@ from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
-from mgca.images import ImageSource, open_image, to_tensor
 from mgca.prompts import check_classes, class_embeddings
 from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
 from mgca.tcl.loss import sigmoid_scores
 from mgca.units import semantic_units
+from mgca.utils.images import ImageSource, open_image, to_tensor
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors
 from mgca.windows import cut_windows, resize, window_boxes
 
@@ -70,7 +70,7 @@ class Model:
         """Pixel embeddings of an image, to be segmented with any classes and units.
 
         Raises:
-            FileNotFoundError, ImageError: As :func:`mgca.images.open_image`.
+            FileNotFoundError, ImageError: As :func:`mgca.utils.images.open_image`.
         """
         geometry, windows = self.windows(image)
         return dataclasses.replace(geometry, pixels=self.pixels(self.features(windows)))

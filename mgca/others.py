@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 from mgca.config import SegmentConfig
 from mgca.groupvit import GroupViT
-from mgca.images import ImageSource
 from mgca.model import Model
 from mgca.prompts import check_classes
 from mgca.score_map import ScoreMap
 from mgca.segment import BACKGROUND, Embedded, Segmentation
 from mgca.tcl.published import TCLSegmenter
+from mgca.utils.images import ImageSource
 
 
 class GroupViTModel(Model):

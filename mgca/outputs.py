@@ -23,11 +23,10 @@ from PIL import Image
 
 import mgca
 from mgca.config import to_dict
-from mgca.data import file_digest
-from mgca.files import replacing
 from mgca.model import Model
 from mgca.overlay import palette, png_bytes
 from mgca.segment import BACKGROUND, Segmentation
+from mgca.utils.files import file_digest, replacing
 
 LABELS, OVERLAY_PNG, OVERLAY_JPG = ".labels.png", ".overlay.png", ".overlay.jpg"
 RLE, POLYGONS, PROBABILITIES = ".rle.json", ".polygons.json", ".probabilities.npz"

@@ -34,12 +34,14 @@ from mgca.captions import TextPool, build_pool
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data import Captions, load_captions, load_masked
 from mgca.evaluate import evaluate, result_rows
-from mgca.features import cache_folder, image_features, text_embeddings
+from mgca.features import image_features, text_embeddings
 from mgca.model import Model, save_decoder
 from mgca.prompts import CLIP_TEMPLATES
-from mgca.results import add_results, provenance, read_results, write_run
+from mgca.results import add_results, read_results, write_run
 from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData, train
+from mgca.utils.files import cache_folder
+from mgca.utils.provenance import provenance
 from mgca.weights import publish
 
 log = logging.getLogger(__name__)

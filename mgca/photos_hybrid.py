@@ -24,12 +24,14 @@ from mgca.clip import ClipConfig, train_clip
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data import load_masked
 from mgca.evaluate import evaluate, result_rows
-from mgca.features import cache_folder, image_features
+from mgca.features import image_features
 from mgca.metrics import recall
 from mgca.model import Model
 from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
-from mgca.results import add_results, provenance, read_results, write_run
+from mgca.results import add_results, read_results, write_run
 from mgca.train import TrainingData, train
+from mgca.utils.files import cache_folder
+from mgca.utils.provenance import provenance
 
 log = logging.getLogger(__name__)
 

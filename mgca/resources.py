@@ -22,7 +22,7 @@ except ImportError as error:
 
 from mgca.config import TrainConfig
 from mgca.shards import CORRUPT_LIMIT
-from mgca.shards.processes import exit_with_parent
+from mgca.utils.processes import exit_with_parent
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, to_dict
-from mgca.files import write_text
 from mgca.model import Model, decoder_from, save_decoder
+from mgca.utils.files import write_text
 from mgca.weights import WeightsError, load_weights, read_tensors, write_tensors
 
 FORMAT = 1  # of config.json; a reader refuses any other

@@ -17,11 +17,11 @@ from mgca.align import AlignConfig, save_alignment
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
-from mgca.data import data_root, file_digest, load_masked
+from mgca.data import data_root, load_masked
 from mgca.evaluate import MaskedSet, evaluate
-from mgca.features import cache_folder
 from mgca.model import Model
 from mgca.train import TrainingData
+from mgca.utils.files import cache_folder, file_digest
 from mgca.weights import read_tensors
 
 
@@ -118,7 +118,7 @@ class PhotosScale(Scale):
 
     Args:
         data: Folder of the data sets, as in :func:`mgca.data.data_root`.
-        cache: Folder of features, as in :func:`mgca.features.cache_folder`.
+        cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
     """
 
     name = "photos"
@@ -220,7 +220,7 @@ def load_scale(
     Args:
         name: ``"scenes"`` or ``"photos"``.
         data: Folder of the real data sets, as in :func:`mgca.data.data_root`; the scenes need none.
-        cache: Folder of features, as in :func:`mgca.features.cache_folder`.
+        cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
 
     Raises:
         NotRun: For ``"paper"``.

@@ -17,13 +17,14 @@ import pandas as pd
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import unit_name
-from mgca.features import threads
-from mgca.files import write_text
 from mgca.measure import SECONDS
 from mgca.model import Model
-from mgca.progress import progress
-from mgca.results import COLUMNS, provenance, read_results, write_run
+from mgca.results import COLUMNS, read_results, write_run
 from mgca.scales import Scale, load_scale
+from mgca.utils.files import write_text
+from mgca.utils.processes import threads
+from mgca.utils.progress import progress
+from mgca.utils.provenance import provenance
 from mgca.variants import UNITS, grid
 
 

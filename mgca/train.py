@@ -18,10 +18,10 @@ from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.losses import plain_loss
 from mgca.model import save_decoder
-from mgca.progress import progress
 from mgca.step import mean_change, move_into_bias, pixel_embeddings
 from mgca.tcl.global_embedding import global_encoder
 from mgca.tcl.loss import TCLConfig, TCLObjective, logistic_noise
+from mgca.utils.progress import progress
 
 METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]
 TCL_METRICS = [*METRICS[:3], "area", "feature", "image", "variation", *METRICS[-2:]]

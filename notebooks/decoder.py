@@ -39,12 +39,12 @@ import mgca
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
-from mgca.images import to_tensor
 from mgca.losses import plain_loss
 from mgca.model import decoder_from
 from mgca.prompts import class_embeddings
 from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.scenes.scale import SIDE, scenes_training
+from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
 
 figures.use_style()

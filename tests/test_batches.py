@@ -13,9 +13,9 @@ from tiny import TinyBackbone
 import mgca.batches
 from mgca.batches import ImageFailure, segment_all
 from mgca.config import SegmentConfig
-from mgca.images import ImageError
 from mgca.model import Model
 from mgca.segment import Segmentation
+from mgca.utils.images import ImageError
 
 CLASSES = ["cat", "dog", "sky"]
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)

@@ -225,7 +225,7 @@ def test_pages_that_are_stale_at_the_end_are_named(folders, executed, monkeypatc
 def test_one_build_at_a_time(folders, executed, monkeypatch):
     """The second one ends with a message, and touches nothing."""
     monkeypatch.setattr(execute, "ROOT", folders.root)
-    monkeypatch.setattr("mgca.files._ATTEMPTS", 1)
+    monkeypatch.setattr("mgca.utils.files._ATTEMPTS", 1)
     change(folders, "notebooks/b.py", NOTEBOOK)
     execute.main([])
     (folders.sources / "b.py").unlink()

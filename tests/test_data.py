@@ -11,7 +11,7 @@ from PIL import Image
 
 from mgca import data
 from mgca.data import DataError, Masked, load_captions, load_masked
-from mgca.images import ImageError, open_image
+from mgca.utils.images import ImageError, open_image
 
 # Captions
 

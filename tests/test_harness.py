@@ -49,10 +49,10 @@ from mgca.harness.evaluation import (  # noqa: E402
 from mgca.harness.metric import UnitIoU  # noqa: E402
 from mgca.harness.run import run_test  # noqa: E402
 from mgca.harness.sets import MaskedImages  # noqa: E402
-from mgca.images import ImageError  # noqa: E402
 from mgca.model import Model  # noqa: E402
 from mgca.results import read_results  # noqa: E402
 from mgca.scenes.sets import evaluation_set  # noqa: E402
+from mgca.utils.images import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES = ("red", "green", "blue", "grey")

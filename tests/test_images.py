@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from mgca.config import SegmentConfig
-from mgca.images import ImageError, open_image, to_tensor
+from mgca.utils.images import ImageError, open_image, to_tensor
 from mgca.windows import cut_windows, resize, resized_size, window_boxes
 
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 180, 40), (30, 40, 220), (240, 220, 30)

@@ -9,15 +9,8 @@ import pytest
 
 from mgca import background
 from mgca.config import config_hash
-from mgca.results import (
-    COLUMNS,
-    add_results,
-    provenance,
-    read_results,
-    read_run,
-    summary,
-    write_run,
-)
+from mgca.results import COLUMNS, add_results, read_results, read_run, summary, write_run
+from mgca.utils.provenance import provenance
 from mgca.weights import FOLDER, load_weights, manifest
 
 PUBLISHED = Path(__file__).parent.parent / "results"

@@ -24,7 +24,6 @@ from PIL import Image
 pytest.importorskip("webdataset")
 
 from mgca.captions import build_pool
-from mgca.features import training_image
 from mgca.prompts import CLIP_TEMPLATES, nouns
 from mgca.shards import Batch, ShardError, Shards, StreamConfig, batches, find_shards
 from mgca.shards import steps_per_epoch as steps_of
@@ -33,6 +32,7 @@ from mgca.shards.order import Order, generator
 from mgca.shards.remote import Evicted
 from mgca.shards.sample import draw_text
 from mgca.shards.shard import OpenShard
+from mgca.utils.images import training_image
 
 WORDS = ("dog", "cat", "horse", "bridge", "tree", "boat", "bus")
 

@@ -25,14 +25,13 @@ from test_shards import (
 from tiny import TinyBackbone
 
 from mgca.data import Captions, load_captions
-from mgca.features import training_image
-from mgca.images import open_image
 from mgca.prompts import CLIP_TEMPLATES, nouns
 from mgca.shards import ShardError, StreamConfig, batches, find_shards, precompute, stream
 from mgca.shards.index import scan
 from mgca.shards.pack import pack
 from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
 from mgca.shards.texts import load_nouns
+from mgca.utils.images import open_image, training_image
 
 RULES = ["uniform", "original", "nouns"]
 

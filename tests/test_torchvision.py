@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from mgca import _torchvision
+from mgca.utils import torchvision as _torchvision
 
 
 def run(code: str) -> subprocess.CompletedProcess:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 import mgca.backbone.lite
 from mgca.backbone import BackboneUnavailable, ConvTower, UnsupportedBackbone, load_backbone
 from mgca.backbone.lite import SentenceEncoder, load_lite
-from mgca.images import to_tensor
+from mgca.utils.images import to_tensor
 
 # isort: split
 # After mgca.backbone, which lets them import beside a CPU build of torch.

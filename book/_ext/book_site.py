@@ -20,7 +20,7 @@ from book_icons import embed
 from PIL import Image
 from sphinx.application import Sphinx
 
-from mgca.files import replacing
+from mgca.utils.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 

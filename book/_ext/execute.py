@@ -22,7 +22,7 @@ import nbformat
 from nbformat import NotebookNode
 from publish import NotebookError, check, downloadable, page
 
-from mgca.files import alone_in, replacing, write_text
+from mgca.utils.files import alone_in, replacing, write_text
 
 log = logging.getLogger("execute")
 
@@ -159,7 +159,7 @@ def _execute(folders: Folders, name: str, *, fresh: bool, computed: bool) -> Non
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    from mgca.results import provenance
+    from mgca.utils.provenance import provenance
 
     source = _read(folders, name)
     before = surroundings(folders.root)

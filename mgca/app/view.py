@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 
 from mgca.formats import html_page
-from mgca.images import open_image
 from mgca.model import Model
 from mgca.overlay import png_bytes
 from mgca.prompts import check_classes
 from mgca.segment import Embedded, Segmentation, check_background
+from mgca.utils.images import open_image
 
 #: Characters of all words together.
 LONGEST = 2000
@@ -43,7 +43,7 @@ class Photographs:
             file: Its path. The same path is the same photograph.
 
         Raises:
-            FileNotFoundError, ImageError: As :func:`mgca.images.open_image`.
+            FileNotFoundError, ImageError: As :func:`mgca.utils.images.open_image`.
         """
         if file not in self._kept:
             embedded = self._model.embed(open_image(file))

@@ -7,7 +7,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mgca import _torchvision
+from mgca.utils import torchvision as _torchvision
 
 _torchvision.make_importable()
 

@@ -22,7 +22,7 @@ from mgca.benchmarks.files import (
 )
 from mgca.benchmarks.stamps import MANIFEST, Stamps, read_manifest, stat_of
 from mgca.data import DataError
-from mgca.progress import progress
+from mgca.utils.progress import progress
 
 _EXAMPLES = 3
 _ORIENTATION = 0x0112  # EXIF tag; from 5 on the picture lies on its side

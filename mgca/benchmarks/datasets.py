@@ -6,7 +6,7 @@ Importing this module imports mmsegmentation.
 import contextlib
 import io
 
-from mgca._torchvision import make_importable
+from mgca.utils.torchvision import make_importable
 
 make_importable()
 

@@ -11,7 +11,7 @@ from PIL import Image, PngImagePlugin
 
 from mgca.benchmarks import Benchmark
 from mgca.data import IGNORE, DataError, read_mask
-from mgca.files import replacing
+from mgca.utils.files import replacing
 
 # Says in the PNG what a mask was made from, so that no run goes on from masks of another source.
 _MADE_FROM = "mgca-made-from"

@@ -25,8 +25,8 @@ from mgca.benchmarks.files import (
     require_writable,
     write_ids,
 )
-from mgca.files import write_text
-from mgca.progress import progress
+from mgca.utils.files import write_text
+from mgca.utils.progress import progress
 
 MARKER = ".mgca-prepared.json"
 

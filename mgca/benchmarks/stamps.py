@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mgca.benchmarks.files import require_writable
 from mgca.data import DataError
-from mgca.files import write_text
+from mgca.utils.files import write_text
 
 log = logging.getLogger(__name__)
 

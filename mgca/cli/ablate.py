@@ -14,7 +14,7 @@ import typer
 
 from mgca.cli.loading import RESULTS, AsJson, echo_json, examples
 from mgca.cli.verbosity import is_quiet, is_verbose, notice
-from mgca.files import write_text
+from mgca.utils.files import write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -216,8 +216,8 @@ def evaluate(
         loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         variant += " imagenet statistics"
     threshold, own = _protocol(name, background, temperature)
-    from mgca.files import replacing
     from mgca.harness.evaluation import Evaluation, confusion_table, per_class
+    from mgca.utils.files import replacing
 
     evaluation = Evaluation(
         loaded,

@@ -66,9 +66,9 @@ def explain(
     beside = out.with_suffix(".json")
     _refuse_others(image, out, beside, force)
     from mgca.explain import explain, known_names
-    from mgca.files import replacing, write_text
-    from mgca.images import open_image
     from mgca.prompts import check_classes
+    from mgca.utils.files import replacing, write_text
+    from mgca.utils.images import open_image
 
     try:
         names = check_classes(known_names() if vocabulary is None else read_lines(vocabulary))

@@ -163,7 +163,7 @@ def segment(
 
 def _segment(model, waiting, classes, points, background, workers, report) -> None:
     from mgca.batches import ImageFailure, segment_all
-    from mgca.progress import progress
+    from mgca.utils.progress import progress
 
     results = segment_all(
         model,

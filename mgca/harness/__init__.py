@@ -14,7 +14,7 @@ import contextlib
 import io
 import warnings
 
-from mgca import _torchvision
+from mgca.utils import torchvision as _torchvision
 
 _torchvision.make_importable()
 

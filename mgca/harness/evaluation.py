@@ -28,13 +28,14 @@ from mgca.benchmarks.stamps import stat_of
 from mgca.config import SegmentConfig, config_hash, to_dict
 from mgca.data import DataError, Masked
 from mgca.evaluate import MaskedSet, id_names, unit_name
-from mgca.files import replacing
 from mgca.harness.run import run_test
 from mgca.harness.sets import PIPELINE, MaskedImages
 from mgca.metrics import Confusion
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES
-from mgca.results import add_results, provenance, read_results, read_run, write_run
+from mgca.results import add_results, read_results, read_run, write_run
+from mgca.utils.files import replacing
+from mgca.utils.provenance import provenance
 
 
 @dataclass(frozen=True)

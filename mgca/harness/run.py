@@ -17,12 +17,12 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from torch.utils.data import Dataset
 
 from mgca.evaluate import unit_name
-from mgca.files import replacing
 from mgca.harness.metric import UnitIoU
 from mgca.harness.segmentor import OpenVocabulary
 from mgca.metrics import Confusion
 from mgca.model import Model
-from mgca.progress import progress
+from mgca.utils.files import replacing
+from mgca.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

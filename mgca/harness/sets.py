@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from mgca.benchmarks.files import read_ids
 from mgca.data import DataError
 from mgca.evaluate import MaskedSet, id_names
-from mgca.images import open_image
+from mgca.utils.images import open_image
 
 # Of the sets of mmsegmentation. No Resize: the model does that itself. With their scope, types are
 # found before a Runner has set one.
@@ -21,7 +21,7 @@ PIPELINE = [{"type": f"mmseg.{name}"} for name in ("OpenImage", "OpenMask", "Pac
 
 @TRANSFORMS.register_module()
 class OpenImage(BaseTransform):
-    """An image as RGB, as :func:`mgca.images.open_image` reads it.
+    """An image as RGB, as :func:`mgca.utils.images.open_image` reads it.
 
     In place of mmcv's ``LoadImageFromFile``, which does not say which file it could not read.
     """

@@ -10,7 +10,7 @@ from mgca.clip import ClipConfig
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data import Captions
 from mgca.evaluate import MaskedSet, evaluate
-from mgca.features import cache_folder, image_features, text_embeddings, threads
+from mgca.features import image_features, text_embeddings
 from mgca.model import Model
 from mgca.scales import Scale
 from mgca.scenes.scene import WorldConfig
@@ -23,6 +23,8 @@ from mgca.scenes.sets import (
 )
 from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData
+from mgca.utils.files import cache_folder
+from mgca.utils.processes import threads
 from mgca.weights import manifest
 
 SIDE = 112  # of an image, in training and in evaluation
@@ -51,7 +53,7 @@ class ScenesScale(Scale):
     """Procedural scenes: the small CLIP that comes with the project, captions of its world.
 
     Args:
-        cache: Folder of features, as in :func:`mgca.features.cache_folder`.
+        cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
         seed: Of the evaluation sets; decisions are taken on another seed than results.
         images: Per evaluation set.
     """

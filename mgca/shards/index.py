@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgca.features import cache_folder
-from mgca.files import write_text
+from mgca.utils.files import cache_folder, write_text
 
 _VERSION = 1  # of the files that keep an index
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")

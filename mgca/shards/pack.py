@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 
 from mgca.data import Captions
-from mgca.images import open_image
-from mgca.progress import progress
 from mgca.shards.index import IMAGE_EXTENSIONS, need_webdataset
+from mgca.utils.images import open_image
+from mgca.utils.progress import progress
 
 
 def pack(

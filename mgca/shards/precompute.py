@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
-from mgca.progress import progress
 from mgca.prompts import CLIP_TEMPLATES, nouns
 from mgca.shards.index import ShardError, shards_folder
-from mgca.shards.processes import in_processes
 from mgca.shards.sample import CorruptSample
 from mgca.shards.shard import OpenShard
 from mgca.shards.source import Shards
 from mgca.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.utils.processes import in_processes
+from mgca.utils.progress import progress
 
 _TEXTS_AT_ONCE = 2048
 _NOUNS_AT_ONCE = 4096

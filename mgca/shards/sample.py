@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from mgca.captions import TextPool
-from mgca.features import training_image
-from mgca.images import ImageError, open_image
 from mgca.prompts import CLIP_TEMPLATES, is_unicode
+from mgca.utils.images import ImageError, open_image, training_image
 
 # What open_clip trains with, by default: scale of the area and ratio of the sides.
 CROP_SCALE, CROP_RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
@@ -84,7 +83,7 @@ def image_of(data: bytes | None, size: int, crop: str, generator: torch.Generato
 
     Args:
         data: The file's bytes.
-        crop: ``"centre"`` as :func:`mgca.features.training_image`, or ``"random"``.
+        crop: ``"centre"`` as :func:`mgca.utils.images.training_image`, or ``"random"``.
 
     Raises:
         CorruptSample: If there is none or it cannot be decoded.
@@ -101,7 +100,7 @@ def image_of(data: bytes | None, size: int, crop: str, generator: torch.Generato
 
 def _random(image, size: int, generator: torch.Generator):
     """A random part of an image, resized; torchvision draws it, from torch's own generator."""
-    from mgca import _torchvision
+    from mgca.utils import torchvision as _torchvision
 
     _torchvision.make_importable()
     from PIL import Image

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgca.progress import progress
 from mgca.shards.index import ShardError, cached_count, index_of, is_remote, need_webdataset
-from mgca.shards.processes import in_processes
 from mgca.shards.remote import fetch, fetch_json, remote_count
+from mgca.utils.processes import in_processes
+from mgca.utils.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from mgca.backbone.base import Backbone
 from mgca.backbone.hybrid import Hybrid
 from mgca.backbone.lite import Lite
 from mgca.backbone.vit import PlainViT
-from mgca.features import training_image
-from mgca.images import ImageSource, to_tensor
+from mgca.utils.images import ImageSource, to_tensor, training_image
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mgca.files import replacing, write_text
+from mgca.utils.files import replacing, write_text
 
 FOLDER = Path(__file__).parent
 

@@ -24,10 +24,11 @@ from safetensors.torch import load_file
 
 from mgca.config import config_hash, to_dict
 from mgca.data import load_captions
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
 from mgca.runs import load_run
 from mgca.shards import find_shards
 from mgca.shards.pack import pack
+from mgca.utils.provenance import provenance
 
 CHANGES = ["train.precision=float32", "train.batch_size=16", "train.steps=200"]
 KILLED_AFTER = (33, 97, 151)  # steps, each between two checkpoints

@@ -26,9 +26,10 @@ from mgca.harness.metric import UnitIoU
 from mgca.harness.run import run_test
 from mgca.harness.sets import MaskedImages
 from mgca.model import Model
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
 from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
+from mgca.utils.provenance import provenance
 
 NETWORK = ("encoder", "decoder", "units")
 

@@ -39,8 +39,9 @@ from mgca.flops import (
     unit_flops,
 )
 from mgca.model import Model
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
 from mgca.units import semantic_units
+from mgca.utils.provenance import provenance
 
 CLASSES = ["person", "dog", "grass", "sky", "water", "building", "road", "tree", "car", "rock"]
 CASE, SIDE, POINTS = "window 448", 448, 36

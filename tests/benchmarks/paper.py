@@ -22,10 +22,11 @@ from mgca.data import load_captions
 from mgca.engine import Engine, Stopped
 from mgca.estimate import GIB, estimate
 from mgca.resources import Resources, make_fabric
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
 from mgca.runs import load_run
 from mgca.shards import find_shards
 from mgca.shards.pack import pack
+from mgca.utils.provenance import provenance
 
 PAIRS = 2_560_000
 

@@ -21,8 +21,9 @@ from PIL import Image
 import mgca
 from mgca.config import SegmentConfig, config_hash
 from mgca.model import Model
-from mgca.progress import progress
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
+from mgca.utils.progress import progress
+from mgca.utils.provenance import provenance
 
 WORDS = (
     "person dog cat horse sheep cow bird boat bus car train tree grass sky water sand rock road "

@@ -26,8 +26,9 @@ from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.flops import CAPTION
 from mgca.losses import mgca_loss, plain_loss
-from mgca.results import add_results, provenance, write_run
+from mgca.results import add_results, write_run
 from mgca.step import pixel_embeddings
+from mgca.utils.provenance import provenance
 
 DIM, SIDE = 512, 28
 LOSSES = "losses"

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # with browser.py
 from browser import program  # noqa: E402
 from crawl import Visit, crawl, pages_of, served
 
-from mgca.files import write_text
+from mgca.utils.files import write_text
 
 COLUMNS = "page bytes opened whole requests errors images wider violations".split()
 

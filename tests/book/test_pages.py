@@ -10,7 +10,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 import pytest
 from crawl import pages_of
 
-from mgca.files import write_text
+from mgca.utils.files import write_text
 
 SITE_LIMIT, MIB = 40, 2**20
 # Made by Sphinx, and on no reader's way.

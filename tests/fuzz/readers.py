@@ -19,11 +19,11 @@ from mgca.cli import EXPECTED
 from mgca.cli.segment import read_lines
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.data import Masked, load_captions
-from mgca.images import ImageError, open_image
 from mgca.prompts import check_classes, nouns
 from mgca.runs import RunConfig, load_run
 from mgca.shards import StreamConfig
 from mgca.shards.sample import CorruptSample, caption_of
+from mgca.utils.images import ImageError, open_image
 
 # --- Pictures ------------------------------------------------------------------------------------
 

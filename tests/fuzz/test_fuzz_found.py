@@ -28,7 +28,6 @@ from mgca.checkpoint import metrics_until, resume
 from mgca.config import grid_side
 from mgca.data import DataError, Masked
 from mgca.features import CacheError, features_file, image_features, text_embeddings
-from mgca.images import ImageError, open_image
 from mgca.model import decoder_from
 from mgca.prompts import check_classes, nouns
 from mgca.runs import load_run
@@ -36,6 +35,7 @@ from mgca.shards import ShardError, find_shards
 from mgca.shards.index import index_file, index_of, scan
 from mgca.shards.sample import CorruptSample, caption_of
 from mgca.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.utils.images import ImageError, open_image
 from mgca.weights import WeightsError, read_tensors, write_tensors
 
 

@@ -143,3 +143,13 @@ def to_tensor(image: Image.Image, mean: tuple[float, ...], std: tuple[float, ...
     """An RGB image as a normalised (3, H, W) float32 tensor."""
     array = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).float() / 255
     return (array - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+
+
+def training_image(image: ImageSource, size: int) -> Image.Image:
+    """A training image: its shorter side resized to ``size``, then the centre cropped."""
+    image = open_image(image)
+    scale = size / min(image.size)
+    width, height = (max(size, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))

@@ -4,13 +4,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import joblib
+import torch
 
-from mgca.progress import progress
+from mgca.utils.progress import progress
 
 
 def end_with_parent(*_: Any) -> None:
@@ -55,3 +57,15 @@ def in_processes(
     finally:
         # After an interruption, what has begun is finished and the rest is left.
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads within: the order in which they add numbers up, and with it the last bits,
+    depends on how many they are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import fcntl
+import hashlib
 import os
 import tempfile
 import time
@@ -78,3 +79,13 @@ def clear_temporaries(folder: str | os.PathLike) -> None:
     """Remove what :func:`replacing` left in a folder when its process was killed."""
     for path in Path(folder).glob(f".*{_TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def file_digest(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, to name the data behind a result."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def cache_folder(folder: str | os.PathLike | None = None) -> Path:
+    """Where caches lie: the folder given, $MGCA_CACHE, or ~/.cache/mgca."""
+    return Path(folder or os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca")
