@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mgca.backbone.lite import Lite
 from mgca.captions import TextPool
-from mgca.losses import info_nce
+from mgca.losses.levels import info_nce
 from mgca.metrics import recall
 from mgca.weights import write_tensors
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mgca.tcl.loss import TCLConfig
+    from mgca.losses.tcl import TCLConfig
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")

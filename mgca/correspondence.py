@@ -1,6 +1,6 @@
 """Which pixels MGCA takes for positive and negative (Eq. 3, 6 and 7), and what they truly show.
 
-:mod:`mgca.losses` computes with these pixels; here are their positions, to be drawn. Of scenes the
+:mod:`mgca.losses.levels` computes with these pixels; here are their positions, to be drawn. Of scenes the
 masks are exact, so that they can be compared with what a text names.
 """
 
@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.losses import area_in_pixels
+from mgca.losses.levels import area_in_pixels
 from mgca.model import Model
 from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render
 from mgca.scenes.scene import TELLING, random
@@ -28,7 +28,7 @@ def kept(scores: Tensor, area: float) -> Tensor:
         scores: (..., N). area: Share of the pixels.
 
     Returns:
-        (..., N) bool, of the pixels that :func:`mgca.losses.region_embeddings` averages.
+        (..., N) bool, of the pixels that :func:`mgca.losses.levels.region_embeddings` averages.
     """
     index = scores.topk(area_in_pixels(area, scores.shape[-1]), dim=-1, sorted=False).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter(-1, index, True)
@@ -165,7 +165,7 @@ def described(shares: Tensor, texts: Sequence[str]) -> Tensor:
         shares: (B, len(CLASSES), N), from :func:`contents`. texts: T of them.
 
     Returns:
-        (B, T, N) float32, of the shape of :func:`mgca.losses.similarity`.
+        (B, T, N) float32, of the shape of :func:`mgca.losses.levels.similarity`.
     """
     names = torch.zeros(len(texts), len(CLASSES))
     for row, text in zip(names, texts, strict=True):

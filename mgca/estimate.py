@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mgca.distributed import gather_numbers
 from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
-from mgca.losses import logits_of
-from mgca.pairwise import WORKSPACE
+from mgca.losses.lean import WORKSPACE
+from mgca.losses.objective import logits_of
 from mgca.step import pixel_embeddings
 
 if TYPE_CHECKING:

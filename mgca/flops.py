@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
-from mgca.losses import area_in_pixels
+from mgca.losses.levels import area_in_pixels
 
 if TYPE_CHECKING:
     from mgca.backbone import Backbone

@@ -14,10 +14,10 @@ from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
+from mgca.losses.tcl import sigmoid_scores
 from mgca.prompts import check_classes, class_embeddings
 from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
-from mgca.tcl.loss import sigmoid_scores
 from mgca.units import semantic_units
 from mgca.utils.images import ImageSource, open_image, to_tensor
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors

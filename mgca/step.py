@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder, upsample2
 from mgca.distributed import gather_rows, mean_over_images
-from mgca.losses import logits_of, losses_of
+from mgca.losses.objective import logits_of, losses_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -57,7 +57,7 @@ def backward(
         micro_batch: Images to pass through the decoder at a time; None for all. With ``hold_mean``
             it must hold them all.
         budget: Bytes that the losses may hold beside their inputs, see
-            :func:`mgca.losses.mgca_loss`.
+            :func:`mgca.losses.objective.mgca_loss`.
         scale: Of the loss before its backward pass, as float16 needs it.
 
     Returns:

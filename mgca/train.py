@@ -16,11 +16,11 @@ from mgca.captions import TextPool, known_pairs
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import plain_loss
+from mgca.losses.objective import plain_loss
+from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise
 from mgca.model import save_decoder
 from mgca.step import mean_change, move_into_bias, pixel_embeddings
 from mgca.tcl.global_embedding import global_encoder
-from mgca.tcl.loss import TCLConfig, TCLObjective, logistic_noise
 from mgca.utils.progress import progress
 
 METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]

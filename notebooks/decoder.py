@@ -39,7 +39,7 @@ import mgca
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
-from mgca.losses import plain_loss
+from mgca.losses.objective import plain_loss
 from mgca.model import decoder_from
 from mgca.prompts import class_embeddings
 from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs

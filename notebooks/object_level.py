@@ -51,7 +51,7 @@ from mgca.correspondence import (
     scene_pairs,
 )
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import area_in_pixels, object_loss, region_embeddings, similarity
+from mgca.losses.levels import area_in_pixels, object_loss, region_embeddings, similarity
 from mgca.scenes import CLASSES
 
 figures.use_style()

@@ -39,8 +39,8 @@ from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.estimate import DECODER_MAPS
 from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
-from mgca.losses import area_in_pixels
-from mgca.pairwise import WORKSPACE, Comparison, workspace
+from mgca.losses.lean import WORKSPACE, Comparison, workspace
+from mgca.losses.levels import area_in_pixels
 from mgca.results import read_results, read_run
 from mgca.runs import load_run
 
@@ -317,7 +317,7 @@ display(
 # ## The losses at a batch of 1,024
 #
 # Eq. 2 to 7 compare every pixel of every image with every text. Written down as they stand
-# (`mgca.losses.plain_loss`), the tensors are these, in float32 and for one process:
+# (`mgca.losses.objective.plain_loss`), the tensors are these, in float32 and for one process:
 
 # %% tags=["remove-input"]
 area = area_in_pixels(paper.train.loss.alpha, PIXELS)
@@ -343,14 +343,14 @@ size, _ = workspace(spec, BATCH, BATCH, PIXELS, DIM)
 display(
     Markdown(
         "In the backward pass their gradients stand beside them. A loss needs of all that one "
-        "cosine and one similarity a pair. `mgca.pairwise` takes a few images at a time, here "
+        "cosine and one similarity a pair. `mgca.losses.lean` takes a few images at a time, here "
         f"{size} of {BATCH:,}, and keeps of each pair only what the backward pass cannot do "
         f"without: the {negatives} largest similarities (5 % of {PIXELS}) and which pixels they "
         "are of, 4 and 2 bytes each. The images' regions are made from these, used, and dropped, "
         "and made again in the backward pass."
     )
 )
-figures.table(sizes.iloc[3:], caption="What `mgca.pairwise` holds instead.")
+figures.table(sizes.iloc[3:], caption="What `mgca.losses.lean` holds instead.")
 
 # %% [markdown]
 # [Method](#pairwise) has the gradient in full. The backward pass holds most, for each image at a

@@ -52,7 +52,7 @@ from mgca.correspondence import (
     scene_pairs,
 )
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import area_in_pixels, pixel_loss, rank_in_region, similarity
+from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
 from mgca.results import read_results
 from mgca.scenes import CLASSES
 

@@ -49,7 +49,7 @@ import mgca
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
-from mgca.losses import area_in_pixels, rank_in_region, region_embeddings, similarity
+from mgca.losses.levels import area_in_pixels, rank_in_region, region_embeddings, similarity
 from mgca.model import Model, decoder_from
 from mgca.overlay import palette
 from mgca.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set, training_pairs

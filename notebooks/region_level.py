@@ -53,7 +53,7 @@ from mgca.correspondence import (
     scene_pairs,
 )
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import area_in_pixels, region_embeddings, region_loss, similarity
+from mgca.losses.levels import area_in_pixels, region_embeddings, region_loss, similarity
 from mgca.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
 
 figures.use_style()
@@ -416,7 +416,7 @@ figures.table(
 # %% [markdown]
 # The paper takes all of them for negatives. A batch from the web has far more than 30 subjects, and
 # fewer such accidents; a small data set has more. For photographs this library can leave out pairs
-# that are known to fit: `known` in `TrainConfig`, `exclude` in `mgca.losses`.
+# that are known to fit: `known` in `TrainConfig`, `exclude` in `mgca.losses.levels`.
 #
 # The paper finds that a smaller $\alpha_\mathrm{neg}$ helps where the pixel level is left out. On
 # scenes it does not: very small regions do worse than larger ones, as [the ablation of the

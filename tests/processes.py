@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from mgca.config import LossConfig, TrainConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.distributed import gather_rows
-from mgca.losses import logits_of, losses_of
+from mgca.losses.objective import logits_of, losses_of
 from mgca.resources import Resources, make_fabric
 from mgca.step import backward, pixel_embeddings
 

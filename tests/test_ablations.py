@@ -26,6 +26,7 @@ from mgca.boundary import Contours
 from mgca.captions import build_pool
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data import Masked
+from mgca.losses.tcl import TCLConfig
 from mgca.measure import measure
 from mgca.model import Model
 from mgca.report import (
@@ -38,7 +39,6 @@ from mgca.report import (
 )
 from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
-from mgca.tcl.loss import TCLConfig
 from mgca.timing import seconds_per_image
 from mgca.train import TrainingData
 from mgca.variants import ABLATIONS, grid

@@ -21,7 +21,7 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
-from mgca.losses import region_embeddings
+from mgca.losses.levels import region_embeddings
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
 from mgca.scenes.scene import TELLING, random

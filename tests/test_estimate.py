@@ -17,7 +17,7 @@ from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.engine import Engine
 from mgca.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
-from mgca.losses import mgca_loss
+from mgca.losses.objective import mgca_loss
 from mgca.monitor import Meter
 from mgca.resources import make_fabric
 from mgca.shards import find_shards

@@ -22,7 +22,7 @@ from mgca.flops import (
     text_flops,
     unit_flops,
 )
-from mgca.losses import object_loss, region_loss, similarity
+from mgca.losses.levels import object_loss, region_loss, similarity
 from mgca.units import semantic_units
 
 

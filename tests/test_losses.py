@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mgca.config import LossConfig
-from mgca.losses import (
+from mgca.losses.levels import (
     area_in_pixels,
-    mgca_loss,
     object_loss,
     pixel_loss,
     rank_in_region,
     region_loss,
     similarity,
 )
+from mgca.losses.objective import mgca_loss
 
 OBJECT = {"alpha": 0.4, "temperature": 0.07, "measure": "dot", "direction": "both"}
 SOFT = OBJECT | {"detach_weights": False}

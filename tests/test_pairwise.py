@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from mgca.config import LossConfig
-from mgca.losses import logits_of, losses_of, mgca_loss, plain_loss
-from mgca.pairwise import Comparison, compare, workspace
+from mgca.losses.lean import Comparison, compare, workspace
+from mgca.losses.objective import logits_of, losses_of, mgca_loss, plain_loss
 
 
 def pairs(images, dim, height, width, seed=0, dtype=torch.float64):

@@ -15,12 +15,8 @@ from torch.nn import functional as F
 from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
-from mgca.losses import plain_loss
-from mgca.model import decoder_from
-from mgca.photos import photos_training
-from mgca.scenes.scale import scenes_training
-from mgca.tcl.global_embedding import BatchImages, global_embedding, global_encoder
-from mgca.tcl.loss import (
+from mgca.losses.objective import plain_loss
+from mgca.losses.tcl import (
     TCLConfig,
     TCLObjective,
     logistic_noise,
@@ -28,6 +24,10 @@ from mgca.tcl.loss import (
     sigmoid_scores,
     total_variation,
 )
+from mgca.model import decoder_from
+from mgca.photos import photos_training
+from mgca.scenes.scale import scenes_training
+from mgca.tcl.global_embedding import BatchImages, global_embedding, global_encoder
 from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train
 from mgca.variants import tcl_training
 from mgca.weights import read_tensors

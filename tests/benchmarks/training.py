@@ -25,7 +25,7 @@ from mgca.backbone import load_backbone
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.flops import CAPTION
-from mgca.losses import mgca_loss, plain_loss
+from mgca.losses.objective import mgca_loss, plain_loss
 from mgca.results import add_results, write_run
 from mgca.step import pixel_embeddings
 from mgca.utils.provenance import provenance

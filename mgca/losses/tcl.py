@@ -5,7 +5,7 @@ from Only Image-Text Pairs", CVPR 2023 (arXiv 2212.00785), Section 3; what the p
 such as where the areas are weighted and which masks are smoothed, is as in its released code.
 
 Pixel embeddings ``pixels`` (B, C, H, W) and texts ``texts`` (B, C) are those of
-:mod:`mgca.losses`, text ``j`` describing image ``j``; ``N = H W``.
+:mod:`mgca.losses.levels`, text ``j`` describing image ``j``; ``N = H W``.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgca.losses import info_nce, similarity
+from mgca.losses.levels import info_nce, similarity
 
 # Bound of the inverse temperature, as in CLIP.
 _MAX_SCALE = 100.0
@@ -158,7 +158,7 @@ class TCLObjective(nn.Module):
             noise: (B, H, W) of :func:`logistic_noise` for the sampled masks of the own texts;
                 None for none, the masks are then the likelier ones.
             exclude: (B, B) bool, pairs off the diagonal that are no negatives, because the text
-                is known to describe the image too, as in :func:`mgca.losses.info_nce`.
+                is known to describe the image too, as in :func:`mgca.losses.levels.info_nce`.
 
         Returns:
             ``"area"``: the distance of the mean positive mask from the prior, plus the mean
