@@ -27,7 +27,7 @@ from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import unit_name
 from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
-from mgca.model import Model, decoder_from
+from mgca.model import Model
 from mgca.results import COLUMNS, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
 from mgca.segment import Embedded
@@ -38,6 +38,7 @@ from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
 from mgca.variants import ABLATIONS, Variant, grid, published_name
 from mgca.weights import load_weights, manifest, read_tensors
+from mgca.weights.decoders import decoder_from
 
 log = logging.getLogger(__name__)
 

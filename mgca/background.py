@@ -19,13 +19,14 @@ import torch
 from mgca.config import config_hash, to_dict
 from mgca.data import IGNORE
 from mgca.evaluate import MaskedSet, unit_name
-from mgca.model import Model, decoder_from
+from mgca.model import Model
 from mgca.results import write_run
 from mgca.scales import Scale, load_scale
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
 from mgca.weights import load_weights
+from mgca.weights.decoders import decoder_from
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from mgca.catalogue import Named, models
+from mgca.weights.catalogue import Named, models
 
 OK, NOTE, FAIL = "ok", "note", "fail"
 _GIB = 2**30

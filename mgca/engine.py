@@ -31,7 +31,6 @@ from mgca.decoder import GatedConvDecoder
 from mgca.distributed import gather_numbers
 from mgca.estimate import step_flops
 from mgca.flops import ceiling
-from mgca.model import save_decoder
 from mgca.monitor import Meter, stop_signals
 from mgca.resources import Fabric, Resources
 from mgca.runs import RunConfig
@@ -47,6 +46,7 @@ from mgca.train import (
 from mgca.utils.files import alone_in, clear_temporaries, write_text
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
+from mgca.weights.decoders import save_decoder
 
 METRICS = [
     *("step", "rate", "total", "object", "region", "pixel", "gradient"),

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from mgca.score_map import ScoreMap
 from mgca.segment import Embedded, Segmentation
 from mgca.units import semantic_units
 from mgca.utils.images import ImageSource, open_image, to_tensor
-from mgca.weights import WeightsError, load_weights, manifest, read_tensors, write_tensors
+from mgca.weights import WeightsError, load_weights, manifest, read_tensors
+from mgca.weights.decoders import decoder_from
 from mgca.windows import cut_windows, resize, window_boxes
 
 _WINDOWS_AT_ONCE = 4
@@ -204,12 +204,12 @@ class Model:
         license: str | None = None,
         run: str = "",
     ) -> str:
-        """Upload what is trained to ``"owner/name"`` on the hub: see :func:`mgca.hub.push`.
+        """Upload what is trained to ``"owner/name"`` on the hub: see :func:`mgca.weights.hub.push`.
 
         Returns:
             The ``hf://owner/name@commit`` that :func:`load` takes.
         """
-        from mgca import hub
+        from mgca.weights import hub
 
         return hub.push(
             self,
@@ -269,10 +269,10 @@ def load(
         ValueError: If the name is unknown.
         BackboneUnavailable: If the backbone's weights cannot be had.
         WeightsError: If there is no such decoder, or it was trained for another backbone.
-        mgca.hub.HubError: If a repository on the hub cannot be reached.
+        mgca.weights.hub.HubError: If a repository on the hub cannot be reached.
     """
     if name.startswith("hf://"):
-        from mgca import hub
+        from mgca.weights import hub
 
         if decoder not in ("mgca", None) or pretrained is not True:
             raise ValueError(f"{name} has a decoder and weights of its own; decoder may be None")
@@ -293,59 +293,3 @@ def load(
     model = Model(backbone, decoder_from(state, meta, backbone), config)
     model.pretrained = pretrained
     return model
-
-
-def decoder_from(
-    state: dict[str, Tensor], meta: dict[str, str], backbone: Backbone
-) -> GatedConvDecoder:
-    """The decoder of saved tensors, after checking that it was trained on this backbone.
-
-    Raises:
-        WeightsError: If it was not, or if the tensors are not a decoder's.
-    """
-    if meta.get("backbone_digest") != backbone.digest:
-        raise WeightsError(
-            f"this decoder was trained on the backbone {meta.get('backbone', 'unknown')!r} "
-            f"({meta.get('backbone_digest', 'no digest')}), not on {backbone.name!r} "
-            f"({backbone.digest})"
-        )
-    try:
-        decoder = GatedConvDecoder(backbone.dim, upsample=meta.get("upsample", "bilinear"))
-        decoder.load_state_dict(state)
-    except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
-    if "sigmoid_weight" in meta:
-        try:
-            decoder.sigmoid = float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"the decoder's sigmoid is no two numbers: {error}") from error
-    return decoder
-
-
-def save_decoder(
-    path: str | os.PathLike[str],
-    decoder: GatedConvDecoder,
-    backbone: Backbone,
-    *,
-    run: str = "",
-    dtype: torch.dtype = torch.float16,
-) -> Path:
-    """Write a decoder that :func:`load` takes; the file appears complete or not at all.
-
-    Args:
-        run: Hash of the configuration that trained it, kept in the file.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    state = {key: value.to(dtype) for key, value in decoder.state_dict().items()}
-    meta: dict[str, Any] = {
-        "backbone": backbone.name,
-        "backbone_digest": backbone.digest,
-        "last_block": backbone.last_block,
-        "upsample": decoder.upsample,
-        "run": run,
-    }
-    if decoder.sigmoid:
-        meta |= dict(zip(("sigmoid_weight", "sigmoid_bias"), decoder.sigmoid, strict=True))
-    return write_tensors(path, state, meta)

@@ -35,7 +35,7 @@ from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data import Captions, load_captions, load_masked
 from mgca.evaluate import evaluate, result_rows
 from mgca.features import image_features, text_embeddings
-from mgca.model import Model, save_decoder
+from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, read_results, write_run
 from mgca.tcl.global_embedding import BatchImages
@@ -43,6 +43,7 @@ from mgca.train import TrainingData, train
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 from mgca.weights import publish
+from mgca.weights.decoders import save_decoder
 
 log = logging.getLogger(__name__)
 

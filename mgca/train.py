@@ -18,10 +18,10 @@ from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.objective import plain_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise
-from mgca.model import save_decoder
 from mgca.step import mean_change, move_into_bias, pixel_embeddings
 from mgca.tcl.global_embedding import global_encoder
 from mgca.utils.progress import progress
+from mgca.weights.decoders import save_decoder
 
 METRICS = ["step", "rate", "total", "object", "region", "pixel", "gradient", "seconds"]
 TCL_METRICS = [*METRICS[:3], "area", "feature", "image", "variation", *METRICS[-2:]]

@@ -40,12 +40,12 @@ from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
 from mgca.losses.objective import plain_loss
-from mgca.model import decoder_from
 from mgca.prompts import class_embeddings
 from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.scenes.scale import SIDE, scenes_training
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
+from mgca.weights.decoders import decoder_from
 
 figures.use_style()
 

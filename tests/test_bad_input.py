@@ -22,13 +22,14 @@ import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.model import Model, decoder_from, save_decoder
+from mgca.model import Model
 from mgca.overlay import _font, overlay, palette, percent, png_bytes
 from mgca.prompts import CLASS_TEMPLATES, class_embeddings, nouns
 from mgca.segment import Embedded
 from mgca.utils.files import replacing, write_text
 from mgca.utils.images import ImageError
 from mgca.weights import WeightsError, load_weights, read_tensors
+from mgca.weights.decoders import decoder_from, save_decoder
 
 ANIMALS = ["cat", "dog", "horse", "sheep", "cow"]
 

@@ -15,12 +15,11 @@ from tiny import TinyBackbone
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mgca import catalogue
 from mgca.cli import commands, loading, main, verbosity
 from mgca.cli.ablate import notebooks
 from mgca.config import SegmentConfig
 from mgca.model import Model
-from mgca.weights import load_weights
+from mgca.weights import catalogue, load_weights
 
 
 def every(command=None, path=()) -> dict[tuple[str, ...], object]:
@@ -46,7 +45,7 @@ WORKS = {
     "export": ("scenes a.onnx --size 64", "mgca.export.export_onnx"),
     "train": ("--shards shards --device cpu --no-probe --dry-run", "mgca.shards.find_shards"),
     "ablate": ("k", "mgca.cli.ablate._execute"),
-    "models": ("", "mgca.catalogue.models"),
+    "models": ("", "mgca.weights.catalogue.models"),
     "doctor": ("", "mgca.doctor.diagnose"),
     "app": ("--no-open --port 0", "mgca.app.server.check_installed"),
     "data list": ("", "mgca.benchmarks.load_benchmark"),
@@ -208,11 +207,11 @@ def test_the_level_lasts_as_long_as_the_command(here, capsys):
         (["--verbose"], logging.INFO),
     ]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mgca.catalogue.models", lambda: seen.append(log.level) or [])
+            patch.setattr("mgca.weights.catalogue.models", lambda: seen.append(log.level) or [])
             assert main([*words, "models"]) == 0
         assert seen.pop() == level and log.level == before
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("mgca.catalogue.models", lambda: seen.append(log.level) or [])
+            patch.setattr("mgca.weights.catalogue.models", lambda: seen.append(log.level) or [])
             assert main(["models", *words]) == 0
         assert seen.pop() == level and log.level == before
     assert main(["-q", "models", "-v"]) == 2
@@ -250,8 +249,8 @@ def test_quiet_reports_are_still_printed(here, capsys):
 
 def test_messages_of_the_library_go_to_standard_error(tmp_path):
     code = (
-        "import logging, sys, mgca.catalogue; log = logging.getLogger('mgca.x')\n"
-        "mgca.catalogue.models = lambda: [log.info('step'), log.warning('odd')][:0]\n"
+        "import logging, sys, mgca.weights.catalogue; log = logging.getLogger('mgca.x')\n"
+        "mgca.weights.catalogue.models = lambda: [log.info('step'), log.warning('odd')][:0]\n"
         "from mgca.cli import main; sys.exit(main())"
     )
     for options, said in {"": "odd\n", "-v": "step\nodd\n", "-q": ""}.items():

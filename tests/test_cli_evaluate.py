@@ -24,10 +24,11 @@ from mgca.config import SegmentConfig
 from mgca.data import load_folder
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import evaluate
-from mgca.model import Model, load, save_decoder
+from mgca.model import Model, load
 from mgca.results import read_results
 from mgca.scenes.sets import TEST_SEED, evaluation_set
 from mgca.weights import WeightsError
+from mgca.weights.decoders import save_decoder
 
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)
 CLASSES = "red,green,blue"

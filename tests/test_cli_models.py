@@ -6,10 +6,9 @@ import pytest
 from huggingface_hub import constants
 from safetensors import safe_open
 
-from mgca import catalogue
 from mgca.backbone import lite
 from mgca.cli import main
-from mgca.weights import manifest
+from mgca.weights import catalogue, manifest
 
 
 @pytest.fixture(autouse=True)

@@ -14,14 +14,13 @@ from huggingface_hub import constants
 from tiny import TinyBackbone
 
 import mgca
-from mgca import hub, saved
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.hub import HubError, parse_name
 from mgca.model import Model
-from mgca.saved import load_folder, save_folder
-from mgca.weights import WeightsError, write_tensors
+from mgca.weights import WeightsError, hub, saved, write_tensors
+from mgca.weights.hub import HubError, parse_name
+from mgca.weights.saved import load_folder, save_folder
 
 REPO = "someone/some-model"
 CLASSES = ["cat", "dog", "wood"]
@@ -375,7 +374,7 @@ from mgca.decoder import GatedConvDecoder
 from mgca.model import Model
 from tiny import TinyBackbone
 
-mgca.saved.load_backbone = lambda *_, **__: TinyBackbone()
+mgca.weights.saved.load_backbone = lambda *_, **__: TinyBackbone()
 model = Model(TinyBackbone(), GatedConvDecoder(16))
 name = model.push_to_hub("someone/tiny")
 assert mgca.load(name).trained == model.trained

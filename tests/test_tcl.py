@@ -24,13 +24,13 @@ from mgca.losses.tcl import (
     sigmoid_scores,
     total_variation,
 )
-from mgca.model import decoder_from
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
 from mgca.tcl.global_embedding import BatchImages, global_embedding, global_encoder
 from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train
 from mgca.variants import tcl_training
 from mgca.weights import read_tensors
+from mgca.weights.decoders import decoder_from
 
 # isort: split
 # After mgca.backbone, which lets them import beside a CPU build of torch.

@@ -11,7 +11,6 @@ from tiny import TinyBackbone
 from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig
 from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.model import decoder_from
 from mgca.train import (
     NotFinite,
     TrainingData,
@@ -24,6 +23,7 @@ from mgca.train import (
     train,
 )
 from mgca.weights import WeightsError, read_tensors
+from mgca.weights.decoders import decoder_from
 
 CAPTIONS = [
     ["A dog runs over the grass.", "A brown dog plays."],

@@ -75,8 +75,9 @@ def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tup
     """The model, and the hash of the run that trained its decoder, "" where none is known."""
     from mgca.backbone import load_backbone
     from mgca.decoder import GatedConvDecoder
-    from mgca.model import Model, decoder_from
+    from mgca.model import Model
     from mgca.weights import load_weights, read_tensors
+    from mgca.weights.decoders import decoder_from
 
     if random:
         backbone = load_backbone(name, False)

@@ -10,7 +10,7 @@ def models(as_json: AsJson = False) -> None:
 
     Downloads nothing.
     """
-    from mgca.catalogue import models
+    from mgca.weights.catalogue import models
 
     if as_json:
         echo_json([_shown(model) for model in models()])

@@ -19,7 +19,6 @@ from mgca.captions import build_pool
 from mgca.clip import ClipConfig, train_clip
 from mgca.config import config_hash, to_dict
 from mgca.features import image_features, text_embeddings
-from mgca.model import decoder_from, save_decoder
 from mgca.results import add_results, write_run
 from mgca.scenes.card import image_level
 from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
@@ -28,6 +27,7 @@ from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 from mgca.variants import grid, published_name
 from mgca.weights import WeightsError, publish, read_tensors, write_tensors
+from mgca.weights.decoders import decoder_from, save_decoder
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,6 @@ import shard_readers
 from targets import TARGETS
 from weight_readers import network
 
-from mgca import saved
 from mgca.backbone.lite import Lite
 from mgca.benchmarks import read_benchmark
 from mgca.benchmarks.files import read_ids
@@ -28,7 +27,6 @@ from mgca.checkpoint import metrics_until, resume
 from mgca.config import grid_side
 from mgca.data import DataError, Masked
 from mgca.features import CacheError, features_file, image_features, text_embeddings
-from mgca.model import decoder_from
 from mgca.prompts import check_classes, nouns
 from mgca.runs import load_run
 from mgca.shards import ShardError, find_shards
@@ -36,7 +34,8 @@ from mgca.shards.index import index_file, index_of, scan
 from mgca.shards.sample import CorruptSample, caption_of
 from mgca.shards.texts import Embeddings, load_nouns, save_nouns
 from mgca.utils.images import ImageError, open_image
-from mgca.weights import WeightsError, read_tensors, write_tensors
+from mgca.weights import WeightsError, read_tensors, saved, write_tensors
+from mgca.weights.decoders import decoder_from
 
 
 def test_postscript_is_not_executed(monkeypatch, tmp_path):

@@ -10,14 +10,14 @@ import torch
 from harness import Target, put, require
 from tiny import TinyBackbone
 
-from mgca import saved
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.cli import EXPECTED
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.model import Model, decoder_from, save_decoder
+from mgca.model import Model
 from mgca.tcl.published import read_checkpoint
-from mgca.weights import WeightsError, read_tensors
+from mgca.weights import WeightsError, read_tensors, saved
+from mgca.weights.decoders import decoder_from, save_decoder
 
 # What they document; the commands make an OSError of it.
 _OF_WEIGHTS = (WeightsError,)

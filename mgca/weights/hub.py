@@ -1,6 +1,6 @@
 """Models on the Hugging Face hub: ``mgca.load("hf://owner/name")``, ``model.push_to_hub(...)``.
 
-A repository is a folder of :mod:`mgca.saved`, that is what was trained and nothing else.
+A repository is a folder of :mod:`mgca.weights.saved`, that is what was trained and nothing else.
 """
 
 import re
@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mgca.config import SegmentConfig
 from mgca.model import Model
-from mgca.saved import CONFIG, load_folder, model_card, read_config, save_folder
 from mgca.utils.files import write_text
 from mgca.weights import WeightsError
+from mgca.weights.saved import CONFIG, load_folder, model_card, read_config, save_folder
 
 PREFIX = "hf://"
 _NAME = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")

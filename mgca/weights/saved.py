@@ -19,9 +19,10 @@ from torch import Tensor
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, to_dict
-from mgca.model import Model, decoder_from, save_decoder
+from mgca.model import Model
 from mgca.utils.files import write_text
 from mgca.weights import WeightsError, load_weights, read_tensors, write_tensors
+from mgca.weights.decoders import decoder_from, save_decoder
 
 FORMAT = 1  # of config.json; a reader refuses any other
 CONFIG, DECODER, ALIGNMENT = "config.json", "decoder.safetensors", "alignment.safetensors"
