@@ -30,6 +30,7 @@ from mgca.align import (
     train_alignment,
 )
 from mgca.backbone.lite import Lite
+from mgca.backbone.pooled import BatchImages
 from mgca.captions import TextPool, build_pool
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data import Captions, load_captions, load_masked
@@ -38,7 +39,6 @@ from mgca.features import image_features, text_embeddings
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, read_results, write_run
-from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData, train
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance

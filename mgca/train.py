@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from mgca.backbone.base import Backbone
+from mgca.backbone.pooled import global_encoder
 from mgca.captions import TextPool, known_pairs
 from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.config import TrainConfig, config_hash
@@ -19,7 +20,6 @@ from mgca.decoder import GatedConvDecoder
 from mgca.losses.objective import plain_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise
 from mgca.step import mean_change, move_into_bias, pixel_embeddings
-from mgca.tcl.global_embedding import global_encoder
 from mgca.utils.progress import progress
 from mgca.weights.decoders import save_decoder
 

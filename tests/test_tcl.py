@@ -12,6 +12,7 @@ from PIL import Image
 from tiny import TinyBackbone
 from torch.nn import functional as F
 
+from mgca.backbone.pooled import BatchImages, global_embedding, global_encoder
 from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
@@ -26,7 +27,6 @@ from mgca.losses.tcl import (
 )
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
-from mgca.tcl.global_embedding import BatchImages, global_embedding, global_encoder
 from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train
 from mgca.variants import tcl_training
 from mgca.weights import read_tensors

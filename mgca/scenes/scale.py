@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
+from mgca.backbone.pooled import BatchImages
 from mgca.captions import TextPool, build_pool
 from mgca.clip import ClipConfig
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
@@ -21,7 +22,6 @@ from mgca.scenes.sets import (
     evaluation_set,
     training_pairs,
 )
-from mgca.tcl.global_embedding import BatchImages
 from mgca.train import TrainingData
 from mgca.utils.files import cache_folder
 from mgca.utils.processes import threads
