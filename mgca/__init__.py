@@ -11,13 +11,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mgca.inference.segmentation import Segmentation as Segmentation
     from mgca.model import Model as Model
     from mgca.model import load as load
-    from mgca.segment import Segmentation as Segmentation
 
 __version__ = "0.1.0"
 
-_FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.segment"}
+_FROM = {"load": "mgca.model", "Model": "mgca.model", "Segmentation": "mgca.inference.segmentation"}
 _MODULES = (
     "ablation_page",
     "ablations",

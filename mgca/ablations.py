@@ -26,11 +26,11 @@ from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import unit_name
+from mgca.inference.segmentation import Embedded
 from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.model import Model
 from mgca.results import COLUMNS, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
-from mgca.segment import Embedded
 from mgca.train import train
 from mgca.utils.files import write_text
 from mgca.utils.processes import threads

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mgca.config import config_hash, to_dict
+from mgca.config import BACKGROUND, config_hash, to_dict
+from mgca.inference.segmentation import Embedded
 from mgca.metrics import Confusion
 from mgca.model import Model
-from mgca.segment import BACKGROUND, Embedded
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
 

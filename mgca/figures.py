@@ -17,7 +17,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mgca.overlay import png_bytes
+from mgca.inference.overlay import png_bytes
 
 #: The key of an output's metadata that holds caption, alternative text, name and results.
 METADATA = "mgca"

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from mgca.backbone import UnsupportedBackbone, _hub
 from mgca.backbone.base import check_texts, state_digest
-from mgca.score_map import ScoreMap
+from mgca.inference.score_map import ScoreMap
 from mgca.weights import WeightsError
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"

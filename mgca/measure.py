@@ -6,8 +6,8 @@ from typing import Any
 
 from mgca.boundary import Contours
 from mgca.evaluate import MaskedSet, evaluate, id_names, unit_name
+from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.segment import Embedded
 
 # Metrics of single classes are "iou:<class>".
 CLASS_IOU = "iou:"

@@ -13,15 +13,15 @@ from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
-from mgca.losses.tcl import sigmoid_scores
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.scoring import sigmoid_scores
+from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import check_classes, class_embeddings
-from mgca.score_map import ScoreMap
-from mgca.segment import Embedded, Segmentation
 from mgca.units import semantic_units
 from mgca.utils.images import ImageSource, open_image, to_tensor
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors
 from mgca.weights.decoders import decoder_from
-from mgca.windows import cut_windows, resize, window_boxes
 
 _WINDOWS_AT_ONCE = 4
 _UNSET: Any = object()
@@ -78,7 +78,7 @@ class Model:
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
         """Where the windows of an image lie, and the normalised windows (n, 3, h, w) themselves.
 
-        The first is an :class:`~mgca.segment.Embedded` whose ``pixels`` are still empty.
+        The first is an :class:`~mgca.inference.segmentation.Embedded` whose ``pixels`` are still empty.
         """
         original = open_image(image)
         resized = resize(original, self.config)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mgca.config import SegmentConfig
+from mgca.config import BACKGROUND, SegmentConfig
 from mgca.groupvit import GroupViT
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
 from mgca.prompts import check_classes
-from mgca.score_map import ScoreMap
-from mgca.segment import BACKGROUND, Embedded, Segmentation
 from mgca.tcl.published import TCLSegmenter
 from mgca.utils.images import ImageSource
 

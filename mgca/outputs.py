@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image
 
 import mgca
-from mgca.config import to_dict
+from mgca.config import BACKGROUND, to_dict
+from mgca.inference.overlay import palette, png_bytes
+from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
-from mgca.overlay import palette, png_bytes
-from mgca.segment import BACKGROUND, Segmentation
 from mgca.utils.files import file_digest, replacing
 
 LABELS, OVERLAY_PNG, OVERLAY_JPG = ".labels.png", ".overlay.png", ".overlay.jpg"

@@ -13,8 +13,8 @@ from PIL import Image
 
 from mgca.evaluate import MaskedSet, id_names
 from mgca.figures import html_table
+from mgca.inference.overlay import palette
 from mgca.model import Model
-from mgca.overlay import palette
 from mgca.results import COLUMNS, read_run, summary
 
 if TYPE_CHECKING:

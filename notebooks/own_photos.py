@@ -125,7 +125,7 @@ mgca_command("segment", photos, *options)
 
 # %%
 import mgca
-from mgca.batches import ImageFailure, segment_all
+from mgca.inference.batches import ImageFailure, segment_all
 
 model = mgca.load("lite")
 classes = [name.strip() for name in words.split(",")]
@@ -181,10 +181,10 @@ assert np.array_equal(np.asarray(written), result.to_numpy())
 # each pixel, and to each unit, which is what decides. The units come from the meta-points, the
 # dots, 36 in each of the windows that cover the photograph. Each unit gets the most similar word of
 # a vocabulary, by default the classes of the eight benchmarks. In Python it is
-# `mgca.explain.explain`.
+# `mgca.inference.explain.explain`.
 
 # %%
-from mgca.explain import explain
+from mgca.inference.explain import explain
 
 vocabulary = [*classes, "eye", "ear", "nose", "fur", "blanket", "wall", "dog"]
 found = explain(model, paths[0], word, vocabulary)

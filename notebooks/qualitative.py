@@ -44,12 +44,12 @@ from mgca import figures
 from mgca.ablations import models_at_hand
 from mgca.boundary import Contours, count_components
 from mgca.evaluate import id_names
+from mgca.inference.overlay import palette
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Segmentation
 from mgca.metrics import Confusion
-from mgca.overlay import palette
 from mgca.scenes import TEST_SEED, evaluation_set
 from mgca.scenes.scale import ScenesScale
-from mgca.score_map import ScoreMap
-from mgca.segment import Segmentation
 
 figures.use_style()
 here = Path.cwd()

@@ -37,7 +37,7 @@ from sklearn.datasets import load_sample_image
 
 import mgca
 from mgca import figures
-from mgca.overlay import palette
+from mgca.inference.overlay import palette
 
 figures.use_style()
 model = mgca.load("lite")

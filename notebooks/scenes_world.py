@@ -44,7 +44,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mgca import figures
-from mgca.overlay import palette
+from mgca.inference.overlay import palette
 from mgca.scenes import (
     CLASSES,
     COLOURS,

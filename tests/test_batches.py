@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-import mgca.batches
-from mgca.batches import ImageFailure, segment_all
+import mgca.inference.batches
 from mgca.config import SegmentConfig
+from mgca.inference.batches import ImageFailure, segment_all
+from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
-from mgca.segment import Segmentation
 from mgca.utils.images import ImageError
 
 CLASSES = ["cat", "dog", "sky"]
@@ -81,7 +81,7 @@ def test_reading_goes_on_while_an_image_is_segmented(monkeypatch, model):
             opened.set()
         return Image.fromarray(image)
 
-    monkeypatch.setattr(mgca.batches, "open_image", opening)
+    monkeypatch.setattr(mgca.inference.batches, "open_image", opening)
     segment = model.segment
     waited = []
 
@@ -98,7 +98,7 @@ def test_our_own_mistakes_are_raised(monkeypatch, model):
     def broken(image):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(mgca.batches, "open_image", broken)
+    monkeypatch.setattr(mgca.inference.batches, "open_image", broken)
     with pytest.raises(ZeroDivisionError):
         list(segment_all(model, photos(1), CLASSES))
 
@@ -127,4 +127,4 @@ def test_one_path_is_not_several(model, one):
 
 
 def test_the_example_of_the_docstring():
-    assert doctest.testmod(mgca.batches) == (0, 4)
+    assert doctest.testmod(mgca.inference.batches) == (0, 4)

@@ -37,12 +37,15 @@ NAMES = sorted(every())
 # Each with arguments that can work, and what is called when it works.
 WORKS = {
     "segment": ("photo.png --classes a,b --out out", "mgca.model.Model.segment"),
-    "explain": ("photo.png --word a --out a.png --vocabulary w.txt", "mgca.explain.explain"),
+    "explain": (
+        "photo.png --word a --out a.png --vocabulary w.txt",
+        "mgca.inference.explain.explain",
+    ),
     "evaluate": (
         "things --limit 1 --units pixel --background 0.5",
         "mgca.harness.evaluation.Evaluation.compute",
     ),
-    "export": ("scenes a.onnx --size 64", "mgca.export.export_onnx"),
+    "export": ("scenes a.onnx --size 64", "mgca.inference.export.export_onnx"),
     "train": ("--shards shards --device cpu --no-probe --dry-run", "mgca.shards.find_shards"),
     "ablate": ("k", "mgca.cli.ablate._execute"),
     "models": ("", "mgca.weights.catalogue.models"),
@@ -179,7 +182,7 @@ def test_an_export_as_json(here, monkeypatch, capsys):
     reads = []
     real = load_weights
     monkeypatch.setattr("mgca.weights.load_weights", lambda name: reads.append(name) or real(name))
-    monkeypatch.setattr("mgca.export.export_onnx", write)
+    monkeypatch.setattr("mgca.inference.export.export_onnx", write)
     assert main(["export", "scenes", "a.onnx", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     run = real("scenes-mgca")[1]["run"]

@@ -14,7 +14,7 @@ import mgca
 from mgca.cli.export import export
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.export import export_onnx
+from mgca.inference.export import export_onnx
 from mgca.model import Model
 from mgca.weights import load_weights
 
@@ -115,7 +115,7 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_a_network_too_large_for_a_file_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("mgca.export._LIMIT", 100)
+    monkeypatch.setattr("mgca.inference.export._LIMIT", 100)
     with pytest.raises(ValueError, match="do not fit"):
         export_onnx(tiny(), tmp_path / "tiny.onnx")
     assert not list(tmp_path.iterdir())
@@ -159,7 +159,7 @@ def test_command_and_the_scenes_model(command, tmp_path):
 def test_command_without_weights(command, tmp_path, monkeypatch):
     made = []
     monkeypatch.setattr(
-        "mgca.export.export_onnx",
+        "mgca.inference.export.export_onnx",
         lambda model, path, **options: made.append((model, options)) or write(path),
     )
 

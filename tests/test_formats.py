@@ -16,16 +16,16 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from tiny import TinyBackbone
 
-import mgca.formats
-import mgca.polygons
-import mgca.segment
+import mgca.inference.formats
+import mgca.inference.polygons
+import mgca.inference.segmentation
 from mgca.config import SegmentConfig
+from mgca.inference.overlay import palette
+from mgca.inference.polygons import polygons
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.windows import window_boxes
 from mgca.model import Model
-from mgca.overlay import palette
-from mgca.polygons import polygons
-from mgca.score_map import ScoreMap
-from mgca.segment import Embedded, Segmentation
-from mgca.windows import window_boxes
 
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)
 
@@ -141,7 +141,7 @@ def test_ids_of_coco_are_the_same_with_a_background_and_no_other_images():
 
 
 def test_the_example_of_the_docstring():
-    assert doctest.testmod(mgca.polygons) == (0, 1)
+    assert doctest.testmod(mgca.inference.polygons) == (0, 1)
 
 
 @pytest.mark.parametrize(("classes", "mode", "dtype"), [(256, "P", "u1"), (257, "I;16", "u2")])
@@ -181,7 +181,7 @@ def test_the_mean_score_of_many_pixels_is_of_some_spread_evenly(monkeypatch, mod
         values = found.scores[k][found.labels == k]
         chosen = [i * len(values) // 7 for i in range(7)]
         expected[name] = values[chosen].mean().item()
-    monkeypatch.setattr(mgca.segment, "_LOOKUP", 7)
+    monkeypatch.setattr(mgca.inference.segmentation, "_LOOKUP", 7)
     assert found.mean_scores() == pytest.approx(expected, abs=1e-6)
 
 
@@ -259,7 +259,7 @@ def test_notebooks_show_the_picture_and_the_areas():
 
 
 def test_pages_stay_small_whatever_the_image_and_the_classes(monkeypatch):
-    monkeypatch.setattr(mgca.formats, "_SHOWN", 90)
+    monkeypatch.setattr(mgca.inference.formats, "_SHOWN", 90)
     labels = np.arange(130 * 100).reshape(130, 100) % 200
     page = of_labels(labels, [f"class {k}" for k in range(200)])._repr_html_()
     assert page.count("<tr>") == 25 and "and 176 more" in page

@@ -29,8 +29,8 @@ from mgca.groupvit import (
     soft_scores,
     unit_scores,
 )
+from mgca.inference.segmentation import Segmentation
 from mgca.prompts import class_embeddings
-from mgca.segment import Segmentation
 from mgca.weights import WeightsError, read_tensors
 
 # isort: split

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
 from mgca.config import SegmentConfig
+from mgca.inference.windows import cut_windows, resize, resized_size, window_boxes
 from mgca.utils.images import ImageError, open_image, to_tensor
-from mgca.windows import cut_windows, resize, resized_size, window_boxes
 
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 180, 40), (30, 40, 220), (240, 220, 30)
 WHITE = (255, 255, 255)

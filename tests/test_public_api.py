@@ -46,8 +46,8 @@ def test_help_loads_nothing_heavy(words):
 
 
 def test_the_front_door():
+    from mgca.inference.segmentation import Segmentation
     from mgca.model import Model, load
-    from mgca.segment import Segmentation
 
     assert (mgca.load, mgca.Model, mgca.Segmentation) == (load, Model, Segmentation)
     assert set(mgca.__all__) <= set(dir(mgca))

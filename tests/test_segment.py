@@ -11,13 +11,14 @@ from PIL import Image
 from tiny import TinyBackbone
 from torch.nn import functional as F
 
-import mgca.score_map
-import mgca.segment
+import mgca.inference.score_map
+import mgca.inference.segmentation
+from mgca.config import BACKGROUND
 from mgca.decoder import GatedConvDecoder
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.windows import window_boxes
 from mgca.model import Model
-from mgca.score_map import ScoreMap
-from mgca.segment import BACKGROUND, Embedded, Segmentation
-from mgca.windows import window_boxes
 
 CLASSES = ("cat", "dog", "house", "sky", "grass")
 BLOCKS = [1, 300, 2_000, 16_000_000]  # one row of one class, one class, two classes, all at once
@@ -36,8 +37,8 @@ def random_maps(windows: Embedded, classes=5) -> ScoreMap:
 
 def limit_blocks(monkeypatch, floats: int) -> None:
     """Blocks of so many floats, and bands of so many pixels."""
-    monkeypatch.setattr(mgca.score_map, "_BLOCK", floats)
-    monkeypatch.setattr(mgca.segment, "_BAND", floats)
+    monkeypatch.setattr(mgca.inference.score_map, "_BLOCK", floats)
+    monkeypatch.setattr(mgca.inference.segmentation, "_BAND", floats)
 
 
 @pytest.mark.parametrize("block", BLOCKS)
@@ -81,9 +82,9 @@ def test_labels_that_all_agree_need_no_sums(monkeypatch):
     maps = ScoreMap(torch.tensor([[0.1, 0.3], [0.2, 0.9]]), torch.zeros(2, 8, 8, dtype=torch.long))
     maps.index[0, 3:, :4] = 1
     summed = []
-    blocks = mgca.score_map.PixelScores.blocks
+    blocks = mgca.inference.score_map.PixelScores.blocks
     monkeypatch.setattr(
-        mgca.score_map.PixelScores,
+        mgca.inference.score_map.PixelScores,
         "blocks",
         lambda self, y, x: summed.append(len(y)) or blocks(self, y, x),
     )
@@ -207,7 +208,7 @@ def test_a_background_that_cannot_be_is_refused(classes, options, message):
 
 def test_scores_that_do_not_fit_are_refused_and_labels_are_not(monkeypatch):
     little = SimpleNamespace(available=50_000)  # bytes; the scores take 71,000
-    monkeypatch.setattr(mgca.segment.psutil, "virtual_memory", lambda: little)
+    monkeypatch.setattr(mgca.inference.segmentation.psutil, "virtual_memory", lambda: little)
     windows = embedded()
     segmentation = Segmentation(windows, CLASSES, random_maps(windows))
     with pytest.raises(MemoryError, match="5 classes at 71x50"):

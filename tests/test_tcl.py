@@ -16,15 +16,9 @@ from mgca.backbone.pooled import BatchImages, global_embedding, global_encoder
 from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.decoder import GatedConvDecoder
+from mgca.inference.scoring import sigmoid_scores
 from mgca.losses.objective import plain_loss
-from mgca.losses.tcl import (
-    TCLConfig,
-    TCLObjective,
-    logistic_noise,
-    sampled_masks,
-    sigmoid_scores,
-    total_variation,
-)
+from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise, sampled_masks, total_variation
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
 from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train

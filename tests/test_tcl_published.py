@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from mgca.backbone import PlainViT
 from mgca.config import SegmentConfig
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Segmentation
 from mgca.others import TCLModel
-from mgca.score_map import ScoreMap
-from mgca.segment import Segmentation
 from mgca.tcl.published import TCLDecoder, TCLSegmenter, load_tcl, read_checkpoint
 from mgca.weights import WeightsError
 

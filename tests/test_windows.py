@@ -11,10 +11,10 @@ from tiny import TinyBackbone
 from torch.nn import functional as F
 
 from mgca.config import SegmentConfig
+from mgca.inference.score_map import PixelScores, ScoreMap
+from mgca.inference.windows import Box, cut_windows, resize, resized_size, window_boxes
 from mgca.model import Model
-from mgca.score_map import PixelScores, ScoreMap
 from mgca.utils import torchvision as _torchvision
-from mgca.windows import Box, cut_windows, resize, resized_size, window_boxes
 
 fast = settings(max_examples=80, deadline=None, derandomize=True)
 sides = st.integers(1, 90)

@@ -15,11 +15,11 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from mgca.formats import html_page
+from mgca.inference.formats import html_page
+from mgca.inference.overlay import png_bytes
+from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.model import Model
-from mgca.overlay import png_bytes
 from mgca.prompts import check_classes
-from mgca.segment import Embedded, Segmentation, check_background
 from mgca.utils.images import open_image
 
 #: Characters of all words together.

@@ -53,7 +53,7 @@ def export(
 ) -> None:
     """Write encoder and decoder as one ONNX file: normalised windows to pixel embeddings."""
     from mgca.backbone import BackboneUnavailable
-    from mgca.export import export_onnx
+    from mgca.inference.export import export_onnx
     from mgca.weights import WeightsError
 
     if random and (pretrained is not None or decoder not in ("mgca", "none")):

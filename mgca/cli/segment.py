@@ -162,7 +162,7 @@ def segment(
 
 
 def _segment(model, waiting, classes, points, background, workers, report) -> None:
-    from mgca.batches import ImageFailure, segment_all
+    from mgca.inference.batches import ImageFailure, segment_all
     from mgca.utils.progress import progress
 
     results = segment_all(
@@ -221,7 +221,7 @@ class _Report:
 
 def _largest(record) -> str:
     """The three largest classes of an image."""
-    from mgca.overlay import percent
+    from mgca.inference.overlay import percent
 
     classes = sorted(record["classes"], key=lambda c: -c["area"])[:3]
     return ", ".join(f"{c['name']} {percent(c['area'])}" for c in classes if c["pixels"])
@@ -239,8 +239,8 @@ def _refuse(conflicts: list[str | None]) -> None:
 
 
 def _class_names(classes: str | None, file: Path | None, background: float | None) -> list[str]:
+    from mgca.inference.segmentation import check_background
     from mgca.prompts import check_classes
-    from mgca.segment import check_background
 
     if (classes is None) == (file is None):
         raise typer.BadParameter("give --classes or --classes-file, one of them")
@@ -277,7 +277,7 @@ def _kinds(overlay: str, rle: bool, polygons: bool, probabilities: bool) -> list
     if overlay not in pictures:
         raise typer.BadParameter(f"--overlay is jpg, png or none, not {overlay!r}")
     if rle:  # fails now, and not at the first image, where pycocotools is missing
-        from mgca.formats import run_length_encoder
+        from mgca.inference.formats import run_length_encoder
 
         run_length_encoder()
     wanted = (

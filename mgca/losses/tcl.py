@@ -60,11 +60,6 @@ class TCLConfig:
                 raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
 
 
-def sigmoid_scores(cosines: Tensor, w: float | Tensor, b: float | Tensor) -> Tensor:
-    """``sigmoid(w cos + b)``: how surely a pixel belongs to a text's mask, of any shape."""
-    return torch.sigmoid(w * cosines + b)
-
-
 def logistic_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
     """Draws from the standard logistic distribution, the difference of two Gumbel variables."""
     uniform = torch.rand(tuple(shape), generator=generator)

@@ -21,7 +21,7 @@ from mgca.backbone.base import state_digest
 from mgca.backbone.last_block import last_block
 from mgca.backbone.vit import PlainViT
 from mgca.decoder import GatedConvBlock, upsample2
-from mgca.losses.tcl import sigmoid_scores
+from mgca.inference.scoring import sigmoid_scores
 from mgca.weights import WeightsError
 
 # The release normalises images with these statistics, not with CLIP's.

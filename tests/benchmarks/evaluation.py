@@ -25,10 +25,10 @@ from mgca.data import Masked, load_masked
 from mgca.harness.metric import UnitIoU
 from mgca.harness.run import run_test
 from mgca.harness.sets import MaskedImages
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
 from mgca.results import add_results, write_run
-from mgca.score_map import ScoreMap
-from mgca.segment import Embedded, Segmentation
 from mgca.utils.provenance import provenance
 
 NETWORK = ("encoder", "decoder", "units")

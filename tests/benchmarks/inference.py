@@ -25,7 +25,6 @@ import torch
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.export import INPUT, Dense, export_onnx
 from mgca.flops import (
     CAPTION,
     bandwidth,
@@ -38,6 +37,7 @@ from mgca.flops import (
     text_flops,
     unit_flops,
 )
+from mgca.inference.export import INPUT, Dense, export_onnx
 from mgca.model import Model
 from mgca.results import add_results, write_run
 from mgca.units import semantic_units

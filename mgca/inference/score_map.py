@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.windows import Box
+from mgca.inference.windows import Box
 
 # Floats of a block. Blocks of 32 MB and more would go back to the system each time, and getting
 # them again takes longer than filling them.

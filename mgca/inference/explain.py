@@ -14,9 +14,9 @@ from torch import Tensor
 
 from mgca.benchmarks import benchmark_names, classes, load_benchmark
 from mgca.config import grid_side
+from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.prompts import check_classes
-from mgca.segment import Embedded
 from mgca.units import meta_point_index
 from mgca.utils.images import ImageSource
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mgca.config import grid_side
+from mgca.inference.segmentation import Segmentation, check_background
 from mgca.model import Model
 from mgca.prompts import check_classes
-from mgca.segment import Segmentation, check_background
 from mgca.utils.images import ImageError, ImageSource, open_image
 
 

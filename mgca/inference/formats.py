@@ -1,4 +1,4 @@
-"""Segmentations in the formats of other tools; :class:`mgca.segment.Segmentation` has them as
+"""Segmentations in the formats of other tools; :class:`mgca.inference.segmentation.Segmentation` has them as
 methods.
 
 Tools that not everybody has are imported when they are asked for, and an error names the extra that
@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from mgca.overlay import palette
-from mgca.segment import BACKGROUND
+from mgca.config import BACKGROUND
+from mgca.inference.overlay import palette
 
 if TYPE_CHECKING:
     import pandas as pd
     from mmseg.structures import SegDataSample
     from supervision import Detections
 
-    from mgca.segment import Segmentation
+    from mgca.inference.segmentation import Segmentation
 
 _SHOWN = 900  # pixels along the longer side of a picture in a notebook
 _ROWS = 24  # of the table beside it
@@ -67,7 +67,7 @@ def coco(segmentation: "Segmentation", image_id: int = 1, *, rle: bool = True) -
     Args:
         image_id: Of the image.
         rle: Run lengths, as COCO stores what has holes; or else polygons along the pixels' edges,
-            which :func:`mgca.polygons.polygons` cuts where there are holes. Both are exact.
+            which :func:`mgca.inference.polygons.polygons` cuts where there are holes. Both are exact.
 
     Raises:
         ImportError: If run lengths are asked for and pycocotools is not installed.
@@ -120,7 +120,7 @@ def run_length_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
 
 
 def _polygon_lists(mask: np.ndarray) -> list[list[int]]:
-    from mgca.polygons import polygons
+    from mgca.inference.polygons import polygons
 
     return [corners.ravel().tolist() for corners in polygons(mask)]
 

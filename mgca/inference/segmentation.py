@@ -16,15 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mgca.score_map import PixelScores, ScoreMap
-from mgca.windows import Box
+from mgca.config import BACKGROUND
+from mgca.inference.score_map import PixelScores, ScoreMap
+from mgca.inference.windows import Box
 
 if TYPE_CHECKING:
     import pandas as pd
     from mmseg.structures import SegDataSample
     from supervision import Detections
-
-BACKGROUND = "background"
 # Pixels of a band of rows.
 _BAND = 1_000_000
 # Closer than this, rounding may decide: such scores are summed, and not inferred from their taps'.
@@ -256,7 +255,7 @@ class Segmentation:
 
     def to_numpy(self) -> np.ndarray:
         """Labels (H, W) as uint8, or uint16 for more than 256 classes."""
-        from mgca.formats import label_array
+        from mgca.inference.formats import label_array
 
         return label_array(self)
 
@@ -265,37 +264,37 @@ class Segmentation:
 
         With more than 256 classes a 16-bit grey image.
         """
-        from mgca.formats import label_image
+        from mgca.inference.formats import label_image
 
         return label_image(self)
 
     def to_pandas(self) -> "pd.DataFrame":
         """One row per class, indexed by its label: ``class``, ``pixels``, ``area``, ``score``."""
-        from mgca.formats import table
+        from mgca.inference.formats import table
 
         return table(self)
 
     def to_coco(self, image_id: int = 1, *, rle: bool = True) -> dict[str, Any]:
-        """A COCO data set of this image: see :func:`mgca.formats.coco`."""
-        from mgca.formats import coco
+        """A COCO data set of this image: see :func:`mgca.inference.formats.coco`."""
+        from mgca.inference.formats import coco
 
         return coco(self, image_id, rle=rle)
 
     def to_supervision(self) -> "Detections":
-        """supervision's detections, one per class: see :func:`mgca.formats.detections`."""
-        from mgca.formats import detections
+        """supervision's detections, one per class: see :func:`mgca.inference.formats.detections`."""
+        from mgca.inference.formats import detections
 
         return detections(self)
 
     def to_mmseg(self) -> "SegDataSample":
-        """mmsegmentation's sample: see :func:`mgca.formats.seg_data_sample`."""
-        from mgca.formats import seg_data_sample
+        """mmsegmentation's sample: see :func:`mgca.inference.formats.seg_data_sample`."""
+        from mgca.inference.formats import seg_data_sample
 
         return seg_data_sample(self)
 
     def overlay(self, alpha: float = 0.6) -> Image.Image:
         """The image under the colours of its classes, beside a legend of those that occur."""
-        from mgca.overlay import overlay
+        from mgca.inference.overlay import overlay
 
         return overlay(self.image, self.labels.numpy(), self.classes, alpha=alpha)
 
@@ -306,12 +305,12 @@ class Segmentation:
         return f"<Segmentation of {width}x{height} pixels into {names}{end}>"
 
     def _repr_png_(self) -> bytes:
-        from mgca.overlay import png_bytes
+        from mgca.inference.overlay import png_bytes
 
         return png_bytes(self.overlay())
 
     def _repr_html_(self) -> str:
-        from mgca.formats import html_page
+        from mgca.inference.formats import html_page
 
         return html_page(self)
 
