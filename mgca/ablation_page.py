@@ -94,7 +94,7 @@ def open_ablation(
         name: Of the ablation.
         scale: Name of the scale.
         seeds: Numbers, or their list as JSON: so papermill passes it from a command line.
-        data: Folder of the real data sets; empty: as :func:`mgca.data.data_root` finds it.
+        data: Folder of the real data sets; empty: as :func:`mgca.data.masks.data_root` finds it.
         jobs: Runs at a time.
 
     Raises:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.lite import Lite
-from mgca.captions import TextPool
+from mgca.data.texts import TextPool
 from mgca.losses.levels import info_nce
 from mgca.metrics import recall
 from mgca.weights import write_tensors

@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from mgca.config import config_hash, to_dict
-from mgca.data import IGNORE
-from mgca.evaluate import MaskedSet, unit_name
+from mgca.data.masks import IGNORE, MaskedSet
+from mgca.evaluate import unit_name
 from mgca.model import Model
 from mgca.results import write_run
 from mgca.scales import Scale, load_scale

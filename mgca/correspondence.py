@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgca.data.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render
+from mgca.data.scenes.scene import TELLING, random
 from mgca.losses.levels import area_in_pixels
 from mgca.model import Model
-from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render
-from mgca.scenes.scene import TELLING, random
 from mgca.utils.images import to_tensor, training_image
 
 
@@ -99,7 +99,7 @@ class ScenePairs:
     Attributes:
         images: B images, H x W.
         captions: Of each image one.
-        masks: (B, H, W) uint8, index into :data:`mgca.scenes.CLASSES`.
+        masks: (B, H, W) uint8, index into :data:`mgca.data.scenes.CLASSES`.
     """
 
     images: list[Image.Image]
@@ -134,7 +134,7 @@ def frozen_features(model: Model, images: Sequence[Image.Image]) -> Tensor:
 
 
 def named(text: str) -> tuple[int, ...]:
-    """Which of :data:`mgca.scenes.CLASSES` a text names, each once; colours and places aside."""
+    """Which of :data:`mgca.data.scenes.CLASSES` a text names, each once; colours and places aside."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     return tuple(k for k, name in enumerate(CLASSES) if name in words)
 

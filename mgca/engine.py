@@ -27,6 +27,7 @@ from mgca.checkpoint import (
     write_metrics,
 )
 from mgca.config import config_hash, to_dict
+from mgca.data.shards import Batch, ShardError, Shards, batches, steps_per_epoch
 from mgca.decoder import GatedConvDecoder
 from mgca.distributed import gather_numbers
 from mgca.estimate import step_flops
@@ -34,7 +35,6 @@ from mgca.flops import ceiling
 from mgca.monitor import Meter, stop_signals
 from mgca.resources import Fabric, Resources
 from mgca.runs import RunConfig
-from mgca.shards import Batch, ShardError, Shards, batches, steps_per_epoch
 from mgca.step import backward, mean_change, move_into_bias, pixel_embeddings
 from mgca.train import (
     NotFinite,

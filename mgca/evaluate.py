@@ -2,15 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 
-from mgca.config import BACKGROUND, config_hash, to_dict
+from mgca.config import config_hash, to_dict
+from mgca.data.masks import MaskedSet
 from mgca.inference.segmentation import Embedded
 from mgca.metrics import Confusion
 from mgca.model import Model
@@ -18,35 +17,6 @@ from mgca.utils.files import replacing
 from mgca.utils.progress import progress
 
 PIXEL = "pixel"
-
-
-class MaskedSet(Protocol):
-    """What is evaluated on: :class:`mgca.data.Masked`, or a set of the scenes.
-
-    Attributes:
-        name, digest: Of the set and its contents.
-        classes: Names that are asked for.
-        source: Names the images: sets of one source have the same under the same identifiers.
-        background: Whether masks hold 0 for the background and 1 + the index of a class, or the
-            index itself. 255 is ignored in both.
-    """
-
-    name: str
-    digest: str
-    source: str
-    classes: tuple[str, ...]
-    background: bool
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]: ...
-
-    def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]: ...
-
-
-def id_names(data: MaskedSet) -> tuple[str, ...]:
-    """What the ids of a set's masks stand for, the background first where there is one."""
-    return (BACKGROUND, *data.classes) if data.background else tuple(data.classes)
 
 
 def unit_name(meta_points: int | None) -> str:

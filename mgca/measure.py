@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mgca.boundary import Contours
-from mgca.evaluate import MaskedSet, evaluate, id_names, unit_name
+from mgca.data.masks import MaskedSet, id_names
+from mgca.evaluate import evaluate, unit_name
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 

@@ -30,12 +30,12 @@ from mgca.align import (
     train_alignment,
 )
 from mgca.backbone.lite import Lite
-from mgca.backbone.pooled import BatchImages
-from mgca.captions import TextPool, build_pool
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
-from mgca.data import Captions, load_captions, load_masked
+from mgca.data.captions import Captions, load_captions
+from mgca.data.features import BatchImages, image_features, text_embeddings
+from mgca.data.masks import load_masked
+from mgca.data.texts import TextPool, build_pool
 from mgca.evaluate import evaluate, result_rows
-from mgca.features import image_features, text_embeddings
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, read_results, write_run

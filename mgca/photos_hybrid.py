@@ -19,12 +19,12 @@ import torch
 from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig
-from mgca.captions import TextPool
 from mgca.clip import ClipConfig, train_clip
 from mgca.config import TrainConfig, config_hash, to_dict
-from mgca.data import load_masked
+from mgca.data.features import image_features
+from mgca.data.masks import load_masked
+from mgca.data.texts import TextPool
 from mgca.evaluate import evaluate, result_rows
-from mgca.features import image_features
 from mgca.metrics import recall
 from mgca.model import Model
 from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training

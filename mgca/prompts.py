@@ -1,10 +1,9 @@
 """Texts: prompt templates around class names, and captions made of a caption's nouns."""
 
-import functools
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,12 +24,7 @@ CLIP_TEMPLATES = (
 )
 #: The nine that classes are embedded with at inference, as in TCL's evaluation.
 CLASS_TEMPLATES = (*CLIP_TEMPLATES, "a photo of many {}.", "a photo of {}s.")
-
-NOUN_TAGS = ("NN1", "NN2", "NN0")
 _ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
-_WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]*")
-_LONGEST_WORD = 50  # the tagger's time grows with the square of a word's length
-_MOST_WORDS = 1000  # and its memory with their number; captions have tens of them
 
 
 def check_classes(classes: Sequence[str]) -> list[str]:
@@ -83,23 +77,3 @@ def class_embeddings(
     texts = [template.format(name) for name in names for template in templates]
     embeddings = F.normalize(backbone.encode_text(texts), dim=-1)
     return F.normalize(embeddings.view(len(names), len(templates), -1).mean(dim=1), dim=-1)
-
-
-@functools.cache
-def _tagger() -> Any:
-    from HanTa import HanoverTagger
-
-    return HanoverTagger.HanoverTagger("morphmodel_en.pgz")
-
-
-def nouns(caption: str) -> list[str]:
-    """The nouns of an English caption as singular dictionary forms, each once, in order.
-
-    Words after the first thousand are not looked at.
-    """
-    words = [word for word in _WORD.findall(caption) if len(word) <= _LONGEST_WORD][:_MOST_WORDS]
-    if not words:
-        return []
-    tagged = _tagger().tag_sent(words, taglevel=1)
-    found = (lemma.lower() for _, lemma, tag in tagged if tag in NOUN_TAGS)
-    return list(dict.fromkeys(noun for noun in found if len(noun) > 1))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from PIL import Image
 
-from mgca.evaluate import MaskedSet, id_names
+from mgca.data.masks import MaskedSet, id_names
 from mgca.figures import html_table
 from mgca.inference.overlay import palette
 from mgca.model import Model

@@ -21,7 +21,7 @@ except ImportError as error:
     ) from error
 
 from mgca.config import TrainConfig
-from mgca.shards import CORRUPT_LIMIT
+from mgca.data.shards import CORRUPT_LIMIT
 from mgca.utils.processes import exit_with_parent
 
 

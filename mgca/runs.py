@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mgca.config import LossConfig, TrainConfig
-from mgca.shards import StreamConfig
+from mgca.data.shards import StreamConfig
 
 
 @dataclass(frozen=True, kw_only=True)

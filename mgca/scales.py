@@ -17,8 +17,8 @@ from mgca.align import AlignConfig, save_alignment
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
-from mgca.data import data_root, load_masked
-from mgca.evaluate import MaskedSet, evaluate
+from mgca.data.masks import MaskedSet, data_root, load_masked
+from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.train import TrainingData
 from mgca.utils.files import cache_folder, file_digest
@@ -117,7 +117,7 @@ class PhotosScale(Scale):
     ``voc20`` and ``coco80`` are the images of ``voc21`` and ``coco81`` with the background ignored.
 
     Args:
-        data: Folder of the data sets, as in :func:`mgca.data.data_root`.
+        data: Folder of the data sets, as in :func:`mgca.data.masks.data_root`.
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
     """
 
@@ -219,7 +219,7 @@ def load_scale(
 
     Args:
         name: ``"scenes"`` or ``"photos"``.
-        data: Folder of the real data sets, as in :func:`mgca.data.data_root`; the scenes need none.
+        data: Folder of the real data sets, as in :func:`mgca.data.masks.data_root`; the scenes need none.
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
 
     Raises:

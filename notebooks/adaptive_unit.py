@@ -43,11 +43,11 @@ from torch.nn import functional as F
 import mgca
 from mgca import figures, interactive
 from mgca.boundary import count_components
+from mgca.data.scenes import TEST_SEED, evaluation_set
 from mgca.inference.overlay import palette
 from mgca.measure import CLASS_IOU, measure
 from mgca.report import group_means, mean_and_std
 from mgca.results import read_results
-from mgca.scenes import TEST_SEED, evaluation_set
 from mgca.scenes.scale import ScenesScale
 from mgca.units import meta_point_index, semantic_units
 

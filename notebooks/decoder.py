@@ -38,10 +38,10 @@ from torch.nn import functional as F
 import mgca
 from mgca import figures
 from mgca.backbone import load_backbone
+from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
 from mgca.losses.objective import plain_loss
 from mgca.prompts import class_embeddings
-from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.scenes.scale import SIDE, scenes_training
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights

@@ -44,8 +44,8 @@ from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.backbone.last_block import LAST_BLOCKS, last_block
 from mgca.backbone.vit import interpolate_positions
+from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
 from mgca.prompts import class_embeddings
-from mgca.scenes import CLASSES, VALIDATION_SEED, evaluation_set
 from mgca.scenes.scale import SIDE
 from mgca.utils.images import to_tensor
 

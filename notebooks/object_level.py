@@ -50,9 +50,9 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
+from mgca.data.scenes import CLASSES
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import area_in_pixels, object_loss, region_embeddings, similarity
-from mgca.scenes import CLASSES
 
 figures.use_style()
 lite, small_clip = mgca.load("lite"), mgca.load("scenes")

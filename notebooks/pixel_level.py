@@ -51,10 +51,10 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
+from mgca.data.scenes import CLASSES
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
 from mgca.results import read_results
-from mgca.scenes import CLASSES
 
 figures.use_style()
 here = Path.cwd()

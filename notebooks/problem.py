@@ -49,10 +49,10 @@ import mgca
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
+from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.inference.overlay import palette
 from mgca.losses.levels import area_in_pixels, rank_in_region, region_embeddings, similarity
 from mgca.model import Model
-from mgca.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.scenes.scale import SIDE, scenes_training
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights

@@ -52,9 +52,9 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
+from mgca.data.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import area_in_pixels, region_embeddings, region_loss, similarity
-from mgca.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
 
 figures.use_style()
 lite, small_clip = mgca.load("lite"), mgca.load("scenes")

@@ -41,13 +41,13 @@ import seaborn as sns
 from IPython.display import Markdown
 
 from mgca import figures
-from mgca.captions import build_pool
+from mgca.data.features import features_file, image_features, text_embeddings
+from mgca.data.scenes import TRAINING_SEED, training_pairs
+from mgca.data.texts import build_pool
 from mgca.evaluate import evaluate
-from mgca.features import features_file, image_features, text_embeddings
 from mgca.model import Model
 from mgca.report import Difference, difference, group_means, pictures
 from mgca.results import read_results
-from mgca.scenes import TRAINING_SEED, training_pairs
 from mgca.scenes.scale import IMAGES, SIDE, ScenesScale
 from mgca.train import TrainingData, train
 

@@ -44,8 +44,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mgca import figures
-from mgca.inference.overlay import palette
-from mgca.scenes import (
+from mgca.data.scenes import (
     CLASSES,
     COLOURS,
     HELD_OUT,
@@ -63,10 +62,11 @@ from mgca.scenes import (
     sentences,
     training_pairs,
 )
+from mgca.data.scenes.scene import TELLING, random
+from mgca.data.scenes.sentences import NAMED_AREA, STUFF_RATE
+from mgca.data.scenes.sets import CAPTIONS, SETS
+from mgca.inference.overlay import palette
 from mgca.scenes.scale import IMAGES, scenes_training
-from mgca.scenes.scene import TELLING, random
-from mgca.scenes.sentences import NAMED_AREA, STUFF_RATE
-from mgca.scenes.sets import CAPTIONS, SETS
 
 figures.use_style()
 config = WorldConfig()
@@ -531,7 +531,7 @@ card = pd.Series(
         "digest": "SHA-256 of settings and first scenes, 12 digits",
         "drawing": f"{speed:.0f} images per second when this page was built, one process",
         "people, places, brands": "none",
-        "made by": "this project: mgca.scenes",
+        "made by": "this project: mgca.data.scenes",
         "licence": "Apache-2.0",
         "not for": "claims about photographs",
     },

@@ -22,7 +22,7 @@
 
 # %% tags=["parameters"]
 scale = "photos"
-data = ""  # folder of the data sets; empty: see mgca.data.data_root
+data = ""  # folder of the data sets; empty: see mgca.data.masks.data_root
 seed = 0
 steps = 20  # of the short run on this page; the published runs have more
 images = 512  # captioned images of the short run
@@ -42,7 +42,7 @@ from IPython.display import HTML
 
 from mgca import figures, photos
 from mgca.backbone.lite import Lite
-from mgca.data import data_root, load_masked
+from mgca.data.masks import data_root, load_masked
 from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.results import read_results, read_run, summary

@@ -23,9 +23,9 @@ from mgca.ablations import (
     run_ablations,
 )
 from mgca.boundary import Contours
-from mgca.captions import build_pool
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
-from mgca.data import Masked
+from mgca.data.masks import Masked
+from mgca.data.texts import build_pool
 from mgca.losses.tcl import TCLConfig
 from mgca.measure import measure
 from mgca.model import Model

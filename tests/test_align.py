@@ -19,7 +19,7 @@ from mgca.align import (
     train_alignment,
 )
 from mgca.backbone.lite import Lite
-from mgca.captions import build_pool
+from mgca.data.texts import build_pool
 from mgca.weights import read_tensors
 
 SUBJECTS = ["dog", "beach", "bicycle", "bus", "mountain", "cat", "kitchen", "horse"]

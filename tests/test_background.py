@@ -6,7 +6,7 @@ from PIL import Image
 from tiny import TinyBackbone
 
 from mgca.background import choose, threshold_curve
-from mgca.data import Masked
+from mgca.data.masks import Masked
 from mgca.evaluate import evaluate, unit_name
 from mgca.model import Model
 

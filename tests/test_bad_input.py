@@ -21,11 +21,12 @@ from tiny import TinyBackbone
 import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
+from mgca.data.texts import nouns
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.overlay import _font, overlay, palette, percent, png_bytes
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.prompts import CLASS_TEMPLATES, class_embeddings, nouns
+from mgca.prompts import CLASS_TEMPLATES, class_embeddings
 from mgca.utils.files import replacing, write_text
 from mgca.utils.images import ImageError
 from mgca.weights import WeightsError, load_weights, read_tensors

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgca.benchmarks import (
+from mgca.config import SegmentConfig
+from mgca.data.benchmarks import (
     Benchmark,
     benchmark_names,
     classes,
@@ -20,11 +21,10 @@ from mgca.benchmarks import (
     load_benchmark,
     read_benchmark,
 )
-from mgca.benchmarks import check as check_module
-from mgca.benchmarks.check import check
-from mgca.benchmarks.stamps import STAMPS
-from mgca.config import SegmentConfig
-from mgca.data import DataError
+from mgca.data.benchmarks import check as check_module
+from mgca.data.benchmarks.check import check
+from mgca.data.benchmarks.stamps import STAMPS
+from mgca.data.masks import DataError
 
 NAMES = ["voc", "context", "coco", "voc20", "c59", "stuff", "city", "ade"]
 # The protocol's table: split, images, classes, background.
@@ -100,7 +100,7 @@ def kinds(report) -> list[str]:
 
 def test_names():
     assert benchmark_names() == NAMES
-    files = resources.files("mgca.benchmarks").iterdir()
+    files = resources.files("mgca.data.benchmarks").iterdir()
     assert sorted(f.name for f in files if f.name.endswith(".toml")) == sorted(
         f"{name}.toml" for name in NAMES
     )
@@ -160,7 +160,7 @@ def test_read_benchmark_is_frozen():
     ],
 )
 def test_wrong_files_are_refused(tmp_path, old, new, reason):
-    text = (resources.files("mgca.benchmarks") / "voc.toml").read_text()
+    text = (resources.files("mgca.data.benchmarks") / "voc.toml").read_text()
     assert text.count(old) == 1
     (tmp_path / "voc.toml").write_text(text)
     assert read_benchmark(tmp_path / "voc.toml") == load_benchmark("voc")

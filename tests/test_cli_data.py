@@ -15,8 +15,8 @@ from test_benchmarks import SIZE, image_path, lay_out, mask_path, save_mask
 from test_prepare import lay_out_raw
 
 import mgca
-from mgca.benchmarks import check as check_module
 from mgca.cli import main
+from mgca.data.benchmarks import check as check_module
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -160,7 +160,7 @@ def test_ctrl_c_while_threads_write(tmp_path):
             end = file.name.removeprefix("bonn_000001_000003")
             shutil.copy(file, folder / f"bonn_000002_{number:06d}{end}")
     slow = (
-        "import signal, sys, time, mgca.benchmarks.converters as c; f = c.convert_ids\n"
+        "import signal, sys, time, mgca.data.benchmarks.converters as c; f = c.convert_ids\n"
         # A shell without job control has the processes behind it ignore Ctrl-C.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "c.convert_ids = lambda *a: (time.sleep(0.02), f(*a))[1]\n"

@@ -21,12 +21,12 @@ if importlib.util.find_spec("mmseg") is None:
 from mgca.backbone import BackboneUnavailable
 from mgca.cli import loading, main
 from mgca.config import SegmentConfig
-from mgca.data import load_folder
+from mgca.data.masks import load_folder
+from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import evaluate
 from mgca.model import Model, load
 from mgca.results import read_results
-from mgca.scenes.sets import TEST_SEED, evaluation_set
 from mgca.weights import WeightsError
 from mgca.weights.decoders import save_decoder
 
@@ -168,7 +168,7 @@ def test_a_benchmark(here, tiny, capsys, monkeypatch):
     out, err = run(capsys, *arguments, "--background", "0.3")
     assert out.startswith("tiny on voc, 21 classes\n") and err == ""
     # A protocol that has chosen them is followed, unless told otherwise.
-    from mgca import benchmarks
+    from mgca.data import benchmarks
 
     chosen = benchmarks.load_benchmark("voc")
     protocol = chosen.protocol.__class__(

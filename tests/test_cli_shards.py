@@ -8,7 +8,7 @@ from tiny import TinyBackbone
 
 import mgca.backbone
 from mgca.cli import main
-from mgca.shards import StreamConfig, batches, find_shards
+from mgca.data.shards import StreamConfig, batches, find_shards
 
 
 def test_shards_are_summarised(tmp_path, capsys):

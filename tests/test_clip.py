@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 import mgca.clip
 from mgca.backbone.hybrid import Hybrid, HybridConfig
-from mgca.captions import TextPool
 from mgca.checkpoint import metrics_until
 from mgca.clip import ClipConfig, train_clip
+from mgca.data.texts import TextPool
 from mgca.train import NotFinite
 from mgca.weights import read_tensors
 

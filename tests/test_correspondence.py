@@ -21,10 +21,10 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
+from mgca.data.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
+from mgca.data.scenes.scene import TELLING, random
 from mgca.losses.levels import region_embeddings
 from mgca.prompts import CLIP_TEMPLATES
-from mgca.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
-from mgca.scenes.scene import TELLING, random
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mgca import data
-from mgca.data import DataError, Masked, load_captions, load_masked
+from mgca.data import masks as data
+from mgca.data.captions import load_captions
+from mgca.data.masks import DataError, Masked, load_masked
 from mgca.utils.images import ImageError, open_image
 
 # Captions

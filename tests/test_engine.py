@@ -20,10 +20,10 @@ from trains import CONFIG, RESOURCES
 
 import mgca.train
 from mgca.config import LossConfig, TrainConfig, config_hash
+from mgca.data.shards import StreamConfig, batches, find_shards
 from mgca.engine import METRICS, Engine, Stopped
 from mgca.resources import Resources, make_fabric
 from mgca.runs import RunConfig
-from mgca.shards import StreamConfig, batches, find_shards
 from mgca.step import pixel_embeddings
 from mgca.train import NotFinite, TrainingData
 from mgca.weights import WeightsError

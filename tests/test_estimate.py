@@ -14,13 +14,13 @@ from trains import CONFIG, RESOURCES
 import mgca.estimate
 from mgca.cli import main
 from mgca.config import config_hash
+from mgca.data.shards import find_shards
 from mgca.decoder import GatedConvDecoder
 from mgca.engine import Engine
 from mgca.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
 from mgca.losses.objective import mgca_loss
 from mgca.monitor import Meter
 from mgca.resources import make_fabric
-from mgca.shards import find_shards
 from mgca.step import pixel_embeddings
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca.data import DataError, Masked
+from mgca.data.masks import DataError, Masked
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluate import evaluate, result_rows, unit_name
 from mgca.metrics import Confusion

@@ -223,9 +223,9 @@ def test_only_its_own_files_are_replaced(here, capsys):
 
 
 def test_without_mmsegmentation_a_vocabulary_is_asked_for(here, monkeypatch, capsys):
-    for name in [n for n in sys.modules if n in ("mmseg", "mgca.benchmarks.datasets")]:
+    for name in [n for n in sys.modules if n in ("mmseg", "mgca.data.benchmarks.datasets")]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.delattr("mgca.benchmarks.datasets", raising=False)
+    monkeypatch.delattr("mgca.data.benchmarks.datasets", raising=False)
     monkeypatch.setitem(sys.modules, "mmseg", None)
     monkeypatch.setitem(sys.modules, "mmseg.datasets", None)
     assert run() == 1

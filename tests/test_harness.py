@@ -33,7 +33,8 @@ from mmseg.structures import SegDataSample  # noqa: E402
 from mmseg.utils import stack_batch  # noqa: E402
 
 from mgca.config import SegmentConfig  # noqa: E402
-from mgca.data import DataError, Masked, load_folder, load_masked  # noqa: E402
+from mgca.data.masks import DataError, Masked, load_folder, load_masked
+from mgca.data.scenes.sets import evaluation_set
 from mgca.decoder import GatedConvDecoder  # noqa: E402
 from mgca.evaluate import evaluate, unit_name  # noqa: E402
 from mgca.harness import evaluation as evaluation_module  # noqa: E402
@@ -51,7 +52,6 @@ from mgca.harness.run import run_test  # noqa: E402
 from mgca.harness.sets import MaskedImages  # noqa: E402
 from mgca.model import Model  # noqa: E402
 from mgca.results import read_results  # noqa: E402
-from mgca.scenes.sets import evaluation_set  # noqa: E402
 from mgca.utils.images import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent

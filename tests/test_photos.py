@@ -8,9 +8,10 @@ import torch
 
 from mgca import photos
 from mgca.backbone.lite import Lite
-from mgca.captions import build_pool
-from mgca.data import load_captions, load_masked
-from mgca.features import image_features
+from mgca.data.captions import load_captions
+from mgca.data.features import image_features
+from mgca.data.masks import load_masked
+from mgca.data.texts import build_pool
 from mgca.photos import DATASETS, UNTOUCHED, Corpus, PhotosConfig, missing_runs
 from mgca.results import read_results, read_run
 

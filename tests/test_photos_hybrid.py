@@ -7,8 +7,9 @@ import torch
 
 from mgca import photos_hybrid
 from mgca.backbone.hybrid import HybridConfig
-from mgca.captions import build_pool
-from mgca.data import load_captions, load_masked
+from mgca.data.captions import load_captions
+from mgca.data.masks import load_masked
+from mgca.data.texts import build_pool
 from mgca.photos import Corpus
 from mgca.photos_hybrid import HybridRun
 from mgca.results import read_results, read_run

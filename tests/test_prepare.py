@@ -11,11 +11,11 @@ import scipy.io
 from PIL import Image
 from test_benchmarks import image_path, lay_out, mask_path
 
-from mgca.benchmarks import classes, context, converters, files, instances, load_benchmark
-from mgca.benchmarks import prepare as prepare_module
-from mgca.benchmarks.check import check
-from mgca.benchmarks.prepare import MARKER, prepare
-from mgca.data import DataError
+from mgca.data.benchmarks import classes, context, converters, files, instances, load_benchmark
+from mgca.data.benchmarks import prepare as prepare_module
+from mgca.data.benchmarks.check import check
+from mgca.data.benchmarks.prepare import MARKER, prepare
+from mgca.data.masks import DataError
 
 # Run lengths and polygons
 

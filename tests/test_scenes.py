@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tiny import TinyBackbone
 
-from mgca.data import Captions
-from mgca.features import image_features
-from mgca.prompts import nouns
-from mgca.scenes import (
+from mgca.data.captions import Captions
+from mgca.data.features import image_features
+from mgca.data.scenes import (
     CLASSES,
     COLOURS,
     HELD_OUT,
@@ -27,9 +26,10 @@ from mgca.scenes import (
     sentences,
     training_pairs,
 )
-from mgca.scenes.scene import TELLING, random
-from mgca.scenes.shapes import drawing
-from mgca.scenes.textures import tile
+from mgca.data.scenes.scene import TELLING, random
+from mgca.data.scenes.shapes import drawing
+from mgca.data.scenes.textures import tile
+from mgca.data.texts import nouns
 
 CONFIG = WorldConfig()
 TRUTHFUL = WorldConfig(wrong=0, attributes=1)

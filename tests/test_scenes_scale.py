@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.config import to_dict
+from mgca.data.scenes.scene import THINGS
+from mgca.data.scenes.sets import VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.prompts import class_embeddings
 from mgca.scenes import card, scale
 from mgca.scenes.card import embed_images, image_level
 from mgca.scenes.scale import SIDE, ScenesScale
-from mgca.scenes.scene import THINGS
-from mgca.scenes.sets import VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.train import train
 
 SIZES = HybridConfig(dim=16, width=32, layers=1, heads=1, grid=SIDE // 16)
@@ -30,7 +30,7 @@ SETS = {"things": 21, "scenes": 30, "open": 50}
 @pytest.fixture(autouse=True)
 def quick_digests(monkeypatch):
     """Digests of sets draw less: other tests see to what they name."""
-    monkeypatch.setattr("mgca.scenes.sets._PROBES", 1)
+    monkeypatch.setattr("mgca.data.scenes.sets._PROBES", 1)
 
 
 class Hashes(nn.Module):

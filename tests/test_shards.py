@@ -23,15 +23,15 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
-from mgca.captions import build_pool
-from mgca.prompts import CLIP_TEMPLATES, nouns
-from mgca.shards import Batch, ShardError, Shards, StreamConfig, batches, find_shards
-from mgca.shards import steps_per_epoch as steps_of
-from mgca.shards.index import index_of
-from mgca.shards.order import Order, generator
-from mgca.shards.remote import Evicted
-from mgca.shards.sample import draw_text
-from mgca.shards.shard import OpenShard
+from mgca.data.shards import Batch, ShardError, Shards, StreamConfig, batches, find_shards
+from mgca.data.shards import steps_per_epoch as steps_of
+from mgca.data.shards.index import index_of
+from mgca.data.shards.order import Order, generator
+from mgca.data.shards.remote import Evicted
+from mgca.data.shards.sample import draw_text
+from mgca.data.shards.shard import OpenShard
+from mgca.data.texts import build_pool, nouns
+from mgca.prompts import CLIP_TEMPLATES
 from mgca.utils.images import training_image
 
 WORDS = ("dog", "cat", "horse", "bridge", "tree", "boat", "bus")
@@ -305,7 +305,7 @@ def test_texts_and_crops_depend_on_seed_epoch_shard_and_key(tmp_path):
 
 
 def test_a_random_crop_has_nine_tenths_of_the_area():
-    from mgca.shards.sample import image_of
+    from mgca.data.shards.sample import image_of
 
     # Each pixel says where it is: red grows to the right, green downwards.
     ramp = np.zeros((200, 200, 3), dtype=np.uint8)
@@ -535,13 +535,13 @@ def test_a_download_that_others_removed_is_fetched_again(shards, monkeypatch):
             return Path("/nowhere/00000.tar"), index_of(place, place)
         return Path(place), index_of(place, place)
 
-    monkeypatch.setattr("mgca.shards.shard.fetch", fetch)
-    monkeypatch.setattr("mgca.shards.shard.is_remote", lambda place: True)
+    monkeypatch.setattr("mgca.data.shards.shard.fetch", fetch)
+    monkeypatch.setattr("mgca.data.shards.shard.is_remote", lambda place: True)
     with OpenShard(place, shards.counts[0]) as shard:
         assert len(shard.index) == shards.counts[0]
     assert len(gone) == 2
     monkeypatch.setattr(
-        "mgca.shards.shard.fetch", lambda *_: (Path("/nowhere.tar"), index_of(place, place))
+        "mgca.data.shards.shard.fetch", lambda *_: (Path("/nowhere.tar"), index_of(place, place))
     )
     with pytest.raises(ShardError, match="cannot be opened"):
         OpenShard(place)

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_shards import COUNTS, STREAM, cache, joined, members, write_shards, write_tar  # noqa: F401
 
-from mgca.shards import ShardError, StreamConfig, batches, find_shards
-from mgca.shards import index as index_module
-from mgca.shards.index import IMAGE_EXTENSIONS, cached_count, index_file, index_of, scan
-from mgca.shards.remote import fetch
+from mgca.data.shards import ShardError, StreamConfig, batches, find_shards
+from mgca.data.shards import index as index_module
+from mgca.data.shards.index import IMAGE_EXTENSIONS, cached_count, index_file, index_of, scan
+from mgca.data.shards.remote import fetch
 
 # --- The index -----------------------------------------------------------------------------------
 

@@ -24,13 +24,14 @@ from test_shards import (
 )
 from tiny import TinyBackbone
 
-from mgca.data import Captions, load_captions
-from mgca.prompts import CLIP_TEMPLATES, nouns
-from mgca.shards import ShardError, StreamConfig, batches, find_shards, precompute, stream
-from mgca.shards.index import scan
-from mgca.shards.pack import pack
-from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
-from mgca.shards.texts import load_nouns
+from mgca.data.captions import Captions, load_captions
+from mgca.data.shards import ShardError, StreamConfig, batches, find_shards, precompute, stream
+from mgca.data.shards.index import scan
+from mgca.data.shards.pack import pack
+from mgca.data.shards.precompute import embed_texts, extract_nouns, plan_embeddings
+from mgca.data.shards.texts import load_nouns
+from mgca.data.texts import nouns
+from mgca.prompts import CLIP_TEMPLATES
 from mgca.utils.images import open_image, training_image
 
 RULES = ["uniform", "original", "nouns"]
@@ -85,7 +86,7 @@ def test_nouns_of_another_tagger_or_of_other_samples_are_not_used(shards, monkey
     assert load_nouns("00000.tar", index, None)
     write_tar(Path(shards.places[0]), [m for n in range(20, 29) for m in members(n)])
     assert load_nouns("00000.tar", scan(shards.places[0]), None) is None
-    monkeypatch.setattr("mgca.shards.texts.version", lambda _: "0")
+    monkeypatch.setattr("mgca.data.shards.texts.version", lambda _: "0")
     assert load_nouns("00000.tar", index, None) is None
 
 

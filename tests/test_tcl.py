@@ -12,9 +12,10 @@ from PIL import Image
 from tiny import TinyBackbone
 from torch.nn import functional as F
 
-from mgca.backbone.pooled import BatchImages, global_embedding, global_encoder
-from mgca.captions import build_pool, known_pairs
+from mgca.backbone.pooled import global_embedding, global_encoder
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
+from mgca.data.features import BatchImages
+from mgca.data.texts import build_pool, known_pairs
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.scoring import sigmoid_scores
 from mgca.losses.objective import plain_loss

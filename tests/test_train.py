@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 from tiny import TinyBackbone
 
-from mgca.captions import build_pool, known_pairs
 from mgca.config import LossConfig, TrainConfig
+from mgca.data.texts import build_pool, known_pairs
 from mgca.decoder import GatedConvDecoder, upsample2
 from mgca.train import (
     NotFinite,

@@ -19,12 +19,12 @@ from tiny import TinyBackbone
 import mgca.step
 import mgca.weights
 from mgca.config import TrainConfig
-from mgca.data import Captions
+from mgca.data.captions import Captions
+from mgca.data.shards import StreamConfig, find_shards
+from mgca.data.shards.pack import pack
 from mgca.engine import Engine
 from mgca.resources import Resources, make_fabric
 from mgca.runs import RunConfig
-from mgca.shards import StreamConfig, find_shards
-from mgca.shards.pack import pack
 
 SUBJECTS = ["dog", "cat", "bus", "tree", "house", "boat", "horse"]
 

@@ -52,7 +52,7 @@ class HybridConfig:
 class Trunk(nn.Module):
     """The first stages of EfficientNet-Lite0, frozen.
 
-    Has what :func:`mgca.features.image_features` asks of a backbone.
+    Has what :func:`mgca.data.features.image_features` asks of a backbone.
 
     Args:
         enlarge: Factor by which images are enlarged first.

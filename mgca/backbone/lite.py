@@ -68,7 +68,7 @@ def load_trunk(network: torch.nn.Module) -> None:
 class SentenceEncoder(torch.nn.Module):
     """all-MiniLM-L6-v2: mean over the tokens of its last layer, normalised; 384 dimensions.
 
-    Has what :func:`mgca.features.text_embeddings` asks of a backbone.
+    Has what :func:`mgca.data.features.text_embeddings` asks of a backbone.
     """
 
     name = "sentence"

@@ -5,8 +5,7 @@ Nothing here is trained, and nothing of the backbone is changed.
 """
 
 import copy
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,38 +15,6 @@ from mgca.backbone.base import Backbone
 from mgca.backbone.hybrid import Hybrid
 from mgca.backbone.lite import Lite
 from mgca.backbone.vit import PlainViT
-from mgca.utils.images import ImageSource, to_tensor, training_image
-
-
-@dataclass(frozen=True)
-class BatchImages:
-    """Normalised training images, decoded when asked for.
-
-    They are cropped as for :func:`mgca.features.image_features`, so that image and features agree.
-
-    Attributes:
-        images: Of a data set, in its order.
-        size: Side in pixels.
-        mean, std: Per-channel statistics for RGB in [0, 1].
-    """
-
-    images: Sequence[ImageSource]
-    size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, chosen: Sequence[int]) -> Tensor:
-        """(len(chosen), 3, size, size) float32.
-
-        Raises:
-            FileNotFoundError, ImageError: If an image cannot be read.
-        """
-        return torch.stack(
-            [
-                to_tensor(training_image(self.images[index], self.size), self.mean, self.std)
-                for index in chosen
-            ]
-        )
 
 
 def global_encoder(backbone: Backbone, precision: str = "float32") -> Callable[[Tensor], Tensor]:

@@ -10,7 +10,7 @@ from mgca.cli.loading import AsJson, check_device, echo_json, examples
 from mgca.cli.verbosity import notice, speaking
 
 if TYPE_CHECKING:
-    from mgca.benchmarks import Benchmark
+    from mgca.data.benchmarks import Benchmark
 
 BENCHMARKS, SHARDS = "Benchmarks", "Shards"  # panels of the help
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 def _benchmarks() -> list[str]:
-    from mgca.benchmarks import benchmark_names
+    from mgca.data.benchmarks import benchmark_names
 
     return benchmark_names()
 
@@ -60,7 +60,7 @@ Processes = Annotated[
 @speaking
 def list_benchmarks(as_json: AsJson = False) -> None:
     """List the benchmarks."""
-    from mgca.benchmarks import benchmark_names, load_benchmark
+    from mgca.data.benchmarks import benchmark_names, load_benchmark
 
     benchmarks = [load_benchmark(name) for name in benchmark_names()]
     if as_json:
@@ -102,7 +102,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Verify that images and masks are complete and sound. Exit code 1 if they are not."""
-    from mgca.benchmarks import load_benchmark
+    from mgca.data.benchmarks import load_benchmark
 
     _check(load_benchmark(name), root, limit, workers, as_json, {})
 
@@ -126,8 +126,8 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Make the masks that the download does not bring, then check. Downloads nothing."""
-    from mgca.benchmarks import load_benchmark
-    from mgca.benchmarks.prepare import prepare
+    from mgca.data.benchmarks import load_benchmark
+    from mgca.data.benchmarks.prepare import prepare
 
     benchmark = load_benchmark(name)
     made = prepare(benchmark, root, workers=workers, source=source)
@@ -150,8 +150,8 @@ def shards(
     as_json: AsJson = False,
 ) -> None:
     """Check that shards are complete, and say what they hold."""
-    from mgca.shards import find_shards
-    from mgca.shards.summary import summarise
+    from mgca.data.shards import find_shards
+    from mgca.data.shards.summary import summarise
 
     found = find_shards(_source(sources), workers=workers, download=download)
     if as_json:
@@ -180,8 +180,8 @@ def captions(
     as_json: AsJson = False,
 ) -> None:
     """Extract the nouns of all captions, once, before training on shards."""
-    from mgca.shards import find_shards
-    from mgca.shards.precompute import embed_texts, extract_nouns, plan_embeddings
+    from mgca.data.shards import find_shards
+    from mgca.data.shards.precompute import embed_texts, extract_nouns, plan_embeddings
 
     backbone = None
     if embed is not None:  # what is unknown here should not be found out after the nouns
@@ -233,8 +233,8 @@ def pack(
     as_json: AsJson = False,
 ) -> None:
     """Pack images with captions into shards."""
-    from mgca.data import load_captions
-    from mgca.shards.pack import pack
+    from mgca.data.captions import load_captions
+    from mgca.data.shards.pack import pack
 
     number = pack(
         load_captions(file, images),
@@ -262,7 +262,7 @@ def _check(
     before: dict[str, object],
 ) -> None:
     """Print a report, and what was done before it; end with code 1 if it lists problems."""
-    from mgca.benchmarks.check import check
+    from mgca.data.benchmarks.check import check
 
     report = check(benchmark, root, limit=limit, workers=workers)
     if as_json:

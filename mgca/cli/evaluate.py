@@ -35,7 +35,7 @@ EXAMPLES = examples(
 
 
 def _sets() -> list[str]:
-    from mgca.benchmarks import benchmark_names
+    from mgca.data.benchmarks import benchmark_names
 
     return [*benchmark_names(), *SCENES]
 
@@ -265,7 +265,7 @@ def evaluate(
 
 
 def _subject(name, root, images, masks, classes, with_background, limit):
-    from mgca.benchmarks import benchmark_names
+    from mgca.data.benchmarks import benchmark_names
 
     own = [option is not None for option in (images, masks, classes)]
     if name is not None and name not in (*benchmark_names(), *SCENES):
@@ -283,14 +283,14 @@ def _subject(name, root, images, masks, classes, with_background, limit):
     if name is None:
         if not all(own):
             raise typer.BadParameter("give a SET, or --images, --masks and --classes")
-        from mgca.data import load_folder
+        from mgca.data.masks import load_folder
 
         data = load_folder(images, masks, _classes(classes), background=with_background)
         return evaluation.masked(data.first(limit))
     if any(own):
         raise typer.BadParameter("give a SET, or --images, --masks and --classes, not both")
     if name in SCENES:
-        from mgca.scenes.sets import TEST_SEED, evaluation_set
+        from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 
         return evaluation.masked(evaluation_set(name, limit or 150, seed=TEST_SEED))
     if root is None:
@@ -326,7 +326,7 @@ def _units(given: list[str]) -> list[int | None]:
 
 def _statistics(name: str | None) -> str:
     """Of pixels, as a benchmark declares them."""
-    from mgca.benchmarks import benchmark_names, load_benchmark
+    from mgca.data.benchmarks import benchmark_names, load_benchmark
 
     return load_benchmark(name).protocol.statistics if name in benchmark_names() else "backbone"
 
@@ -335,7 +335,7 @@ def _protocol(
     name: str | None, background: float | None, temperature: float | None
 ) -> tuple[float | None, float | None]:
     """Threshold and temperature: as given, or else those of the benchmark."""
-    from mgca.benchmarks import benchmark_names, load_benchmark
+    from mgca.data.benchmarks import benchmark_names, load_benchmark
 
     if name in benchmark_names():
         protocol = load_benchmark(name).protocol

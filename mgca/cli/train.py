@@ -159,11 +159,11 @@ def train(
     """
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.config import config_hash
+    from mgca.data.shards import find_shards
     from mgca.engine import Engine, Stopped
     from mgca.estimate import estimate
     from mgca.resources import Resources, make_fabric
     from mgca.runs import load_run
-    from mgca.shards import find_shards
     from mgca.train import NotFinite
     from mgca.weights import WeightsError
 

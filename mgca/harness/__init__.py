@@ -2,7 +2,7 @@
 
 Importing this registers, with mmsegmentation, :class:`~mgca.harness.segmentor.OpenVocabulary`, the
 transforms of :mod:`mgca.harness.sets`, the metric of :mod:`mgca.harness.metric` and the data sets
-of :mod:`mgca.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools needs one
+of :mod:`mgca.data.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools needs one
 line more::
 
     custom_imports = dict(imports=["mgca.harness"])
@@ -23,7 +23,7 @@ try:
     # its lite edition lacks an operator. Neither is used here, nor anything to be done about.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from mgca.benchmarks.datasets import COCOObjectDataset, PascalVOC20Dataset
+        from mgca.data.benchmarks.datasets import COCOObjectDataset, PascalVOC20Dataset
         from mgca.harness.metric import UnitIoU
         from mgca.harness.segmentor import OpenVocabulary
         from mgca.harness.sets import MaskedImages, OpenImage, OpenMask

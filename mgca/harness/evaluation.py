@@ -21,13 +21,13 @@ import pandas as pd
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from mgca.benchmarks import classes as text_queries
-from mgca.benchmarks import dataset_config, load_benchmark
-from mgca.benchmarks.files import list_items
-from mgca.benchmarks.stamps import stat_of
 from mgca.config import SegmentConfig, config_hash, to_dict
-from mgca.data import DataError, Masked
-from mgca.evaluate import MaskedSet, id_names, unit_name
+from mgca.data.benchmarks import classes as text_queries
+from mgca.data.benchmarks import dataset_config, load_benchmark
+from mgca.data.benchmarks.files import list_items
+from mgca.data.benchmarks.stamps import stat_of
+from mgca.data.masks import DataError, Masked, MaskedSet, id_names
+from mgca.evaluate import unit_name
 from mgca.harness.run import run_test
 from mgca.harness.sets import PIPELINE, MaskedImages
 from mgca.metrics import Confusion
@@ -114,7 +114,7 @@ def _stamp(*paths: Path) -> tuple:
 
 
 def masked(data: MaskedSet) -> Subject:
-    """A set of this project: of the scenes, or :func:`mgca.data.load_folder`."""
+    """A set of this project: of the scenes, or :func:`mgca.data.masks.load_folder`."""
     if isinstance(data, Masked):
         stamps = tuple(_stamp(image, mask) for _, image, mask in data.items)
     else:

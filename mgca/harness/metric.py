@@ -8,7 +8,7 @@ import torch
 from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 
-from mgca.data import DataError
+from mgca.data.masks import DataError
 from mgca.metrics import Confusion
 
 # mmsegmentation counts pixels in float32, and adds two counts: exact up to 16 million.

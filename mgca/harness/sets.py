@@ -9,9 +9,8 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mgca.benchmarks.files import read_ids
-from mgca.data import DataError
-from mgca.evaluate import MaskedSet, id_names
+from mgca.data.benchmarks.files import read_ids
+from mgca.data.masks import DataError, MaskedSet, id_names
 from mgca.utils.images import open_image
 
 # Of the sets of mmsegmentation. No Resize: the model does that itself. With their scope, types are

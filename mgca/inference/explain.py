@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mgca.benchmarks import benchmark_names, classes, load_benchmark
 from mgca.config import grid_side
+from mgca.data.benchmarks import benchmark_names, classes, load_benchmark
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.prompts import check_classes

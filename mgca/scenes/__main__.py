@@ -1,6 +1,6 @@
-"""``python -m mgca.scenes clip``: train the small CLIP of the scenes, anew or further.
+"""``python -m mgca.data.scenes clip``: train the small CLIP of the scenes, anew or further.
 
-``python -m mgca.scenes decoders``: make decoders of the ablations' first seed those that come with
+``python -m mgca.data.scenes decoders``: make decoders of the ablations' first seed those that come with
 the project; ``mgca.load("scenes")`` takes the one trained with all three losses.
 """
 
@@ -15,14 +15,14 @@ import numpy as np
 
 from mgca.backbone.hybrid import Hybrid, hybrid_state
 from mgca.backbone.lite import SentenceEncoder
-from mgca.captions import build_pool
 from mgca.clip import ClipConfig, train_clip
 from mgca.config import config_hash, to_dict
-from mgca.features import image_features, text_embeddings
+from mgca.data.features import image_features, text_embeddings
+from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
+from mgca.data.texts import build_pool
 from mgca.results import add_results, write_run
 from mgca.scenes.card import image_level
 from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
-from mgca.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 from mgca.variants import grid, published_name
@@ -92,7 +92,7 @@ def decoders(scale: ScenesScale, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The commands of this scale."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.scenes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mgca.data.scenes", description=__doc__)
     parser.add_argument("what", choices=("clip", "decoders"))
     parser.add_argument("--out", default="results/scenes", help="results folder")
     parser.add_argument("--work", default="_build/scenes", help="trained weights, checkpoints")

@@ -5,23 +5,23 @@ import os
 from collections.abc import Mapping
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
-from mgca.backbone.pooled import BatchImages
-from mgca.captions import TextPool, build_pool
 from mgca.clip import ClipConfig
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
-from mgca.data import Captions
-from mgca.evaluate import MaskedSet, evaluate
-from mgca.features import image_features, text_embeddings
-from mgca.model import Model
-from mgca.scales import Scale
-from mgca.scenes.scene import WorldConfig
-from mgca.scenes.sets import (
+from mgca.data.captions import Captions
+from mgca.data.features import BatchImages, image_features, text_embeddings
+from mgca.data.masks import MaskedSet
+from mgca.data.scenes.scene import WorldConfig
+from mgca.data.scenes.sets import (
     TEST_SEED,
     TRAINING_SEED,
     VALIDATION_SEED,
     evaluation_set,
     training_pairs,
 )
+from mgca.data.texts import TextPool, build_pool
+from mgca.evaluate import evaluate
+from mgca.model import Model
+from mgca.scales import Scale
 from mgca.train import TrainingData
 from mgca.utils.files import cache_folder
 from mgca.utils.processes import threads

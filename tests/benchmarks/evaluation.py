@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import mgca
-from mgca.benchmarks import classes, load_benchmark
 from mgca.config import config_hash
-from mgca.data import Masked, load_masked
+from mgca.data.benchmarks import classes, load_benchmark
+from mgca.data.masks import Masked, load_masked
 from mgca.harness.metric import UnitIoU
 from mgca.harness.run import run_test
 from mgca.harness.sets import MaskedImages

@@ -18,14 +18,14 @@ from inference import VIT, device_name
 
 from mgca.backbone import load_backbone
 from mgca.config import config_hash, to_dict
-from mgca.data import load_captions
+from mgca.data.captions import load_captions
+from mgca.data.shards import find_shards
+from mgca.data.shards.pack import pack
 from mgca.engine import Engine, Stopped
 from mgca.estimate import GIB, estimate
 from mgca.resources import Resources, make_fabric
 from mgca.results import add_results, write_run
 from mgca.runs import load_run
-from mgca.shards import find_shards
-from mgca.shards.pack import pack
 from mgca.utils.provenance import provenance
 
 PAIRS = 2_560_000

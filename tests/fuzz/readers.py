@@ -12,17 +12,19 @@ import numpy as np
 from harness import Target, encode, photo, put, require
 from PIL import Image
 
-import mgca.benchmarks
-from mgca.benchmarks import load_benchmark, read_benchmark
-from mgca.benchmarks.files import read_ids
+import mgca.data.benchmarks
 from mgca.cli import EXPECTED
 from mgca.cli.segment import read_lines
 from mgca.config import LossConfig, TrainConfig, config_hash
-from mgca.data import Masked, load_captions
-from mgca.prompts import check_classes, nouns
+from mgca.data.benchmarks import load_benchmark, read_benchmark
+from mgca.data.benchmarks.files import read_ids
+from mgca.data.captions import load_captions
+from mgca.data.masks import Masked
+from mgca.data.shards import StreamConfig
+from mgca.data.shards.sample import CorruptSample, caption_of
+from mgca.data.texts import nouns
+from mgca.prompts import check_classes
 from mgca.runs import RunConfig, load_run
-from mgca.shards import StreamConfig
-from mgca.shards.sample import CorruptSample, caption_of
 from mgca.utils.images import ImageError, open_image
 
 # --- Pictures ------------------------------------------------------------------------------------
@@ -227,7 +229,7 @@ def _run(data: bytes, folder: Path) -> None:
 
 
 def _benchmarks() -> list[bytes]:
-    folder = Path(mgca.benchmarks.__file__).parent
+    folder = Path(mgca.data.benchmarks.__file__).parent
     return [path.read_bytes() for path in sorted(folder.glob("*.toml"))]
 
 

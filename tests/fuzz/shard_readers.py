@@ -17,13 +17,13 @@ from tiny import TinyBackbone
 from weight_readers import repair_safetensors
 
 from mgca.cli import EXPECTED
-from mgca.data import Captions
-from mgca.features import features_file, image_features, text_embeddings
-from mgca.shards import find_shards
-from mgca.shards.index import index_file, index_of, scan
-from mgca.shards.sample import CorruptSample, image_of
-from mgca.shards.shard import OpenShard
-from mgca.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.data.captions import Captions
+from mgca.data.features import features_file, image_features, text_embeddings
+from mgca.data.shards import find_shards
+from mgca.data.shards.index import index_file, index_of, scan
+from mgca.data.shards.sample import CorruptSample, image_of
+from mgca.data.shards.shard import OpenShard
+from mgca.data.shards.texts import Embeddings, load_nouns, save_nouns
 
 # --- Shards --------------------------------------------------------------------------------------
 

@@ -21,18 +21,19 @@ from targets import TARGETS
 from weight_readers import network
 
 from mgca.backbone.lite import Lite
-from mgca.benchmarks import read_benchmark
-from mgca.benchmarks.files import read_ids
 from mgca.checkpoint import metrics_until, resume
 from mgca.config import grid_side
-from mgca.data import DataError, Masked
-from mgca.features import CacheError, features_file, image_features, text_embeddings
-from mgca.prompts import check_classes, nouns
+from mgca.data.benchmarks import read_benchmark
+from mgca.data.benchmarks.files import read_ids
+from mgca.data.features import CacheError, features_file, image_features, text_embeddings
+from mgca.data.masks import DataError, Masked
+from mgca.data.shards import ShardError, find_shards
+from mgca.data.shards.index import index_file, index_of, scan
+from mgca.data.shards.sample import CorruptSample, caption_of
+from mgca.data.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.data.texts import nouns
+from mgca.prompts import check_classes
 from mgca.runs import load_run
-from mgca.shards import ShardError, find_shards
-from mgca.shards.index import index_file, index_of, scan
-from mgca.shards.sample import CorruptSample, caption_of
-from mgca.shards.texts import Embeddings, load_nouns, save_nouns
 from mgca.utils.images import ImageError, open_image
 from mgca.weights import WeightsError, read_tensors, saved, write_tensors
 from mgca.weights.decoders import decoder_from

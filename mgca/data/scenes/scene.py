@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgca.scenes.shapes import THINGS
-from mgca.scenes.textures import STUFFS
+from mgca.data.scenes.shapes import THINGS
+from mgca.data.scenes.textures import STUFFS
 
 COLOURS = {
     "red": (206, 38, 40),

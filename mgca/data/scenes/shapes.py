@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mgca.scenes.outlines import Part, Points, arc, band, box, line, mark, poly, turned
+from mgca.data.scenes.outlines import Part, Points, arc, band, box, line, mark, poly, turned
 
 VARIANTS = 3
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
-from mgca.prompts import CLIP_TEMPLATES, nouns
-from mgca.shards.index import ShardError, shards_folder
-from mgca.shards.sample import CorruptSample
-from mgca.shards.shard import OpenShard
-from mgca.shards.source import Shards
-from mgca.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.data.shards.index import ShardError, shards_folder
+from mgca.data.shards.sample import CorruptSample
+from mgca.data.shards.shard import OpenShard
+from mgca.data.shards.source import Shards
+from mgca.data.shards.texts import Embeddings, load_nouns, save_nouns
+from mgca.data.texts import nouns
+from mgca.prompts import CLIP_TEMPLATES
 from mgca.utils.processes import in_processes
 from mgca.utils.progress import progress
 

@@ -1,6 +1,6 @@
 """Which masks a benchmark needs and how each is made from what the download brings.
 
-A conversion only plans: :mod:`mgca.benchmarks.prepare` runs the plan.
+A conversion only plans: :mod:`mgca.data.benchmarks.prepare` runs the plan.
 """
 
 import json
@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mgca.benchmarks import Benchmark, instances
-from mgca.benchmarks.files import Item, list_items, read_ids
-from mgca.data import IGNORE, DataError
+from mgca.data.benchmarks import Benchmark, instances
+from mgca.data.benchmarks.files import Item, list_items, read_ids
+from mgca.data.masks import IGNORE, DataError
 
 # Of a mask that is drawn: more than the largest of COCO, and not so much that it forbids anything.
 DRAWN_BYTES = 32 * 1024

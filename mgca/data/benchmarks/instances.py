@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mgca.data import DataError
+from mgca.data.masks import DataError
 
 
 def decode_counts(text: str | bytes) -> np.ndarray:

@@ -1,13 +1,19 @@
 """Texts to train on: captions, and captions generated from their nouns (choice D10)."""
 
+import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.prompts import CLIP_TEMPLATES, nouns
+from mgca.prompts import CLIP_TEMPLATES
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -105,3 +111,29 @@ def build_pool(
     generated = [[[filled(n) for n in nouns(caption)] for caption in own] for own in captions]
     names = [[(p, filled(name)) for p, name in own] for own in recognised or [[]] * len(captions)]
     return TextPool(list(positions), originals, generated, names)
+
+
+NOUN_TAGS = ("NN1", "NN2", "NN0")
+_WORD = re.compile(r"[A-Za-zÀ-ÖØ-öø-ÿ][A-Za-zÀ-ÖØ-öø-ÿ'-]*")
+_LONGEST_WORD = 50  # the tagger's time grows with the square of a word's length
+_MOST_WORDS = 1000  # and its memory with their number; captions have tens of them
+
+
+@functools.cache
+def _tagger() -> Any:
+    from HanTa import HanoverTagger
+
+    return HanoverTagger.HanoverTagger("morphmodel_en.pgz")
+
+
+def nouns(caption: str) -> list[str]:
+    """The nouns of an English caption as singular dictionary forms, each once, in order.
+
+    Words after the first thousand are not looked at.
+    """
+    words = [word for word in _WORD.findall(caption) if len(word) <= _LONGEST_WORD][:_MOST_WORDS]
+    if not words:
+        return []
+    tagged = _tagger().tag_sent(words, taglevel=1)
+    found = (lemma.lower() for _, lemma, tag in tagged if tag in NOUN_TAGS)
+    return list(dict.fromkeys(noun for noun in found if len(noun) > 1))

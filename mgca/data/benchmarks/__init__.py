@@ -1,7 +1,7 @@
 """The eight benchmarks: what each is, how it lies on disk, how it is scored.
 
-One TOML file per benchmark holds the facts. :mod:`mgca.benchmarks.check` verifies a folder against
-them, :mod:`mgca.benchmarks.prepare` makes the masks that a download does not bring.
+One TOML file per benchmark holds the facts. :mod:`mgca.data.benchmarks.check` verifies a folder against
+them, :mod:`mgca.data.benchmarks.prepare` makes the masks that a download does not bring.
 """
 
 import os
@@ -146,7 +146,7 @@ def load_benchmark(name: str) -> Benchmark:
     """
     if name not in _NAMES:
         raise ValueError(f"unknown benchmark {name!r}, only {', '.join(_NAMES)}")
-    return read_benchmark(resources.files("mgca.benchmarks") / f"{name}.toml")
+    return read_benchmark(resources.files("mgca.data.benchmarks") / f"{name}.toml")
 
 
 def read_benchmark(path: str | os.PathLike | Traversable) -> Benchmark:
@@ -235,7 +235,7 @@ def _mistakes(benchmark: Benchmark):
 def _mmseg_datasets():
     """The module that has registered all data sets, mmsegmentation's and ours."""
     try:
-        from mgca.benchmarks import datasets
+        from mgca.data.benchmarks import datasets
     except ModuleNotFoundError as error:
         raise ImportError(
             f"the benchmarks need mmsegmentation ({error}): pip install 'mgca[benchmarks]'"

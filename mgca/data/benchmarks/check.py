@@ -11,8 +11,8 @@ from typing import Any
 import joblib
 from PIL import Image
 
-from mgca.benchmarks import Benchmark
-from mgca.benchmarks.files import (
+from mgca.data.benchmarks import Benchmark
+from mgca.data.benchmarks.files import (
     Item,
     MaskModeError,
     default_workers,
@@ -20,8 +20,8 @@ from mgca.benchmarks.files import (
     read_ids,
     unknown_ids,
 )
-from mgca.benchmarks.stamps import MANIFEST, Stamps, read_manifest, stat_of
-from mgca.data import DataError
+from mgca.data.benchmarks.stamps import MANIFEST, Stamps, read_manifest, stat_of
+from mgca.data.masks import DataError
 from mgca.utils.progress import progress
 
 _EXAMPLES = 3

@@ -4,10 +4,10 @@ Shards are tars as img2dataset writes them. :func:`find_shards` checks and count
 :func:`batches` streams them, in an order that is a pure function of seed and step.
 """
 
-from mgca.shards.index import ShardError
-from mgca.shards.order import StreamConfig
-from mgca.shards.source import Shards, find_shards
-from mgca.shards.stream import CORRUPT_LIMIT, Batch, batches, steps_per_epoch
+from mgca.data.shards.index import ShardError
+from mgca.data.shards.order import StreamConfig
+from mgca.data.shards.source import Shards, find_shards
+from mgca.data.shards.stream import CORRUPT_LIMIT, Batch, batches, steps_per_epoch
 
 __all__ = [
     "CORRUPT_LIMIT",

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from mgca.scenes import shapes
-from mgca.scenes.paint import extent, ground, layout
-from mgca.scenes.scene import (
+from mgca.data.scenes import shapes
+from mgca.data.scenes.paint import extent, ground, layout
+from mgca.data.scenes.scene import (
     COLOURS,
     COMPOSING,
     HELD_OUT,
@@ -22,8 +22,8 @@ from mgca.scenes.scene import (
     WorldConfig,
     random,
 )
-from mgca.scenes.shapes import THINGS
-from mgca.scenes.textures import STUFFS
+from mgca.data.scenes.shapes import THINGS
+from mgca.data.scenes.textures import STUFFS
 
 _TRIES = 6  # places that are tried for a thing
 

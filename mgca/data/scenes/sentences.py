@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mgca.scenes.scene import HELD_OUT, Content, Scene, WorldConfig
-from mgca.scenes.shapes import THINGS
-from mgca.scenes.textures import STUFFS
+from mgca.data.scenes.scene import HELD_OUT, Content, Scene, WorldConfig
+from mgca.data.scenes.shapes import THINGS
+from mgca.data.scenes.textures import STUFFS
 
 STUFF_RATE = 0.75  # of the probability of a thing of the same area
 NAMED_AREA = 0.10  # share of the image at which a thing is named with a probability of 63 %

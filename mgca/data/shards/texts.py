@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mgca.config import config_hash
-from mgca.shards.index import Index, ShardError, shards_folder
-from mgca.shards.sample import Drawn
+from mgca.data.shards.index import Index, ShardError, shards_folder
+from mgca.data.shards.sample import Drawn
 from mgca.utils.files import write_text
 from mgca.weights import WeightsError, read_tensors, write_tensors
 

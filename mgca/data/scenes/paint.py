@@ -6,8 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mgca.scenes import shapes, textures
-from mgca.scenes.scene import CLASSES, COLOURS, DRAWING, Boundary, Scene, Thing, WorldConfig, random
+from mgca.data.scenes import shapes, textures
+from mgca.data.scenes.scene import (
+    CLASSES,
+    COLOURS,
+    DRAWING,
+    Boundary,
+    Scene,
+    Thing,
+    WorldConfig,
+    random,
+)
 
 _FIXED = {
     "brown": (116, 76, 44),

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from mgca.shards.index import ShardError, Span, index_of, is_remote
-from mgca.shards.remote import Evicted, fetch
-from mgca.shards.sample import caption_of
+from mgca.data.shards.index import ShardError, Span, index_of, is_remote
+from mgca.data.shards.remote import Evicted, fetch
+from mgca.data.shards.sample import caption_of
 
 # Downloads, of a shard that other processes remove to make room for theirs.
 _ATTEMPTS = 3
@@ -17,7 +17,7 @@ class OpenShard:
     Args:
         place: Path or URL; what is behind a URL is downloaded first, unless it lies in the cache.
         count: Number of samples that it should have, or None.
-        download_limit: As in :func:`mgca.shards.remote.fetch`.
+        download_limit: As in :func:`mgca.data.shards.remote.fetch`.
 
     Raises:
         ShardError: If it is missing, cannot be fetched, is truncated, or has another number of

@@ -7,8 +7,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from mgca.data import Captions
-from mgca.shards.index import IMAGE_EXTENSIONS, need_webdataset
+from mgca.data.captions import Captions
+from mgca.data.shards.index import IMAGE_EXTENSIONS, need_webdataset
 from mgca.utils.images import open_image
 from mgca.utils.progress import progress
 

@@ -1,9 +1,9 @@
 """What shards hold, in a few lines."""
 
-from mgca.shards.index import cached_count, index_of, is_remote
-from mgca.shards.sample import CorruptSample
-from mgca.shards.shard import OpenShard
-from mgca.shards.source import Shards
+from mgca.data.shards.index import cached_count, index_of, is_remote
+from mgca.data.shards.sample import CorruptSample
+from mgca.data.shards.shard import OpenShard
+from mgca.data.shards.source import Shards
 
 _EXAMPLES = 3
 

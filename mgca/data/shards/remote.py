@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from mgca.shards.index import Index, ShardError, cached_count, index_of, shards_folder
+from mgca.data.shards.index import Index, ShardError, cached_count, index_of, shards_folder
 
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,13 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from mgca.data import Captions
-from mgca.scenes.paint import render
-from mgca.scenes.scene import CLASSES, HELD_OUT, TELLING, Scene, WorldConfig, random
-from mgca.scenes.sentences import captions, sentences
-from mgca.scenes.shapes import THINGS
-from mgca.scenes.textures import STUFFS
-from mgca.scenes.world import compose
+from mgca.data.captions import Captions
+from mgca.data.scenes.paint import render
+from mgca.data.scenes.scene import CLASSES, HELD_OUT, TELLING, Scene, WorldConfig, random
+from mgca.data.scenes.sentences import captions, sentences
+from mgca.data.scenes.shapes import THINGS
+from mgca.data.scenes.textures import STUFFS
+from mgca.data.scenes.world import compose
 
 TRAINING_SEED, VALIDATION_SEED, TEST_SEED = 0, 1, 2
 CAPTIONS = 2  # of an image

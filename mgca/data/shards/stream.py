@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from mgca.prompts import nouns
-from mgca.shards.index import ShardError
-from mgca.shards.order import Order, StreamConfig, generator
-from mgca.shards.sample import CorruptSample, draw_text, image_of
-from mgca.shards.shard import OpenShard
-from mgca.shards.source import Shards
-from mgca.shards.texts import Embeddings, load_nouns
+from mgca.data.shards.index import ShardError
+from mgca.data.shards.order import Order, StreamConfig, generator
+from mgca.data.shards.sample import CorruptSample, draw_text, image_of
+from mgca.data.shards.shard import OpenShard
+from mgca.data.shards.source import Shards
+from mgca.data.shards.texts import Embeddings, load_nouns
+from mgca.data.texts import nouns
 from mgca.utils.processes import end_with_parent
 
 log = logging.getLogger(__name__)

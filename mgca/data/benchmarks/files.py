@@ -9,8 +9,8 @@ import joblib
 import numpy as np
 from PIL import Image, PngImagePlugin
 
-from mgca.benchmarks import Benchmark
-from mgca.data import IGNORE, DataError, read_mask
+from mgca.data.benchmarks import Benchmark
+from mgca.data.masks import IGNORE, DataError, read_mask
 from mgca.utils.files import replacing
 
 # Says in the PNG what a mask was made from, so that no run goes on from masks of another source.

@@ -4,8 +4,8 @@ import json
 import logging
 from pathlib import Path
 
-from mgca.benchmarks.files import require_writable
-from mgca.data import DataError
+from mgca.data.benchmarks.files import require_writable
+from mgca.data.masks import DataError
 from mgca.utils.files import write_text
 
 log = logging.getLogger(__name__)

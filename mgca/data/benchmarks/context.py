@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mgca.benchmarks import Benchmark
-from mgca.benchmarks.converters import DRAWN_BYTES, Plan, Task, read_json
-from mgca.benchmarks.files import list_items, require_root
-from mgca.benchmarks.instances import decode_rle
-from mgca.data import DataError
+from mgca.data.benchmarks import Benchmark
+from mgca.data.benchmarks.converters import DRAWN_BYTES, Plan, Task, read_json
+from mgca.data.benchmarks.files import list_items, require_root
+from mgca.data.benchmarks.instances import decode_rle
+from mgca.data.masks import DataError
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mgca.captions import TextPool
+from mgca.data.texts import TextPool
 from mgca.prompts import CLIP_TEMPLATES, is_unicode
 from mgca.utils.images import ImageError, open_image, training_image
 
@@ -62,7 +62,7 @@ class Drawn:
 
 
 def draw_text(caption: str, nouns: list[str], rule: str, generator: torch.Generator) -> Drawn:
-    """A text drawn for a sample, as :meth:`mgca.captions.TextPool.draw` does for an image.
+    """A text drawn for a sample, as :meth:`mgca.data.texts.TextPool.draw` does for an image.
 
     Args:
         nouns: Of the caption.

@@ -15,10 +15,10 @@ from pathlib import Path
 import joblib
 import psutil
 
-from mgca.benchmarks import Benchmark
-from mgca.benchmarks.context import context
-from mgca.benchmarks.converters import Plan, Task, cityscapes, coco_object, coco_stuff
-from mgca.benchmarks.files import (
+from mgca.data.benchmarks import Benchmark
+from mgca.data.benchmarks.context import context
+from mgca.data.benchmarks.converters import Plan, Task, cityscapes, coco_object, coco_stuff
+from mgca.data.benchmarks.files import (
     default_workers,
     is_finished,
     require_root,

@@ -9,6 +9,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from mgca.backbone.base import Backbone
 from mgca.config import config_hash
-from mgca.data import Captions
+from mgca.data.captions import Captions
 from mgca.utils.files import cache_folder, write_text
 from mgca.utils.images import ImageSource, to_tensor, training_image
 from mgca.utils.progress import progress
@@ -166,3 +167,34 @@ def text_embeddings(
     embeddings = torch.cat(parts)
     write_tensors(path, {"embeddings": embeddings}, {})
     return embeddings
+
+
+@dataclass(frozen=True)
+class BatchImages:
+    """Normalised training images, decoded when asked for.
+
+    They are cropped as for :func:`mgca.data.features.image_features`, so that image and features agree.
+
+    Attributes:
+        images: Of a data set, in its order.
+        size: Side in pixels.
+        mean, std: Per-channel statistics for RGB in [0, 1].
+    """
+
+    images: Sequence[ImageSource]
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, chosen: Sequence[int]) -> Tensor:
+        """(len(chosen), 3, size, size) float32.
+
+        Raises:
+            FileNotFoundError, ImageError: If an image cannot be read.
+        """
+        return torch.stack(
+            [
+                to_tensor(training_image(self.images[index], self.size), self.mean, self.std)
+                for index in chosen
+            ]
+        )

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgca.shards.index import ShardError, cached_count, index_of, is_remote, need_webdataset
-from mgca.shards.remote import fetch, fetch_json, remote_count
+from mgca.data.shards.index import ShardError, cached_count, index_of, is_remote, need_webdataset
+from mgca.data.shards.remote import fetch, fetch_json, remote_count
 from mgca.utils.processes import in_processes
 from mgca.utils.progress import progress
 
