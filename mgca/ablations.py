@@ -31,7 +31,7 @@ from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.model import Model
 from mgca.results import COLUMNS, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
-from mgca.train import train
+from mgca.training.train import train
 from mgca.utils.files import write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress

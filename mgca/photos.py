@@ -20,15 +20,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mgca.align import (
-    AlignConfig,
-    imagenet_names,
-    recognised_names,
-    retrieval,
-    save_alignment,
-    softmax_pixels,
-    train_alignment,
-)
 from mgca.backbone.lite import Lite
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data.captions import Captions, load_captions
@@ -39,7 +30,16 @@ from mgca.evaluate import evaluate, result_rows
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.results import add_results, read_results, write_run
-from mgca.train import TrainingData, train
+from mgca.training.alignment import (
+    AlignConfig,
+    imagenet_names,
+    recognised_names,
+    retrieval,
+    save_alignment,
+    softmax_pixels,
+    train_alignment,
+)
+from mgca.training.train import TrainingData, train
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 from mgca.weights import publish

@@ -19,7 +19,6 @@ import torch
 from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig
-from mgca.clip import ClipConfig, train_clip
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.features import image_features
 from mgca.data.masks import load_masked
@@ -29,7 +28,8 @@ from mgca.metrics import recall
 from mgca.model import Model
 from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
 from mgca.results import add_results, read_results, write_run
-from mgca.train import TrainingData, train
+from mgca.training.small_clip import ClipConfig, train_clip
+from mgca.training.train import TrainingData, train
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 

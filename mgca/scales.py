@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from mgca import photos
-from mgca.align import AlignConfig, save_alignment
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.data.masks import MaskedSet, data_root, load_masked
 from mgca.evaluate import evaluate
 from mgca.model import Model
-from mgca.train import TrainingData
+from mgca.training.alignment import AlignConfig, save_alignment
+from mgca.training.train import TrainingData
 from mgca.utils.files import cache_folder, file_digest
 from mgca.weights import read_tensors
 

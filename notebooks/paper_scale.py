@@ -37,12 +37,12 @@ from IPython.display import Markdown, display
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
-from mgca.estimate import DECODER_MAPS
-from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.losses.lean import WORKSPACE, Comparison, workspace
 from mgca.losses.levels import area_in_pixels
 from mgca.results import read_results, read_run
-from mgca.runs import load_run
+from mgca.training.estimate import DECODER_MAPS
+from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops
+from mgca.training.runs import load_run
 
 figures.use_style()
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random
@@ -134,7 +134,7 @@ PAIRS = 2_560_000
 # * `--precomputed DIR`: where `mgca data captions --out DIR` wrote to;
 # * `--corrupt-limit 0.01`: share of samples that may be unreadable. They are left out and named.
 #
-# A file has the structure of `mgca.runs.RunConfig`:
+# A file has the structure of `mgca.training.runs.RunConfig`:
 #
 # ```toml
 # clip = 1.0                # largest norm of the gradient; the paper states none
@@ -260,7 +260,7 @@ model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safeten
 # Nothing in it asks for equal numbers of rows, so a process that left a corrupt sample out is no
 # special case.
 #
-# ```{literalinclude} ../../mgca/distributed.py
+# ```{literalinclude} ../../mgca/training/distributed.py
 # :pyobject: _GatherRows
 # ```
 #
@@ -280,8 +280,8 @@ model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safeten
 # Memory is that of one part, and a step takes one more forward pass of decoder and comparison. The
 # encoders run once.
 #
-# ````{dropdown} mgca.step.backward
-# ```{literalinclude} ../../mgca/step.py
+# ````{dropdown} mgca.training.step.backward
+# ```{literalinclude} ../../mgca/training/step.py
 # :pyobject: backward
 # ```
 # ````

@@ -49,7 +49,7 @@ from mgca.model import Model
 from mgca.report import Difference, difference, group_means, pictures
 from mgca.results import read_results
 from mgca.scenes.scale import IMAGES, SIDE, ScenesScale
-from mgca.train import TrainingData, train
+from mgca.training.train import TrainingData, train
 
 figures.use_style()
 here = Path.cwd()

@@ -41,8 +41,8 @@ from matplotlib.figure import Figure
 
 from mgca import figures
 from mgca.backbone import load_backbone
-from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
 from mgca.results import read_results, read_run
+from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
 
 figures.use_style()
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random

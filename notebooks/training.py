@@ -46,7 +46,7 @@ from mgca.data.masks import data_root, load_masked
 from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.results import read_results, read_run, summary
-from mgca.train import train
+from mgca.training.train import train
 
 if scale != "photos":
     raise ValueError(f"scale {scale!r} is not run by this notebook, only 'photos'")

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from mgca.config import LossConfig, TrainConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.distributed import gather_rows
 from mgca.losses.objective import logits_of, losses_of
-from mgca.resources import Resources, make_fabric
-from mgca.step import backward, pixel_embeddings
+from mgca.training.distributed import gather_rows
+from mgca.training.resources import Resources, make_fabric
+from mgca.training.step import backward, pixel_embeddings
 
 IMAGES, DIM = 11, 16
 # Images of each process: as even as they go, and not at all.

@@ -40,7 +40,7 @@ from mgca.report import (
 from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
 from mgca.timing import seconds_per_image
-from mgca.train import TrainingData
+from mgca.training.train import TrainingData
 from mgca.variants import ABLATIONS, grid
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]

@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mgca.align import (
+from mgca.backbone.lite import Lite
+from mgca.data.texts import build_pool
+from mgca.training.alignment import (
     AlignConfig,
     imagenet_names,
     recognised_names,
@@ -18,8 +20,6 @@ from mgca.align import (
     text_centre,
     train_alignment,
 )
-from mgca.backbone.lite import Lite
-from mgca.data.texts import build_pool
 from mgca.weights import read_tensors
 
 SUBJECTS = ["dog", "beach", "bicycle", "bus", "mountain", "cat", "kitchen", "horse"]

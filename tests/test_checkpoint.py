@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
+from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.weights import WeightsError, read_tensors
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import mgca.clip
+import mgca.training.small_clip
 from mgca.backbone.hybrid import Hybrid, HybridConfig
-from mgca.checkpoint import metrics_until
-from mgca.clip import ClipConfig, train_clip
 from mgca.data.texts import TextPool
-from mgca.train import NotFinite
+from mgca.training.checkpoint import metrics_until
+from mgca.training.small_clip import ClipConfig, train_clip
+from mgca.training.train import NotFinite
 from mgca.weights import read_tensors
 
 SIZES = HybridConfig(dim=8, width=32, layers=1, heads=1, grid=4)
@@ -72,7 +72,7 @@ def test_only_captions_are_drawn(backbone, toy, tmp_path, monkeypatch):
     features, pool, sentences = toy
     seen = []
 
-    def loss(model, images, texts, real=mgca.clip._loss):
+    def loss(model, images, texts, real=mgca.training.small_clip._loss):
         for image, text in zip(images, texts, strict=True):
             i = next(i for i, f in enumerate(features) if np.array_equal(f, image.numpy()))
             position = next(p for p, s in enumerate(sentences) if torch.equal(s, text))
@@ -80,7 +80,7 @@ def test_only_captions_are_drawn(backbone, toy, tmp_path, monkeypatch):
             seen.append((i, position))
         return real(model, images, texts)
 
-    monkeypatch.setattr(mgca.clip, "_loss", loss)
+    monkeypatch.setattr(mgca.training.small_clip, "_loss", loss)
     train_clip(dataclasses.replace(CONFIG, epochs=8), backbone, *toy, tmp_path)
     for epoch in range(8):
         drawn = [image for image, _ in seen[8 * epoch : 8 * epoch + 8]]
@@ -112,7 +112,7 @@ def test_a_resumed_run_ends_with_the_same_bits(backbone, toy, tmp_path, monkeypa
     # In the second epoch: amid it, before its metrics are written, and between these and the
     # checkpoint.
     calls, stop = [], 4 if where == "_loss" else 2
-    real = getattr(mgca.clip, where)
+    real = getattr(mgca.training.small_clip, where)
 
     def interrupt(*arguments):
         calls.append(where)
@@ -121,14 +121,16 @@ def test_a_resumed_run_ends_with_the_same_bits(backbone, toy, tmp_path, monkeypa
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(mgca.clip, where, interrupt)
+        patch.setattr(mgca.training.small_clip, where, interrupt)
         with pytest.raises(Interrupted):
             train_clip(CONFIG, backbone, *toy, tmp_path / "part")
     assert read_tensors(tmp_path / "part" / "checkpoint.safetensors")[1]["step"] == 2
 
-    steps, loss = [], mgca.clip._loss
+    steps, loss = [], mgca.training.small_clip._loss
     with monkeypatch.context() as patch:
-        patch.setattr(mgca.clip, "_loss", lambda *given: steps.append(given) or loss(*given))
+        patch.setattr(
+            mgca.training.small_clip, "_loss", lambda *given: steps.append(given) or loss(*given)
+        )
         assert train_clip(CONFIG, backbone, *toy, tmp_path / "part") == whole
     assert len(steps) == 4
     assert bits(backbone) == expected
@@ -140,8 +142,8 @@ def test_a_resumed_run_ends_with_the_same_bits(backbone, toy, tmp_path, monkeypa
 def test_a_finished_run_is_not_run_again(backbone, toy, tmp_path, monkeypatch):
     first = train_clip(CONFIG, backbone, *toy, tmp_path)
     expected = bits(backbone)
-    mgca.clip._initialise(backbone.model, CONFIG)
-    monkeypatch.setattr(mgca.clip, "_loss", lambda *_: pytest.fail("a step was run"))
+    mgca.training.small_clip._initialise(backbone.model, CONFIG)
+    monkeypatch.setattr(mgca.training.small_clip, "_loss", lambda *_: pytest.fail("a step was run"))
     assert train_clip(CONFIG, backbone, *toy, tmp_path) == first
     assert bits(backbone) == expected
 
@@ -197,14 +199,14 @@ def test_what_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     train_clip(CONFIG, backbone, *toy, tmp_path / "whole")
     expected, calls = bits(backbone), []
 
-    def loss(model, *given, real=mgca.clip._loss):
+    def loss(model, *given, real=mgca.training.small_clip._loss):
         calls.append(given)
         value = real(model, *given)
         # The last step of an epoch: unnoticed, it would get into the checkpoint.
         return poison(value, model) if len(calls) == 4 else value
 
     with monkeypatch.context() as patch:
-        patch.setattr(mgca.clip, "_loss", loss)
+        patch.setattr(mgca.training.small_clip, "_loss", loss)
         with pytest.raises(NotFinite, match=r"step 3: the loss is .*Lower learning_rate"):
             train_clip(CONFIG, backbone, *toy, tmp_path / "part")
     state, meta = read_tensors(tmp_path / "part" / "checkpoint.safetensors")
@@ -244,7 +246,7 @@ def test_norms_change_no_direction(backbone, toy, tmp_path):
 
 
 def test_matrices_decay_and_nothing_else(backbone):
-    decaying, others = mgca.clip._groups(backbone.model, CONFIG)
+    decaying, others = mgca.training.small_clip._groups(backbone.model, CONFIG)
     assert (decaying["weight_decay"], others["weight_decay"]) == (CONFIG.weight_decay, 0)
     assert {p.ndim for p in others["params"]} == {0, 1} and len(decaying["params"]) > 4
     everything = list(backbone.model.parameters())

@@ -9,7 +9,7 @@ import processes
 import pytest
 import torch
 
-from mgca.distributed import gather_numbers, gather_rows, mean_over_images
+from mgca.training.distributed import gather_numbers, gather_rows, mean_over_images
 
 SCRIPT = Path(processes.__file__)
 

@@ -18,14 +18,14 @@ from safetensors.torch import load_file
 from tiny import TinyBackbone
 from trains import CONFIG, RESOURCES
 
-import mgca.train
+import mgca.training.train
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.data.shards import StreamConfig, batches, find_shards
-from mgca.engine import METRICS, Engine, Stopped
-from mgca.resources import Resources, make_fabric
-from mgca.runs import RunConfig
-from mgca.step import pixel_embeddings
-from mgca.train import NotFinite, TrainingData
+from mgca.training.resources import Resources, make_fabric
+from mgca.training.runs import RunConfig
+from mgca.training.step import pixel_embeddings
+from mgca.training.train import NotFinite, TrainingData
+from mgca.training.trainer import METRICS, Engine, Stopped
 from mgca.weights import WeightsError
 
 
@@ -106,14 +106,14 @@ def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path, m
     features = backbone.features((raw - 0.5) / 0.25).numpy()
     data = TrainingData(features, None, backbone.encode_text(spoken))
     monkeypatch.setattr(
-        mgca.train,
+        mgca.training.train,
         "batch_of",
         lambda config, data, step: (
             [names.index(key) for key in keys[step]],
             [spoken.index(text) for text in texts[step]],
         ),
     )
-    mgca.train.train(train, backbone, data, tmp_path)
+    mgca.training.train.train(train, backbone, data, tmp_path)
     for ours, theirs in zip(rows_of(whole), rows_of(tmp_path), strict=True):
         assert ours["rate"] == theirs["rate"]
         for name in ("total", "object", "region", "pixel", "gradient"):
@@ -254,10 +254,10 @@ def test_float16s_scaler_is_used_and_kept(shards, tmp_path, monkeypatch):
     """On a CPU, where float16 is not allowed: the loss is scaled, the arithmetic stays float32."""
     config = changed(precision="float16", steps=4)
     monkeypatch.setattr(
-        "mgca.step.pixel_embeddings",
+        "mgca.training.step.pixel_embeddings",
         lambda decoder, dense, precision: pixel_embeddings(decoder, dense, "float32"),
     )
-    monkeypatch.setattr("mgca.engine.ceiling", lambda device, kind: 1e9)
+    monkeypatch.setattr("mgca.training.trainer.ceiling", lambda device, kind: 1e9)
 
     def made():
         fabric = make_fabric(RESOURCES, CONFIG.train)
@@ -291,7 +291,7 @@ def test_clipping_bounds_what_is_learned_from(shards, tmp_path):
     made = engine(shards, dataclasses.replace(changed(steps=1), clip=1e-3))
     norms = []
     made.optimizer.optimizer.register_step_pre_hook(
-        lambda *_: norms.append(mgca.train.gradient_norm(made.bare))
+        lambda *_: norms.append(mgca.training.train.gradient_norm(made.bare))
     )
     made.run(tmp_path)
     assert norms == [pytest.approx(1e-3, rel=1e-3)]
@@ -307,7 +307,7 @@ def test_a_held_mean_is_that_of_the_frozen_features(shards, tmp_path):
     dense = torch.cat([made.encode(batch)[0] for batch in made.stream(0, made.per_epoch)])
 
     def change(decoder):
-        return mgca.train.mean_change(decoder(dense), dense, "bilinear").abs().max()
+        return mgca.training.train.mean_change(decoder(dense), dense, "bilinear").abs().max()
 
     assert change(held) < 1e-5 < 1e-3 < change(free)
     with pytest.raises(ValueError, match="hold_mean needs the mean over the batch"):

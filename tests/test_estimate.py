@@ -11,17 +11,17 @@ from tiny import TinyBackbone
 from torch.profiler import ProfilerActivity, profile
 from trains import CONFIG, RESOURCES
 
-import mgca.estimate
+import mgca.training.estimate
 from mgca.cli import main
 from mgca.config import config_hash
 from mgca.data.shards import find_shards
 from mgca.decoder import GatedConvDecoder
-from mgca.engine import Engine
-from mgca.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
 from mgca.losses.objective import mgca_loss
-from mgca.monitor import Meter
-from mgca.resources import make_fabric
-from mgca.step import pixel_embeddings
+from mgca.training.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
+from mgca.training.monitor import Meter
+from mgca.training.resources import make_fabric
+from mgca.training.step import pixel_embeddings
+from mgca.training.trainer import Engine
 
 
 @pytest.fixture(scope="module")
@@ -78,17 +78,17 @@ def test_an_estimate_counts_what_there_is(engine, tmp_path):
 def test_work_is_that_of_the_parts(engine):
     # 8x8 pixel embeddings of 16 channels: two 3x3 convolutions, forward and twice that backward.
     convolutions = 3 * 2 * 2 * 9 * 16 * 16 * 64
-    assert mgca.estimate.step_flops(engine) > convolutions
-    assert mgca.estimate.step_flops(engine) < 1.5 * convolutions
+    assert mgca.training.flops.step_flops(engine) > convolutions
+    assert mgca.training.flops.step_flops(engine) < 1.5 * convolutions
 
 
 def test_memory_grows_with_the_part_and_is_held_by_a_budget(engine):
-    whole = mgca.estimate.memory(engine)
+    whole = mgca.training.estimate.memory(engine)
     engine.resources = dataclasses.replace(engine.resources, micro_batch=2)
-    parts = mgca.estimate.memory(engine)
+    parts = mgca.training.estimate.memory(engine)
     assert parts["activations"] * 4 == whole["activations"]
     engine.resources = dataclasses.replace(engine.resources, budget=12345)
-    assert mgca.estimate.memory(engine)["losses"] == 12345
+    assert mgca.training.estimate.memory(engine)["losses"] == 12345
 
 
 def test_a_probe_times_parts_and_leaves_the_run_alone(engine):

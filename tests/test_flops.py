@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from mgca.backbone import load_backbone
 from mgca.decoder import GatedConvDecoder
-from mgca.flops import (
+from mgca.losses.levels import object_loss, region_loss, similarity
+from mgca.training.flops import (
     bandwidth,
     best_seconds,
     ceiling,
@@ -22,7 +23,6 @@ from mgca.flops import (
     text_flops,
     unit_flops,
 )
-from mgca.losses.levels import object_loss, region_loss, similarity
 from mgca.units import semantic_units
 
 
@@ -171,7 +171,7 @@ def test_a_machine_has_a_ceiling(monkeypatch):
         counts.append(count_flops(function))
         return 2.0 + len(counts)
 
-    monkeypatch.setattr("mgca.flops.best_seconds", taken)
+    monkeypatch.setattr("mgca.training.flops.best_seconds", taken)
     assert ceiling("cpu", torch.float32) == 2 * 2048**3 / 3
     assert counts == [2 * 2048**3] * 2
     assert bandwidth("cpu") == 2**29 / 5

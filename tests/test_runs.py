@@ -6,7 +6,7 @@ import pytest
 
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.data.shards import StreamConfig
-from mgca.runs import NAMED, RunConfig, load_run
+from mgca.training.runs import NAMED, RunConfig, load_run
 
 
 def test_paper_is_the_defaults_and_the_defaults_are_the_papers():

@@ -21,7 +21,7 @@ from mgca.prompts import class_embeddings
 from mgca.scenes import card, scale
 from mgca.scenes.card import embed_images, image_level
 from mgca.scenes.scale import SIDE, ScenesScale
-from mgca.train import train
+from mgca.training.train import train
 
 SIZES = HybridConfig(dim=16, width=32, layers=1, heads=1, grid=SIDE // 16)
 SETS = {"things": 21, "scenes": 30, "open": 50}

@@ -22,7 +22,7 @@ from mgca.losses.objective import plain_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise, sampled_masks, total_variation
 from mgca.photos import photos_training
 from mgca.scenes.scale import scenes_training
-from mgca.train import TrainingData, batch_of, learning_rate, make_objective, train
+from mgca.training.train import TrainingData, batch_of, learning_rate, make_objective, train
 from mgca.variants import tcl_training
 from mgca.weights import read_tensors
 from mgca.weights.decoders import decoder_from

@@ -11,7 +11,7 @@ from tiny import TinyBackbone
 from mgca.config import LossConfig, TrainConfig
 from mgca.data.texts import build_pool, known_pairs
 from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.train import (
+from mgca.training.train import (
     NotFinite,
     TrainingData,
     _step,

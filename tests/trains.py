@@ -16,15 +16,15 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-import mgca.step
+import mgca.training.step
 import mgca.weights
 from mgca.config import TrainConfig
 from mgca.data.captions import Captions
 from mgca.data.shards import StreamConfig, find_shards
 from mgca.data.shards.pack import pack
-from mgca.engine import Engine
-from mgca.resources import Resources, make_fabric
-from mgca.runs import RunConfig
+from mgca.training.resources import Resources, make_fabric
+from mgca.training.runs import RunConfig
+from mgca.training.trainer import Engine
 
 SUBJECTS = ["dog", "cat", "bus", "tree", "house", "boat", "horse"]
 
@@ -58,7 +58,7 @@ def kill() -> None:
 def die_at(step: int, where: str) -> None:
     """Kill this process in a step's backward pass, or in the writing of the checkpoint after it."""
     seen = []
-    logits_of, save_file = mgca.step.logits_of, mgca.weights.save_file
+    logits_of, save_file = mgca.training.step.logits_of, mgca.weights.save_file
 
     def logits(*args, **options):
         found = logits_of(*args, **options)
@@ -76,9 +76,9 @@ def die_at(step: int, where: str) -> None:
             kill()
 
     if where == "step":
-        mgca.step.logits_of = logits
+        mgca.training.step.logits_of = logits
     else:
-        mgca.step.logits_of = lambda *a, **o: seen.append(0) or logits_of(*a, **o)
+        mgca.training.step.logits_of = lambda *a, **o: seen.append(0) or logits_of(*a, **o)
         mgca.weights.save_file = save
 
 

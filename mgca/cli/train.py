@@ -21,7 +21,7 @@ EXAMPLES = examples(
 
 
 def _configurations() -> list[str]:
-    return ["paper", "photos"]  # those of mgca.runs.NAMED, which takes seconds to import
+    return ["paper", "photos"]  # those of mgca.training.runs.NAMED, which takes seconds to import
 
 
 def train(
@@ -160,11 +160,11 @@ def train(
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.config import config_hash
     from mgca.data.shards import find_shards
-    from mgca.engine import Engine, Stopped
-    from mgca.estimate import estimate
-    from mgca.resources import Resources, make_fabric
-    from mgca.runs import load_run
-    from mgca.train import NotFinite
+    from mgca.training.estimate import estimate
+    from mgca.training.resources import Resources, make_fabric
+    from mgca.training.runs import load_run
+    from mgca.training.train import NotFinite
+    from mgca.training.trainer import Engine, Stopped
     from mgca.weights import WeightsError
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process

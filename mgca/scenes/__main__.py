@@ -15,7 +15,6 @@ import numpy as np
 
 from mgca.backbone.hybrid import Hybrid, hybrid_state
 from mgca.backbone.lite import SentenceEncoder
-from mgca.clip import ClipConfig, train_clip
 from mgca.config import config_hash, to_dict
 from mgca.data.features import image_features, text_embeddings
 from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
@@ -23,6 +22,7 @@ from mgca.data.texts import build_pool
 from mgca.results import add_results, write_run
 from mgca.scenes.card import image_level
 from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
+from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
 from mgca.variants import grid, published_name

@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
-from mgca.clip import ClipConfig
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data.captions import Captions
 from mgca.data.features import BatchImages, image_features, text_embeddings
@@ -22,7 +21,8 @@ from mgca.data.texts import TextPool, build_pool
 from mgca.evaluate import evaluate
 from mgca.model import Model
 from mgca.scales import Scale
-from mgca.train import TrainingData
+from mgca.training.small_clip import ClipConfig
+from mgca.training.train import TrainingData
 from mgca.utils.files import cache_folder
 from mgca.utils.processes import threads
 from mgca.weights import manifest

@@ -27,7 +27,7 @@ from mgca.data.captions import load_captions
 from mgca.data.shards import find_shards
 from mgca.data.shards.pack import pack
 from mgca.results import add_results, write_run
-from mgca.runs import load_run
+from mgca.training.runs import load_run
 from mgca.utils.provenance import provenance
 
 CHANGES = ["train.precision=float32", "train.batch_size=16", "train.steps=200"]

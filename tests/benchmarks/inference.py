@@ -25,7 +25,10 @@ import torch
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.flops import (
+from mgca.inference.export import INPUT, Dense, export_onnx
+from mgca.model import Model
+from mgca.results import add_results, write_run
+from mgca.training.flops import (
     CAPTION,
     bandwidth,
     best_seconds,
@@ -37,9 +40,6 @@ from mgca.flops import (
     text_flops,
     unit_flops,
 )
-from mgca.inference.export import INPUT, Dense, export_onnx
-from mgca.model import Model
-from mgca.results import add_results, write_run
 from mgca.units import semantic_units
 from mgca.utils.provenance import provenance
 

@@ -21,11 +21,11 @@ from mgca.config import config_hash, to_dict
 from mgca.data.captions import load_captions
 from mgca.data.shards import find_shards
 from mgca.data.shards.pack import pack
-from mgca.engine import Engine, Stopped
-from mgca.estimate import GIB, estimate
-from mgca.resources import Resources, make_fabric
 from mgca.results import add_results, write_run
-from mgca.runs import load_run
+from mgca.training.estimate import GIB, estimate
+from mgca.training.resources import Resources, make_fabric
+from mgca.training.runs import load_run
+from mgca.training.trainer import Engine, Stopped
 from mgca.utils.provenance import provenance
 
 PAIRS = 2_560_000

@@ -24,7 +24,7 @@ from mgca.data.shards import StreamConfig
 from mgca.data.shards.sample import CorruptSample, caption_of
 from mgca.data.texts import nouns
 from mgca.prompts import check_classes
-from mgca.runs import RunConfig, load_run
+from mgca.training.runs import RunConfig, load_run
 from mgca.utils.images import ImageError, open_image
 
 # --- Pictures ------------------------------------------------------------------------------------

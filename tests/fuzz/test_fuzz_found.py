@@ -21,7 +21,6 @@ from targets import TARGETS
 from weight_readers import network
 
 from mgca.backbone.lite import Lite
-from mgca.checkpoint import metrics_until, resume
 from mgca.config import grid_side
 from mgca.data.benchmarks import read_benchmark
 from mgca.data.benchmarks.files import read_ids
@@ -33,7 +32,8 @@ from mgca.data.shards.sample import CorruptSample, caption_of
 from mgca.data.shards.texts import Embeddings, load_nouns, save_nouns
 from mgca.data.texts import nouns
 from mgca.prompts import check_classes
-from mgca.runs import load_run
+from mgca.training.checkpoint import metrics_until, resume
+from mgca.training.runs import load_run
 from mgca.utils.images import ImageError, open_image
 from mgca.weights import WeightsError, read_tensors, saved, write_tensors
 from mgca.weights.decoders import decoder_from

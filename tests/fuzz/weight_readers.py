@@ -10,12 +10,12 @@ import torch
 from harness import Target, put, require
 from tiny import TinyBackbone
 
-from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.cli import EXPECTED
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.model import Model
 from mgca.tcl.published import read_checkpoint
+from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.weights import WeightsError, read_tensors, saved
 from mgca.weights.decoders import decoder_from, save_decoder
 

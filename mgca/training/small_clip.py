@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig
-from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.data.texts import TextPool
 from mgca.losses.levels import info_nce
-from mgca.train import finite_gradient, learning_rate
+from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
+from mgca.training.train import finite_gradient, learning_rate
 from mgca.utils.progress import progress
 
 METRICS = ["epoch", "step", "loss", "temperature"]

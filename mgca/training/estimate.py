@@ -15,14 +15,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from mgca.distributed import gather_numbers
-from mgca.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.losses.lean import WORKSPACE
 from mgca.losses.objective import logits_of
-from mgca.step import pixel_embeddings
+from mgca.training.distributed import gather_numbers
+from mgca.training.step import pixel_embeddings
 
 if TYPE_CHECKING:
-    from mgca.engine import Engine
+    from mgca.training.trainer import Engine
 
 PROBE_STEPS, PROBE_SECONDS = 20, 60.0
 # Maps of C float32 numbers a pixel that decoder and losses hold at once, forward and backward:
@@ -164,19 +163,6 @@ def estimate(engine: "Engine", folder: Path, *, probe: bool = True) -> Estimate:
         free=shutil.disk_usage(_existing(folder)).free,
         ceiling=engine.ceiling,
         probe=measure(engine) if probe else None,
-    )
-
-
-def step_flops(engine: "Engine") -> float:
-    """FLOPs of an image with its text in a training step, without those done twice to save memory:
-    frozen encoders forward, decoder and losses forward and backward."""
-    train, backbone, side = engine.config.train, engine.backbone, engine.config.stream.size
-    rows = 2 * side // backbone.stride
-    return (
-        image_flops(backbone, side)
-        + text_flops(backbone)
-        + decoder_flops(backbone.dim, rows, rows, backward=True)
-        + loss_flops(1, train.batch_size, rows * rows, backbone.dim)
     )
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.distributed import gather_rows, mean_over_images
 from mgca.losses.objective import logits_of, losses_of
+from mgca.training.distributed import gather_rows, mean_over_images
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

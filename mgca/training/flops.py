@@ -24,6 +24,10 @@ from mgca.losses.levels import area_in_pixels
 
 if TYPE_CHECKING:
     from mgca.backbone import Backbone
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mgca.training.trainer import Engine
 
 # Of a caption's usual length. CLIP's text encoder pads to its context, so that it does not matter.
 CAPTION = "a brown dog runs through the tall grass with a red ball in its mouth"
@@ -191,3 +195,16 @@ class _Traffic(TorchDispatchMode):
                     # An expanded tensor has more elements than it has in memory.
                     self.bytes += min(value.nbytes, value.untyped_storage().nbytes())
         return out
+
+
+def step_flops(engine: "Engine") -> float:
+    """FLOPs of an image with its text in a training step, without those done twice to save memory:
+    frozen encoders forward, decoder and losses forward and backward."""
+    train, backbone, side = engine.config.train, engine.backbone, engine.config.stream.size
+    rows = 2 * side // backbone.stride
+    return (
+        image_flops(backbone, side)
+        + text_flops(backbone)
+        + decoder_flops(backbone.dim, rows, rows, backward=True)
+        + loss_flops(1, train.batch_size, rows * rows, backbone.dim)
+    )

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from mgca.backbone.base import Backbone
 from mgca.backbone.pooled import global_encoder
-from mgca.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.config import TrainConfig, config_hash
 from mgca.data.texts import TextPool, known_pairs
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.objective import plain_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise
-from mgca.step import mean_change, move_into_bias, pixel_embeddings
+from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
+from mgca.training.step import mean_change, move_into_bias, pixel_embeddings
 from mgca.utils.progress import progress
 from mgca.weights.decoders import save_decoder
 

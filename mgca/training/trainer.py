@@ -1,7 +1,7 @@
 """Training from shards, on one process or many.
 
-The loop is that of :mod:`mgca.train`, with images in the place of features at hand: same schedule,
-optimizer and losses. :mod:`mgca.resources` has its processes and devices.
+The loop is that of :mod:`mgca.training.train`, with images in the place of features at hand: same schedule,
+optimizer and losses. :mod:`mgca.training.resources` has its processes and devices.
 """
 
 import functools
@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from mgca.backbone.base import Backbone
-from mgca.checkpoint import (
+from mgca.config import config_hash, to_dict
+from mgca.data.shards import Batch, ShardError, Shards, batches, steps_per_epoch
+from mgca.decoder import GatedConvDecoder
+from mgca.training.checkpoint import (
     append_metrics,
     latest,
     metrics_until,
@@ -26,17 +29,13 @@ from mgca.checkpoint import (
     save_checkpoint,
     write_metrics,
 )
-from mgca.config import config_hash, to_dict
-from mgca.data.shards import Batch, ShardError, Shards, batches, steps_per_epoch
-from mgca.decoder import GatedConvDecoder
-from mgca.distributed import gather_numbers
-from mgca.estimate import step_flops
-from mgca.flops import ceiling
-from mgca.monitor import Meter, stop_signals
-from mgca.resources import Fabric, Resources
-from mgca.runs import RunConfig
-from mgca.step import backward, mean_change, move_into_bias, pixel_embeddings
-from mgca.train import (
+from mgca.training.distributed import gather_numbers
+from mgca.training.flops import ceiling, step_flops
+from mgca.training.monitor import Meter, stop_signals
+from mgca.training.resources import Fabric, Resources
+from mgca.training.runs import RunConfig
+from mgca.training.step import backward, mean_change, move_into_bias, pixel_embeddings
+from mgca.training.train import (
     NotFinite,
     check_backbone,
     gradient_norm,
@@ -62,7 +61,7 @@ class Engine:
     """A run: what it learns, what it learns from, and where it stands.
 
     Args:
-        fabric: Of :func:`mgca.resources.make_fabric`.
+        fabric: Of :func:`mgca.training.resources.make_fabric`.
         config: Of the run.
         backbone: The frozen encoders.
         shards: Images and captions.
