@@ -25,11 +25,11 @@ from joblib import Parallel, delayed
 from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluate import unit_name
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure, own_rule
+from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
 from mgca.inference.segmentation import Embedded
-from mgca.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.model import Model
-from mgca.results import COLUMNS, read_results, read_run, write_run
 from mgca.scales import Scale, load_scale
 from mgca.training.train import train
 from mgca.utils.files import write_text

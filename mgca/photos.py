@@ -26,10 +26,10 @@ from mgca.data.captions import Captions, load_captions
 from mgca.data.features import BatchImages, image_features, text_embeddings
 from mgca.data.masks import load_masked
 from mgca.data.texts import TextPool, build_pool
-from mgca.evaluate import evaluate, result_rows
+from mgca.evaluation.evaluate import evaluate, result_rows
+from mgca.evaluation.results import add_results, read_results, write_run
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
-from mgca.results import add_results, read_results, write_run
 from mgca.training.alignment import (
     AlignConfig,
     imagenet_names,

@@ -23,11 +23,11 @@ from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.features import image_features
 from mgca.data.masks import load_masked
 from mgca.data.texts import TextPool
-from mgca.evaluate import evaluate, result_rows
-from mgca.metrics import recall
+from mgca.evaluation.evaluate import evaluate, result_rows
+from mgca.evaluation.metrics import recall
+from mgca.evaluation.results import add_results, read_results, write_run
 from mgca.model import Model
 from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
-from mgca.results import add_results, read_results, write_run
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.training.train import TrainingData, train
 from mgca.utils.files import cache_folder

@@ -12,10 +12,10 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mgca.data.masks import MaskedSet, id_names
+from mgca.evaluation.results import COLUMNS, read_run, summary
 from mgca.figures import html_table
 from mgca.inference.overlay import palette
 from mgca.model import Model
-from mgca.results import COLUMNS, read_run, summary
 
 if TYPE_CHECKING:
     from IPython.display import HTML

@@ -17,7 +17,7 @@ from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.data.masks import MaskedSet, data_root, load_masked
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
 from mgca.model import Model
 from mgca.training.alignment import AlignConfig, save_alignment
 from mgca.training.train import TrainingData
@@ -99,7 +99,7 @@ class Scale(ABC):
         """Threshold and temperature of a model for the sets with a background class.
 
         Returns:
-            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluate.evaluate` takes them.
+            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluation.evaluate.evaluate` takes them.
         """
 
     @abstractmethod

@@ -16,10 +16,10 @@ import pandas as pd
 
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluate import unit_name
-from mgca.measure import SECONDS
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.measure import SECONDS
+from mgca.evaluation.results import COLUMNS, read_results, write_run
 from mgca.model import Model
-from mgca.results import COLUMNS, read_results, write_run
 from mgca.scales import Scale, load_scale
 from mgca.utils.files import write_text
 from mgca.utils.processes import threads

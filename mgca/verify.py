@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from mgca.ablations import run_ablation
-from mgca.results import read_results, read_run
+from mgca.evaluation.results import read_results, read_run
 from mgca.scales import load_scale
 from mgca.utils.provenance import provenance
 

@@ -34,8 +34,8 @@ from IPython.display import Markdown, display
 
 from mgca import figures
 from mgca.ablation_page import open_ablation
+from mgca.evaluation.results import read_results
 from mgca.report import Difference, difference, group_means
-from mgca.results import read_results
 
 page = open_ablation("choices", scale, seeds, data=data, jobs=jobs)
 setting, table = page.setting, page.table

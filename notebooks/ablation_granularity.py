@@ -44,7 +44,7 @@ from IPython.display import Markdown
 
 from mgca import figures
 from mgca.ablation_page import open_ablation
-from mgca.measure import CLASS_IOU
+from mgca.evaluation.measure import CLASS_IOU
 from mgca.report import (
     difference,
     group_means,

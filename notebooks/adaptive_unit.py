@@ -42,12 +42,12 @@ from torch.nn import functional as F
 
 import mgca
 from mgca import figures, interactive
-from mgca.boundary import count_components
 from mgca.data.scenes import TEST_SEED, evaluation_set
+from mgca.evaluation.boundary import count_components
+from mgca.evaluation.measure import CLASS_IOU, measure
+from mgca.evaluation.results import read_results
 from mgca.inference.overlay import palette
-from mgca.measure import CLASS_IOU, measure
 from mgca.report import group_means, mean_and_std
-from mgca.results import read_results
 from mgca.scenes.scale import ScenesScale
 from mgca.units import meta_point_index, semantic_units
 

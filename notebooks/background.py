@@ -51,8 +51,8 @@ from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
 from mgca import figures
-from mgca.background import COLUMNS, choose
-from mgca.results import read_run
+from mgca.evaluation.results import read_run
+from mgca.evaluation.thresholds import COLUMNS, choose
 from mgca.scales import load_scale
 
 figures.use_style()
@@ -184,7 +184,7 @@ def show(name: str) -> None:
     """Curves, table and finding of a scale."""
     chosen = read(name)
     if chosen is None:
-        display(Markdown(f"**Not run**: `python -m mgca.background --scale {name}`."))
+        display(Markdown(f"**Not run**: `python -m mgca.evaluation.thresholds --scale {name}`."))
         return
     figure = draw(chosen)
     run = read_run(results / name, chosen.curves["run"].iloc[0])
@@ -261,6 +261,6 @@ show("scenes")
 #   default, gives every pixel a class.
 
 # %% [markdown]
-# `python -m mgca.background --scale photos` draws the curves again, from one pass over the images.
+# `python -m mgca.evaluation.thresholds --scale photos` draws the curves again, from one pass over the images.
 # `results/<scale>/background.csv` holds them, `results/<scale>/runs/<run>.json` where they come
 # from.

@@ -38,7 +38,7 @@ from sklearn.datasets import load_sample_image
 
 import mgca
 from mgca import figures, interactive
-from mgca.results import read_results
+from mgca.evaluation.results import read_results
 
 figures.use_style()
 here = Path.cwd()

@@ -57,7 +57,8 @@ from IPython.display import Markdown, display
 
 from mgca import figures
 from mgca.ablations import models_at_hand
-from mgca.measure import SECONDS
+from mgca.evaluation.measure import SECONDS
+from mgca.evaluation.results import read_results, read_run
 from mgca.report import (
     Difference,
     difference,
@@ -67,7 +68,6 @@ from mgca.report import (
     provenance_table,
     with_group_means,
 )
-from mgca.results import read_results, read_run
 from mgca.scales import load_scale
 from mgca.variants import grid
 
@@ -483,14 +483,14 @@ if absent:
 # inside its image transformer gather the patches of a window, first into 64 segments and then into
 # 8 groups, and a group is named by the class whose text embedding is nearest to its own. Where MGCA
 # forms 36 units from pixel embeddings at inference, GroupViT has 8, fixed by training.
-# `mgca.groupvit` loads the authors' model and scores it as units in our sense or by the rule of the
+# `mgca.evaluation.baselines.groupvit` loads the authors' model and scores it as units in our sense or by the rule of the
 # authors' code. Its weights have to be downloaded, and it has its own encoders: **not run**.
 #
 # ```bash
 # mgca evaluate voc --root DIR --model groupvit --rule groupvit --background 0.95
 # ```
 #
-# **TCL as published** is `mgca.tcl.published`, which reads the file of its release. That has to be
+# **TCL as published** is `mgca.evaluation.baselines.tcl`, which reads the file of its release. That has to be
 # downloaded too: **not run**. The row `tcl` above is its objective under our decoder.
 #
 # ```bash

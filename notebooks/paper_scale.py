@@ -37,9 +37,9 @@ from IPython.display import Markdown, display
 from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
+from mgca.evaluation.results import read_results, read_run
 from mgca.losses.lean import WORKSPACE, Comparison, workspace
 from mgca.losses.levels import area_in_pixels
-from mgca.results import read_results, read_run
 from mgca.training.estimate import DECODER_MAPS
 from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.training.runs import load_run

@@ -53,8 +53,8 @@ from mgca.correspondence import (
 )
 from mgca.data.scenes import CLASSES
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.results import read_results
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
-from mgca.results import read_results
 
 figures.use_style()
 here = Path.cwd()

@@ -25,8 +25,8 @@ import seaborn as sns
 from IPython.display import HTML, Markdown, display
 
 from mgca import figures
+from mgca.evaluation.results import read_results, read_run, summary
 from mgca.photos import UNTOUCHED
-from mgca.results import read_results, read_run, summary
 
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent

@@ -41,9 +41,9 @@ from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set
+from mgca.evaluation.results import read_results, read_run
 from mgca.model import Model
 from mgca.report import mean_and_std, pictures
-from mgca.results import read_results, read_run
 from mgca.scenes.scale import SIDE
 
 figures.use_style()

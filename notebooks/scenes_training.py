@@ -44,10 +44,10 @@ from mgca import figures
 from mgca.data.features import features_file, image_features, text_embeddings
 from mgca.data.scenes import TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
+from mgca.evaluation.results import read_results
 from mgca.model import Model
 from mgca.report import Difference, difference, group_means, pictures
-from mgca.results import read_results
 from mgca.scenes.scale import IMAGES, SIDE, ScenesScale
 from mgca.training.train import TrainingData, train
 

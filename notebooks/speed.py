@@ -41,7 +41,7 @@ from matplotlib.figure import Figure
 
 from mgca import figures
 from mgca.backbone import load_backbone
-from mgca.results import read_results, read_run
+from mgca.evaluation.results import read_results, read_run
 from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
 
 figures.use_style()

@@ -43,9 +43,9 @@ from IPython.display import HTML
 from mgca import figures, photos
 from mgca.backbone.lite import Lite
 from mgca.data.masks import data_root, load_masked
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
+from mgca.evaluation.results import read_results, read_run, summary
 from mgca.model import Model
-from mgca.results import read_results, read_run, summary
 from mgca.training.train import train
 
 if scale != "photos":

@@ -35,9 +35,9 @@ import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from mgca import figures
+from mgca.evaluation.results import read_results
 from mgca.photos import photos_training
 from mgca.report import Difference, difference, group_means
-from mgca.results import read_results
 from mgca.scales import PhotosScale
 from mgca.scenes.scale import ScenesScale, scenes_training
 

@@ -22,12 +22,13 @@ from mgca.ablations import (
     run_ablation,
     run_ablations,
 )
-from mgca.boundary import Contours
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data.masks import Masked
 from mgca.data.texts import build_pool
+from mgca.evaluation.boundary import Contours
+from mgca.evaluation.measure import measure
+from mgca.evaluation.results import COLUMNS, read_results, read_run
 from mgca.losses.tcl import TCLConfig
-from mgca.measure import measure
 from mgca.model import Model
 from mgca.report import (
     difference,
@@ -37,7 +38,6 @@ from mgca.report import (
     provenance_table,
     with_group_means,
 )
-from mgca.results import COLUMNS, read_results, read_run
 from mgca.scales import NotRun, PhotosScale, Scale, load_scale
 from mgca.timing import seconds_per_image
 from mgca.training.train import TrainingData

@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca.background import choose, threshold_curve
 from mgca.data.masks import Masked
-from mgca.evaluate import evaluate, unit_name
+from mgca.evaluation.evaluate import evaluate, unit_name
+from mgca.evaluation.thresholds import choose, threshold_curve
 from mgca.model import Model
 
 CLASSES = ("red", "green", "blue")

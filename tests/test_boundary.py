@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mgca.boundary import Contours, boundary_region, boundary_width, count_components
+from mgca.evaluation.boundary import Contours, boundary_region, boundary_width, count_components
 
 IGNORE = 255
 maps = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 3))

@@ -24,9 +24,9 @@ from mgca.config import SegmentConfig
 from mgca.data.masks import load_folder
 from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
+from mgca.evaluation.results import read_results
 from mgca.model import Model, load
-from mgca.results import read_results
 from mgca.weights import WeightsError
 from mgca.weights.decoders import save_decoder
 
@@ -399,7 +399,7 @@ def test_groupvit_has_units_of_its_own_and_tcl_needs_its_checkpoint(tmp_path, ca
         asked.append(name)
         raise WeightsError("no such folder")
 
-    monkeypatch.setattr("mgca.groupvit.load_groupvit", load_groupvit)
+    monkeypatch.setattr("mgca.evaluation.baselines.groupvit.load_groupvit", load_groupvit)
     common = ["evaluate", "things", "--limit", "1", "--background", "0.5"]
     assert main([*common, "--model", "groupvit", "--pretrained", "here"]) == 1
     assert main([*common, "--model", "groupvit"]) == 1

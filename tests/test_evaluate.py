@@ -10,8 +10,8 @@ from tiny import TinyBackbone
 
 from mgca.data.masks import DataError, Masked
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluate import evaluate, result_rows, unit_name
-from mgca.metrics import Confusion
+from mgca.evaluation.evaluate import evaluate, result_rows, unit_name
+from mgca.evaluation.metrics import Confusion
 from mgca.model import Model
 
 CLASSES = ("red", "green", "blue")

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca import others
 from mgca.backbone import BackboneUnavailable, UnsupportedBackbone
 from mgca.config import SegmentConfig
-from mgca.groupvit import (
+from mgca.evaluation.baselines import models as others
+from mgca.evaluation.baselines.groupvit import (
     CHECKPOINT,
     Grouping,
     GroupViT,

@@ -21,7 +21,7 @@ from tiny import TinyBackbone
 if importlib.util.find_spec("mmseg") is None:
     pytest.skip("needs the extra benchmarks", allow_module_level=True)
 # Before mmsegmentation, which it silences.
-harness = importlib.import_module("mgca.harness")
+harness = importlib.import_module("mgca.evaluation.mmseg")
 
 from mmengine import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
@@ -36,22 +36,22 @@ from mgca.config import SegmentConfig  # noqa: E402
 from mgca.data.masks import DataError, Masked, load_folder, load_masked
 from mgca.data.scenes.sets import evaluation_set
 from mgca.decoder import GatedConvDecoder  # noqa: E402
-from mgca.evaluate import evaluate, unit_name  # noqa: E402
-from mgca.harness import evaluation as evaluation_module  # noqa: E402
-from mgca.harness import metric as metric_module  # noqa: E402
-from mgca.harness import run as run_module  # noqa: E402
-from mgca.harness.evaluation import (  # noqa: E402
+from mgca.evaluation.evaluate import evaluate, unit_name
+from mgca.evaluation.mmseg import evaluation as evaluation_module
+from mgca.evaluation.mmseg import metric as metric_module
+from mgca.evaluation.mmseg import run as run_module
+from mgca.evaluation.mmseg.evaluation import (
     Evaluation,
     benchmark,
     confusion_table,
     masked,
     per_class,
 )
-from mgca.harness.metric import UnitIoU  # noqa: E402
-from mgca.harness.run import run_test  # noqa: E402
-from mgca.harness.sets import MaskedImages  # noqa: E402
+from mgca.evaluation.mmseg.metric import UnitIoU
+from mgca.evaluation.mmseg.run import run_test
+from mgca.evaluation.mmseg.sets import MaskedImages
+from mgca.evaluation.results import read_results
 from mgca.model import Model  # noqa: E402
-from mgca.results import read_results  # noqa: E402
 from mgca.utils.images import ImageError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -272,7 +272,7 @@ def loaded(monkeypatch):
     """Arguments with which the segmentor loads its models; all are tiny."""
     given = []
     monkeypatch.setattr(
-        "mgca.harness.segmentor.load", lambda **options: given.append(options) or tiny()
+        "mgca.evaluation.mmseg.segmentor.load", lambda **options: given.append(options) or tiny()
     )
     return given
 
@@ -370,7 +370,7 @@ def test_scores_features_and_no_loss():
 
 def test_a_configuration_file_of_mmengine(folders, loaded):
     source = f"""
-custom_imports = dict(imports=["mgca.harness"])
+custom_imports = dict(imports=["mgca.evaluation.mmseg"])
 default_scope = "mmseg"
 classes = {list(CLASSES)}
 model = dict(

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mgca.metrics import Confusion
+from mgca.evaluation.metrics import Confusion
 from mgca.utils import torchvision as _torchvision
 
 fast = settings(max_examples=60, deadline=None, derandomize=True)

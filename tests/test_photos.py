@@ -12,8 +12,8 @@ from mgca.data.captions import load_captions
 from mgca.data.features import image_features
 from mgca.data.masks import load_masked
 from mgca.data.texts import build_pool
+from mgca.evaluation.results import read_results, read_run
 from mgca.photos import DATASETS, UNTOUCHED, Corpus, PhotosConfig, missing_runs
-from mgca.results import read_results, read_run
 
 NAMES = [*DATASETS, *UNTOUCHED.values()]
 

@@ -10,9 +10,9 @@ from mgca.backbone.hybrid import HybridConfig
 from mgca.data.captions import load_captions
 from mgca.data.masks import load_masked
 from mgca.data.texts import build_pool
+from mgca.evaluation.results import read_results, read_run
 from mgca.photos import Corpus
 from mgca.photos_hybrid import HybridRun
-from mgca.results import read_results, read_run
 
 
 @pytest.fixture

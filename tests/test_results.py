@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mgca import background
 from mgca.config import config_hash
-from mgca.results import COLUMNS, add_results, read_results, read_run, summary, write_run
+from mgca.evaluation import thresholds as background
+from mgca.evaluation.results import COLUMNS, add_results, read_results, read_run, summary, write_run
 from mgca.utils.provenance import provenance
 from mgca.weights import FOLDER, load_weights, manifest
 

@@ -15,7 +15,7 @@ from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.config import to_dict
 from mgca.data.scenes.scene import THINGS
 from mgca.data.scenes.sets import VALIDATION_SEED, evaluation_set, training_pairs
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
 from mgca.model import Model
 from mgca.prompts import class_embeddings
 from mgca.scenes import card, scale

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from mgca.backbone import PlainViT
 from mgca.config import SegmentConfig
+from mgca.evaluation.baselines.models import TCLModel
+from mgca.evaluation.baselines.tcl import TCLDecoder, TCLSegmenter, load_tcl, read_checkpoint
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Segmentation
-from mgca.others import TCLModel
-from mgca.tcl.published import TCLDecoder, TCLSegmenter, load_tcl, read_checkpoint
 from mgca.weights import WeightsError
 
 # isort: split

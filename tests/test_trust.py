@@ -38,7 +38,7 @@ KEYWORDS = {
 # What is allowed where, and why.
 JUSTIFIED = {
     # The class of the error that torch.load raises; nothing is unpickled with it.
-    ("mgca/tcl/published.py", "from pickle import UnpicklingError"),
+    ("mgca/evaluation/baselines/tcl.py", "from pickle import UnpicklingError"),
 }
 
 
@@ -147,7 +147,7 @@ def test_a_pickle_in_the_place_of_weights_is_refused(tmp_path):
 
     import torch
 
-    from mgca.tcl.published import read_checkpoint
+    from mgca.evaluation.baselines.tcl import read_checkpoint
     from mgca.weights import WeightsError, read_tensors
 
     class Bomb:

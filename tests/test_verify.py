@@ -8,7 +8,7 @@ import pytest
 from mgca import verify
 from mgca.ablations import run_ablation
 from mgca.data.scenes.sets import VALIDATION_SEED
-from mgca.results import COLUMNS
+from mgca.evaluation.results import COLUMNS
 from mgca.scenes import scale as scenes
 
 

@@ -216,7 +216,7 @@ def evaluate(
         loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         variant += " imagenet statistics"
     threshold, own = _protocol(name, background, temperature)
-    from mgca.harness.evaluation import Evaluation, confusion_table, per_class
+    from mgca.evaluation.mmseg.evaluation import Evaluation, confusion_table, per_class
     from mgca.utils.files import replacing
 
     evaluation = Evaluation(
@@ -278,7 +278,7 @@ def _subject(name, root, images, masks, classes, with_background, limit):
         raise typer.BadParameter("--root is for a benchmark")
     if limit is not None and name in benchmark_names():
         raise typer.BadParameter("--limit is for scenes and your own images, not a benchmark")
-    from mgca.harness import evaluation
+    from mgca.evaluation.mmseg import evaluation
 
     if name is None:
         if not all(own):

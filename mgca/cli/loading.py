@@ -115,13 +115,13 @@ def load_named(
         )
     try:
         if name == "groupvit":
-            from mgca.groupvit import CHECKPOINT, load_groupvit
-            from mgca.others import GroupViTModel
+            from mgca.evaluation.baselines.groupvit import CHECKPOINT, load_groupvit
+            from mgca.evaluation.baselines.models import GroupViTModel
 
             return GroupViTModel(load_groupvit(pretrained or CHECKPOINT)), shown
         if name == "tcl":
-            from mgca.others import TCLModel
-            from mgca.tcl.published import load_tcl
+            from mgca.evaluation.baselines.models import TCLModel
+            from mgca.evaluation.baselines.tcl import load_tcl
 
             if decoder in ("mgca", "none"):
                 raise typer.BadParameter("--model tcl needs its checkpoint, --decoder tcl.pth")

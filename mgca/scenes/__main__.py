@@ -19,7 +19,7 @@ from mgca.config import config_hash, to_dict
 from mgca.data.features import image_features, text_embeddings
 from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
-from mgca.results import add_results, write_run
+from mgca.evaluation.results import add_results, write_run
 from mgca.scenes.card import image_level
 from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
 from mgca.training.small_clip import ClipConfig, train_clip

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from mgca.backbone.hybrid import Hybrid
 from mgca.data.scenes.scene import THINGS
 from mgca.data.scenes.sets import evaluation_set, training_pairs
-from mgca.metrics import recall
+from mgca.evaluation.metrics import recall
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
 

@@ -18,7 +18,7 @@ from mgca.data.scenes.sets import (
     training_pairs,
 )
 from mgca.data.texts import TextPool, build_pool
-from mgca.evaluate import evaluate
+from mgca.evaluation.evaluate import evaluate
 from mgca.model import Model
 from mgca.scales import Scale
 from mgca.training.small_clip import ClipConfig

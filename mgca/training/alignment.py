@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from mgca.backbone.lite import Lite
 from mgca.data.texts import TextPool
+from mgca.evaluation.metrics import recall
 from mgca.losses.levels import info_nce
-from mgca.metrics import recall
 from mgca.weights import write_tensors
 
 

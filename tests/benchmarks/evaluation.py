@@ -22,13 +22,13 @@ import mgca
 from mgca.config import config_hash
 from mgca.data.benchmarks import classes, load_benchmark
 from mgca.data.masks import Masked, load_masked
-from mgca.harness.metric import UnitIoU
-from mgca.harness.run import run_test
-from mgca.harness.sets import MaskedImages
+from mgca.evaluation.mmseg.metric import UnitIoU
+from mgca.evaluation.mmseg.run import run_test
+from mgca.evaluation.mmseg.sets import MaskedImages
+from mgca.evaluation.results import add_results, write_run
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
-from mgca.results import add_results, write_run
 from mgca.utils.provenance import provenance
 
 NETWORK = ("encoder", "decoder", "units")

@@ -25,9 +25,9 @@ import torch
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.results import add_results, write_run
 from mgca.inference.export import INPUT, Dense, export_onnx
 from mgca.model import Model
-from mgca.results import add_results, write_run
 from mgca.training.flops import (
     CAPTION,
     bandwidth,

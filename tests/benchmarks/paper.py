@@ -21,7 +21,7 @@ from mgca.config import config_hash, to_dict
 from mgca.data.captions import load_captions
 from mgca.data.shards import find_shards
 from mgca.data.shards.pack import pack
-from mgca.results import add_results, write_run
+from mgca.evaluation.results import add_results, write_run
 from mgca.training.estimate import GIB, estimate
 from mgca.training.resources import Resources, make_fabric
 from mgca.training.runs import load_run

@@ -20,8 +20,8 @@ from PIL import Image
 
 import mgca
 from mgca.config import SegmentConfig, config_hash
+from mgca.evaluation.results import add_results, write_run
 from mgca.model import Model
-from mgca.results import add_results, write_run
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
 

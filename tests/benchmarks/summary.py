@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from inference import device_name
 
-from mgca.results import read_results
+from mgca.evaluation.results import read_results
 
 # At most, on a CPU and on a GPU; None where no limit is set.
 WANTED = {

@@ -24,8 +24,8 @@ from torch.profiler import ProfilerActivity, profile
 from mgca.backbone import load_backbone
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.results import add_results, write_run
 from mgca.losses.objective import mgca_loss, plain_loss
-from mgca.results import add_results, write_run
 from mgca.training.flops import CAPTION
 from mgca.training.step import pixel_embeddings
 from mgca.utils.provenance import provenance

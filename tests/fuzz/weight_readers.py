@@ -13,8 +13,8 @@ from tiny import TinyBackbone
 from mgca.cli import EXPECTED
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.baselines.tcl import read_checkpoint
 from mgca.model import Model
-from mgca.tcl.published import read_checkpoint
 from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.weights import WeightsError, read_tensors, saved
 from mgca.weights.decoders import decoder_from, save_decoder

@@ -10,8 +10,8 @@ import torch
 
 from mgca.config import config_hash, to_dict
 from mgca.data.masks import MaskedSet
+from mgca.evaluation.metrics import Confusion
 from mgca.inference.segmentation import Embedded
-from mgca.metrics import Confusion
 from mgca.model import Model
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress

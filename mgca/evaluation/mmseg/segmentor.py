@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from mgca.evaluate import unit_name
+from mgca.evaluation.evaluate import unit_name
 from mgca.model import Model, load
 
 

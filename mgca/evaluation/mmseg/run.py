@@ -16,10 +16,10 @@ from mmengine.runner import Runner
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from torch.utils.data import Dataset
 
-from mgca.evaluate import unit_name
-from mgca.harness.metric import UnitIoU
-from mgca.harness.segmentor import OpenVocabulary
-from mgca.metrics import Confusion
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.metrics import Confusion
+from mgca.evaluation.mmseg.metric import UnitIoU
+from mgca.evaluation.mmseg.segmentor import OpenVocabulary
 from mgca.model import Model
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
@@ -61,7 +61,7 @@ def run_test(
 
     Args:
         model: To be evaluated.
-        dataset: Of mmsegmentation, or :class:`mgca.harness.sets.MaskedImages`.
+        dataset: Of mmsegmentation, or :class:`mgca.evaluation.mmseg.sets.MaskedImages`.
         classes: Names that are asked for, without "background".
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
         folder: Of this test alone: mmengine's log, and what has been counted so far.

@@ -2,7 +2,7 @@
 
 Neither the paper's threshold nor its temperature is known. They are chosen on images that are no
 benchmark, one pair for all rows of a table, and the whole curve is shown.
-``python -m mgca.background --scale photos`` writes ``results/<scale>/background.csv``.
+``python -m mgca.evaluation.thresholds --scale photos`` writes ``results/<scale>/background.csv``.
 """
 
 import argparse
@@ -18,9 +18,9 @@ import torch
 
 from mgca.config import config_hash, to_dict
 from mgca.data.masks import IGNORE, MaskedSet
-from mgca.evaluate import unit_name
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.results import write_run
 from mgca.model import Model
-from mgca.results import write_run
 from mgca.scales import Scale, load_scale
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
@@ -127,7 +127,7 @@ def choose(curves: pd.DataFrame) -> tuple[float, float, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.background``: the curves of a scale, on images that are no benchmark."""
+    """``python -m mgca.evaluation.thresholds``: the curves of a scale, on images that are no benchmark."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--scale", default="scenes", help="scenes or photos")
     parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")

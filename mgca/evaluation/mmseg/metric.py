@@ -9,7 +9,7 @@ from mmseg.evaluation.metrics import IoUMetric
 from mmseg.registry import METRICS
 
 from mgca.data.masks import DataError
-from mgca.metrics import Confusion
+from mgca.evaluation.metrics import Confusion
 
 # mmsegmentation counts pixels in float32, and adds two counts: exact up to 16 million.
 _EXACT = 2**23

@@ -27,13 +27,13 @@ from mgca.data.benchmarks import dataset_config, load_benchmark
 from mgca.data.benchmarks.files import list_items
 from mgca.data.benchmarks.stamps import stat_of
 from mgca.data.masks import DataError, Masked, MaskedSet, id_names
-from mgca.evaluate import unit_name
-from mgca.harness.run import run_test
-from mgca.harness.sets import PIPELINE, MaskedImages
-from mgca.metrics import Confusion
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.metrics import Confusion
+from mgca.evaluation.mmseg.run import run_test
+from mgca.evaluation.mmseg.sets import PIPELINE, MaskedImages
+from mgca.evaluation.results import add_results, read_results, read_run, write_run
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES
-from mgca.results import add_results, read_results, read_run, write_run
 from mgca.utils.files import replacing
 from mgca.utils.provenance import provenance
 

@@ -4,9 +4,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from mgca.boundary import Contours
 from mgca.data.masks import MaskedSet, id_names
-from mgca.evaluate import evaluate, unit_name
+from mgca.evaluation.boundary import Contours
+from mgca.evaluation.evaluate import evaluate, unit_name
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 
@@ -30,7 +30,7 @@ def measure(
     Args:
         background: Threshold and temperature, as :meth:`mgca.scales.Scale.background` gives them;
             they are of use to a set with a background class only.
-        features, kept: As :func:`mgca.evaluate.evaluate` takes them.
+        features, kept: As :func:`mgca.evaluation.evaluate.evaluate` takes them.
 
     Returns:
         Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are

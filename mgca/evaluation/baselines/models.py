@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mgca.config import BACKGROUND, SegmentConfig
-from mgca.groupvit import GroupViT
+from mgca.evaluation.baselines.groupvit import GroupViT
+from mgca.evaluation.baselines.tcl import TCLSegmenter
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
 from mgca.prompts import check_classes
-from mgca.tcl.published import TCLSegmenter
 from mgca.utils.images import ImageSource
 
 
@@ -20,7 +20,7 @@ class GroupViTModel(Model):
     """GroupViT, whose groups are its units: each position takes the scores of its group.
 
     Args:
-        backbone: As :func:`mgca.groupvit.load_groupvit` loads it.
+        backbone: As :func:`mgca.evaluation.baselines.groupvit.load_groupvit` loads it.
         config: As for :class:`~mgca.model.Model`.
     """
 
@@ -60,7 +60,7 @@ class GroupViTModel(Model):
         """As :meth:`Model.segment`; ``rule="groupvit"`` scores groups as its authors do.
 
         Its background is a matter of groups and not of pixels, and its two softmaxes are at the
-        temperature of the training: :func:`mgca.groupvit.published_scores`.
+        temperature of the training: :func:`mgca.evaluation.baselines.groupvit.published_scores`.
         """
         if rule != "groupvit":
             return super().segment(image, classes, meta_points, background, temperature, rule)
@@ -74,7 +74,7 @@ class TCLModel(Model):
     """TCL with its published decoder: pixel embeddings at four times the patches' resolution.
 
     Args:
-        segmenter: As :func:`mgca.tcl.published.load_tcl` loads it.
+        segmenter: As :func:`mgca.evaluation.baselines.tcl.load_tcl` loads it.
         config: As for :class:`~mgca.model.Model`.
 
     Raises:

@@ -1,11 +1,11 @@
 """The harness: any method on any set through mmengine's ``Runner.test()``.
 
-Importing this registers, with mmsegmentation, :class:`~mgca.harness.segmentor.OpenVocabulary`, the
-transforms of :mod:`mgca.harness.sets`, the metric of :mod:`mgca.harness.metric` and the data sets
+Importing this registers, with mmsegmentation, :class:`~mgca.evaluation.mmseg.segmentor.OpenVocabulary`, the
+transforms of :mod:`mgca.evaluation.mmseg.sets`, the metric of :mod:`mgca.evaluation.mmseg.metric` and the data sets
 of :mod:`mgca.data.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools needs one
 line more::
 
-    custom_imports = dict(imports=["mgca.harness"])
+    custom_imports = dict(imports=["mgca.evaluation.mmseg"])
 
 It needs the extra ``benchmarks``.
 """
@@ -24,9 +24,9 @@ try:
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from mgca.data.benchmarks.datasets import COCOObjectDataset, PascalVOC20Dataset
-        from mgca.harness.metric import UnitIoU
-        from mgca.harness.segmentor import OpenVocabulary
-        from mgca.harness.sets import MaskedImages, OpenImage, OpenMask
+        from mgca.evaluation.mmseg.metric import UnitIoU
+        from mgca.evaluation.mmseg.segmentor import OpenVocabulary
+        from mgca.evaluation.mmseg.sets import MaskedImages, OpenImage, OpenMask
 except ModuleNotFoundError as error:
     raise ImportError(
         f"the harness needs mmsegmentation ({error}): pip install 'mgca[benchmarks]'"
