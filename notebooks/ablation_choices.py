@@ -32,10 +32,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Markdown, display
 
-from mgca import figures
-from mgca.ablation_page import open_ablation
 from mgca.evaluation.results import read_results
-from mgca.report import Difference, difference, group_means
+from mgca.experiments.report import figures
+from mgca.experiments.report.page import open_ablation
+from mgca.experiments.report.tables import Difference, difference, group_means
 
 page = open_ablation("choices", scale, seeds, data=data, jobs=jobs)
 setting, table = page.setting, page.table

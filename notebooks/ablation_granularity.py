@@ -42,15 +42,10 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 
-from mgca import figures
-from mgca.ablation_page import open_ablation
 from mgca.evaluation.measure import CLASS_IOU
-from mgca.report import (
-    difference,
-    group_means,
-    mean_and_std,
-    with_group_means,
-)
+from mgca.experiments.report import figures
+from mgca.experiments.report.page import open_ablation
+from mgca.experiments.report.tables import difference, group_means, mean_and_std, with_group_means
 
 page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs)
 setting, table = page.setting, page.table

@@ -41,14 +41,14 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures, interactive
 from mgca.data.scenes import TEST_SEED, evaluation_set
 from mgca.evaluation.boundary import count_components
 from mgca.evaluation.measure import CLASS_IOU, measure
 from mgca.evaluation.results import read_results
+from mgca.experiments.report import figures, interactive
+from mgca.experiments.report.tables import group_means, mean_and_std
+from mgca.experiments.scenes import ScenesScale
 from mgca.inference.overlay import palette
-from mgca.report import group_means, mean_and_std
-from mgca.scenes.scale import ScenesScale
 from mgca.units import meta_point_index, semantic_units
 
 figures.use_style()

@@ -50,10 +50,11 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from mgca import figures
 from mgca.evaluation.results import read_run
-from mgca.evaluation.thresholds import COLUMNS, choose
-from mgca.scales import load_scale
+from mgca.evaluation.thresholds import choose
+from mgca.experiments.registry import load_scale
+from mgca.experiments.report import figures
+from mgca.experiments.thresholds import COLUMNS
 
 figures.use_style()
 here = Path.cwd()

@@ -36,13 +36,13 @@ import torch
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
+from mgca.experiments.report import figures
+from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.objective import plain_loss
 from mgca.prompts import class_embeddings
-from mgca.scenes.scale import SIDE, scenes_training
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from

@@ -40,13 +40,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.backbone.last_block import LAST_BLOCKS, last_block
 from mgca.backbone.vit import interpolate_positions
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
+from mgca.experiments.report import figures
+from mgca.experiments.scenes import SIDE
 from mgca.prompts import class_embeddings
-from mgca.scenes.scale import SIDE
 from mgca.utils.images import to_tensor
 
 figures.use_style()

@@ -37,8 +37,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import mgca
-from mgca import figures, interactive
 from mgca.evaluation.results import read_results
+from mgca.experiments.report import figures, interactive
 
 figures.use_style()
 here = Path.cwd()

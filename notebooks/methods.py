@@ -55,21 +55,20 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
-from mgca import figures
-from mgca.ablations import models_at_hand
 from mgca.evaluation.measure import SECONDS
 from mgca.evaluation.results import read_results, read_run
-from mgca.report import (
+from mgca.experiments.grid import grid
+from mgca.experiments.registry import load_scale
+from mgca.experiments.report import figures
+from mgca.experiments.report.pictures import models_at_hand, pictures
+from mgca.experiments.report.tables import (
     Difference,
     difference,
     group_means,
     mean_and_std,
-    pictures,
     provenance_table,
     with_group_means,
 )
-from mgca.scales import load_scale
-from mgca.variants import grid
 
 figures.use_style()
 here = Path.cwd()
@@ -144,7 +143,9 @@ def ranking(name: str, group: str) -> str:
 def describe(name: str) -> None:
     """The table of a scale, with what stands out."""
     if name not in means:
-        display(Markdown(f"**Not run**: `python -m mgca.ablations benchmarks --scale {name}`."))
+        display(
+            Markdown(f"**Not run**: `python -m mgca.experiments.runner benchmarks --scale {name}`.")
+        )
         return
     figures.table(
         overview(name),
@@ -205,7 +206,7 @@ for name, run in runs.items():
 Markdown(
     "**Time.** From the open image to labels at its size. " + ". ".join(text) + "."
     if text
-    else "**Time per image:** not run, `python -m mgca.timing --scale scenes`."
+    else "**Time per image:** not run, `python -m mgca.experiments.timing --scale scenes`."
 )
 
 # %% [markdown]
@@ -515,4 +516,4 @@ for name, table in tables.items():
 # %% [markdown]
 # `results/<scale>/benchmarks.csv` holds the tables, `results/<scale>/runs/<run>.json` the
 # configuration, environment and data of each run. To compute what is missing:
-# `python -m mgca.ablations benchmarks --scale scenes`, or `photos`.
+# `python -m mgca.experiments.runner benchmarks --scale scenes`, or `photos`.

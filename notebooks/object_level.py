@@ -38,8 +38,10 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
-from mgca.correspondence import (
+from mgca.data.scenes import CLASSES
+from mgca.decoder import GatedConvDecoder
+from mgca.experiments.report import figures
+from mgca.experiments.report.correspondence import (
     by_rank,
     contents,
     cut_out,
@@ -50,8 +52,6 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
-from mgca.data.scenes import CLASSES
-from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import area_in_pixels, object_loss, region_embeddings, similarity
 
 figures.use_style()

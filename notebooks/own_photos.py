@@ -41,7 +41,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from mgca import figures
+from mgca.experiments.report import figures
 
 work = tempfile.TemporaryDirectory()
 results = Path(work.name) / "results"

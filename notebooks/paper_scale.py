@@ -34,10 +34,10 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
 from mgca.evaluation.results import read_results, read_run
+from mgca.experiments.report import figures
 from mgca.losses.lean import WORKSPACE, Comparison, workspace
 from mgca.losses.levels import area_in_pixels
 from mgca.training.estimate import DECODER_MAPS

@@ -41,8 +41,11 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
-from mgca.correspondence import (
+from mgca.data.scenes import CLASSES
+from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.results import read_results
+from mgca.experiments.report import figures
+from mgca.experiments.report.correspondence import (
     by_rank,
     contents,
     described,
@@ -51,9 +54,6 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
-from mgca.data.scenes import CLASSES
-from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.results import read_results
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
 
 figures.use_style()

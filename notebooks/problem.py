@@ -46,14 +46,14 @@ from scipy.stats import rankdata
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set, training_pairs
+from mgca.experiments.report import figures
+from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.inference.overlay import palette
 from mgca.losses.levels import area_in_pixels, rank_in_region, region_embeddings, similarity
 from mgca.model import Model
-from mgca.scenes.scale import SIDE, scenes_training
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from

@@ -40,16 +40,16 @@ from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
-from mgca.ablations import models_at_hand
 from mgca.data.masks import id_names
 from mgca.data.scenes import TEST_SEED, evaluation_set
 from mgca.evaluation.boundary import Contours, count_components
 from mgca.evaluation.metrics import Confusion
+from mgca.experiments.report import figures
+from mgca.experiments.report.pictures import models_at_hand
+from mgca.experiments.scenes import ScenesScale
 from mgca.inference.overlay import palette
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Segmentation
-from mgca.scenes.scale import ScenesScale
 
 figures.use_style()
 here = Path.cwd()

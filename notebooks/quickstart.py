@@ -36,7 +36,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import mgca
-from mgca import figures
+from mgca.experiments.report import figures
 from mgca.inference.overlay import palette
 
 figures.use_style()

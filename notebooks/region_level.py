@@ -41,8 +41,10 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca import figures
-from mgca.correspondence import (
+from mgca.data.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
+from mgca.decoder import GatedConvDecoder
+from mgca.experiments.report import figures
+from mgca.experiments.report.correspondence import (
     contents,
     cut_out,
     described,
@@ -52,8 +54,6 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
-from mgca.data.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
-from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import area_in_pixels, region_embeddings, region_loss, similarity
 
 figures.use_style()

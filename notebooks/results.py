@@ -24,9 +24,9 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, Markdown, display
 
-from mgca import figures
 from mgca.evaluation.results import read_results, read_run, summary
-from mgca.photos import UNTOUCHED
+from mgca.experiments.photos import UNTOUCHED
+from mgca.experiments.report import figures
 
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
@@ -186,7 +186,7 @@ Markdown(
 # is whether an encoder with CLIP's gap serves photographs better than the linear alignment. The
 # better one is what `mgca.load("lite")` takes. The hybrid's transformer starts from random weights
 # and sees 7,291 photographs in six epochs; the linear alignment is a single matrix on features that
-# ImageNet shaped further. `python -m mgca.photos_hybrid` computes the table.
+# ImageNet shaped further. `python -m mgca.experiments.photos_hybrid` computes the table.
 
 # %% tags=["remove-input"]
 hybrid = read_results(results / "photos" / "hybrid.csv")

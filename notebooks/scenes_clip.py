@@ -37,14 +37,15 @@ from IPython.display import Markdown
 from scipy.stats import rankdata
 
 import mgca
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set
 from mgca.evaluation.results import read_results, read_run
+from mgca.experiments.report import figures
+from mgca.experiments.report.pictures import pictures
+from mgca.experiments.report.tables import mean_and_std
+from mgca.experiments.scenes import SIDE
 from mgca.model import Model
-from mgca.report import mean_and_std, pictures
-from mgca.scenes.scale import SIDE
 
 figures.use_style()
 here = Path.cwd()

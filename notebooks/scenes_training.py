@@ -40,15 +40,16 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 
-from mgca import figures
 from mgca.data.features import features_file, image_features, text_embeddings
 from mgca.data.scenes import TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
 from mgca.evaluation.evaluate import evaluate
 from mgca.evaluation.results import read_results
+from mgca.experiments.report import figures
+from mgca.experiments.report.pictures import pictures
+from mgca.experiments.report.tables import Difference, difference, group_means
+from mgca.experiments.scenes import IMAGES, SIDE, ScenesScale
 from mgca.model import Model
-from mgca.report import Difference, difference, group_means, pictures
-from mgca.scenes.scale import IMAGES, SIDE, ScenesScale
 from mgca.training.train import TrainingData, train
 
 figures.use_style()

@@ -43,7 +43,6 @@ from IPython.display import HTML, Markdown, display
 from matplotlib.patches import Patch
 from PIL import Image
 
-from mgca import figures
 from mgca.data.scenes import (
     CLASSES,
     COLOURS,
@@ -65,8 +64,9 @@ from mgca.data.scenes import (
 from mgca.data.scenes.scene import TELLING, random
 from mgca.data.scenes.sentences import NAMED_AREA, STUFF_RATE
 from mgca.data.scenes.sets import CAPTIONS, SETS
+from mgca.experiments.report import figures
+from mgca.experiments.scenes import IMAGES, scenes_training
 from mgca.inference.overlay import palette
-from mgca.scenes.scale import IMAGES, scenes_training
 
 figures.use_style()
 config = WorldConfig()

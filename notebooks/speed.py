@@ -39,9 +39,9 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 
-from mgca import figures
 from mgca.backbone import load_backbone
 from mgca.evaluation.results import read_results, read_run
+from mgca.experiments.report import figures
 from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
 
 figures.use_style()

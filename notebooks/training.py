@@ -40,11 +40,12 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import HTML
 
-from mgca import figures, photos
 from mgca.backbone.lite import Lite
 from mgca.data.masks import data_root, load_masked
 from mgca.evaluation.evaluate import evaluate
 from mgca.evaluation.results import read_results, read_run, summary
+from mgca.experiments import photos
+from mgca.experiments.report import figures
 from mgca.model import Model
 from mgca.training.train import train
 

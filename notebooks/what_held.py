@@ -34,12 +34,11 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, Markdown, display
 
-from mgca import figures
 from mgca.evaluation.results import read_results
-from mgca.photos import photos_training
-from mgca.report import Difference, difference, group_means
-from mgca.scales import PhotosScale
-from mgca.scenes.scale import ScenesScale, scenes_training
+from mgca.experiments.photos import PhotosScale, photos_training
+from mgca.experiments.report import figures
+from mgca.experiments.report.tables import Difference, difference, group_means
+from mgca.experiments.scenes import ScenesScale, scenes_training
 
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent

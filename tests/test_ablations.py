@@ -13,35 +13,30 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca import ablation_page
-from mgca.ablations import (
-    AblationError,
-    main,
-    missing,
-    models_at_hand,
-    run_ablation,
-    run_ablations,
-)
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
 from mgca.data.masks import Masked
 from mgca.data.texts import build_pool
 from mgca.evaluation.boundary import Contours
 from mgca.evaluation.measure import measure
 from mgca.evaluation.results import COLUMNS, read_results, read_run
-from mgca.losses.tcl import TCLConfig
-from mgca.model import Model
-from mgca.report import (
+from mgca.experiments.grid import ABLATIONS, grid
+from mgca.experiments.photos import PhotosScale
+from mgca.experiments.registry import load_scale
+from mgca.experiments.report import page as ablation_page
+from mgca.experiments.report.pictures import models_at_hand, pictures
+from mgca.experiments.report.tables import (
     difference,
     group_means,
     mean_and_std,
-    pictures,
     provenance_table,
     with_group_means,
 )
-from mgca.scales import NotRun, PhotosScale, Scale, load_scale
-from mgca.timing import seconds_per_image
+from mgca.experiments.runner import AblationError, main, missing, run_ablation, run_ablations
+from mgca.experiments.scale import NotRun, Scale
+from mgca.experiments.timing import seconds_per_image
+from mgca.losses.tcl import TCLConfig
+from mgca.model import Model
 from mgca.training.train import TrainingData
-from mgca.variants import ABLATIONS, grid
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
 CLASSES = ("dog", "bus", "grass")
@@ -248,8 +243,8 @@ def test_the_photos_scale_aligns_each_seed_once(tmp_path, monkeypatch):
         backbone.text_centre += 1 + config.seed
         backbone.temperature = 0.03
 
-    monkeypatch.setattr("mgca.photos.align", align)
-    monkeypatch.setattr("mgca.scales._corpus", lambda root, cache: None)
+    monkeypatch.setattr("mgca.experiments.photos.align", align)
+    monkeypatch.setattr("mgca.experiments.photos._corpus", lambda root, cache: None)
     digests = []
     for seed in (0, 0, 1):
         backbone = PhotosScale(tmp_path, tmp_path / "cache").backbone(seed)
@@ -357,7 +352,7 @@ def test_only_what_is_missing_is_computed(done, tmp_path):
 
 def test_an_interrupted_grid_goes_on(done, tmp_path, monkeypatch):
     scale = TinyScale(tmp_path)
-    import mgca.ablations as ablations
+    import mgca.experiments.runner as ablations
 
     calls = []
 
@@ -429,8 +424,8 @@ def test_variants_that_the_grid_no_longer_has_leave_the_table(done, tmp_path):
 
 
 def test_several_tables_at_once_share_their_runs(tmp_path, monkeypatch):
-    monkeypatch.setattr("mgca.variants.K", (0.0,))
-    monkeypatch.setattr("mgca.variants.K_NEG", ())
+    monkeypatch.setattr("mgca.experiments.grid.K", (0.0,))
+    monkeypatch.setattr("mgca.experiments.grid.K_NEG", ())
     scale = TinyScale(tmp_path)
     tables = run_ablations(["k", "meta_points"], scale, [0], **folders(tmp_path), fresh=True)
     assert list(tables) == ["k", "meta_points"]
@@ -524,7 +519,10 @@ def test_a_page_says_which_pictures_are_left_out(page_of):
     figure, *_, absent = page_of.shown
     assert set(figure) & {"image/png", "image/svg+xml"}
     assert "Left out, because their decoders are not at hand: + pixel. To train" in absent.data
-    assert "python -m mgca.ablations granularity --scale tiny --seeds 1 --fresh" in absent.data
+    assert (
+        "python -m mgca.experiments.runner granularity --scale tiny --seeds 1 --fresh"
+        in absent.data
+    )
 
 
 def test_a_page_without_its_images_says_so(page_of, tmp_path):

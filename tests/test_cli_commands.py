@@ -327,7 +327,7 @@ def test_the_script_for_bash(tmp_path):
 
 
 def test_completed_names_are_all_that_there_are():
-    from mgca.scales import load_scale
+    from mgca.experiments.registry import load_scale
     from mgca.training.runs import NAMED
 
     known = [model.name for model in catalogue.models()]

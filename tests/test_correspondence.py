@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import mgca
-from mgca.correspondence import (
+from mgca.data.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
+from mgca.data.scenes.scene import TELLING, random
+from mgca.experiments.report.correspondence import (
     by_rank,
     contents,
     cut_out,
@@ -21,8 +23,6 @@ from mgca.correspondence import (
     photo_pairs,
     scene_pairs,
 )
-from mgca.data.scenes import CLASSES, TEST_SEED, WorldConfig, captions, compose, render, sentences
-from mgca.data.scenes.scene import TELLING, random
 from mgca.losses.levels import region_embeddings
 from mgca.prompts import CLIP_TEMPLATES
 

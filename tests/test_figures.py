@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mgca import figures
+from mgca.experiments.report import figures
 
 
 @pytest.fixture

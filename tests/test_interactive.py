@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mgca import interactive
+from mgca.experiments.report import interactive
 from mgca.units import meta_point_index
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"

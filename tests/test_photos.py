@@ -6,14 +6,14 @@ import pandas as pd
 import pytest
 import torch
 
-from mgca import photos
 from mgca.backbone.lite import Lite
 from mgca.data.captions import load_captions
 from mgca.data.features import image_features
 from mgca.data.masks import load_masked
 from mgca.data.texts import build_pool
 from mgca.evaluation.results import read_results, read_run
-from mgca.photos import DATASETS, UNTOUCHED, Corpus, PhotosConfig, missing_runs
+from mgca.experiments import photos
+from mgca.experiments.photos import DATASETS, UNTOUCHED, Corpus, PhotosConfig, missing_runs
 
 NAMES = [*DATASETS, *UNTOUCHED.values()]
 

@@ -5,14 +5,14 @@ import dataclasses
 import pytest
 import torch
 
-from mgca import photos_hybrid
 from mgca.backbone.hybrid import HybridConfig
 from mgca.data.captions import load_captions
 from mgca.data.masks import load_masked
 from mgca.data.texts import build_pool
 from mgca.evaluation.results import read_results, read_run
-from mgca.photos import Corpus
-from mgca.photos_hybrid import HybridRun
+from mgca.experiments import photos_hybrid
+from mgca.experiments.photos import Corpus
+from mgca.experiments.photos_hybrid import HybridRun
 
 
 @pytest.fixture

@@ -93,7 +93,7 @@ def test_published_weights_are_those_of_seed_0():
 
 
 def test_runs_are_named_by_what_they_depend_on():
-    from mgca.photos import PhotosConfig
+    from mgca.experiments.photos import PhotosConfig
 
     first, second = PhotosConfig.of_seed(0), PhotosConfig.of_seed(1)
     names = {c.run(v) for c in (first, second) for v in ("alignment", "mgca")}

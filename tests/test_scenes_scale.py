@@ -16,11 +16,12 @@ from mgca.config import to_dict
 from mgca.data.scenes.scene import THINGS
 from mgca.data.scenes.sets import VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.evaluation.evaluate import evaluate
+from mgca.experiments import card
+from mgca.experiments import scenes as scale
+from mgca.experiments.card import embed_images, image_level
+from mgca.experiments.scenes import SIDE, ScenesScale
 from mgca.model import Model
 from mgca.prompts import class_embeddings
-from mgca.scenes import card, scale
-from mgca.scenes.card import embed_images, image_level
-from mgca.scenes.scale import SIDE, ScenesScale
 from mgca.training.train import train
 
 SIZES = HybridConfig(dim=16, width=32, layers=1, heads=1, grid=SIDE // 16)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mgca.figures import html_table
-from mgca.report import sortable
+from mgca.experiments.report.figures import html_table
+from mgca.experiments.report.tables import sortable
 
 pytest.importorskip("IPython")
 

@@ -17,13 +17,13 @@ from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data.features import BatchImages
 from mgca.data.texts import build_pool, known_pairs
 from mgca.decoder import GatedConvDecoder
+from mgca.experiments.grid import tcl_training
+from mgca.experiments.photos import photos_training
+from mgca.experiments.scenes import scenes_training
 from mgca.inference.scoring import sigmoid_scores
 from mgca.losses.objective import plain_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise, sampled_masks, total_variation
-from mgca.photos import photos_training
-from mgca.scenes.scale import scenes_training
 from mgca.training.train import TrainingData, batch_of, learning_rate, make_objective, train
-from mgca.variants import tcl_training
 from mgca.weights import read_tensors
 from mgca.weights.decoders import decoder_from
 

@@ -5,11 +5,10 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from mgca import verify
-from mgca.ablations import run_ablation
 from mgca.data.scenes.sets import VALIDATION_SEED
 from mgca.evaluation.results import COLUMNS
-from mgca.scenes import scale as scenes
+from mgca.experiments import scenes, verify
+from mgca.experiments.runner import run_ablation
 
 
 @pytest.fixture

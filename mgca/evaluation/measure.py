@@ -12,7 +12,7 @@ from mgca.model import Model
 
 # Metrics of single classes are "iou:<class>".
 CLASS_IOU = "iou:"
-# Added to a table by mgca.timing, not by a run.
+# Added to a table by mgca.experiments.timing, not by a run.
 SECONDS = "seconds_per_image"
 
 
@@ -28,7 +28,7 @@ def measure(
     """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
 
     Args:
-        background: Threshold and temperature, as :meth:`mgca.scales.Scale.background` gives them;
+        background: Threshold and temperature, as :meth:`mgca.experiments.scale.Scale.background` gives them;
             they are of use to a set with a background class only.
         features, kept: As :func:`mgca.evaluation.evaluate.evaluate` takes them.
 

@@ -1,6 +1,6 @@
 """The paper's ablations: grids of variants, computed where missing, over seeds and processes.
 
-``python -m mgca.ablations granularity areas k meta_points --scale scenes --seeds 0 1 2 --jobs 2``
+``python -m mgca.experiments.runner granularity areas k meta_points --scale scenes --seeds 0 1 2 --jobs 2``
 computes what ``results/<scale>`` lacks. A run is named by the hash of its configuration, and what
 it measured is kept in ``results/<scale>/runs/<run>.json``, so that a configuration that stands in
 several tables is trained once. ``results/<scale>/<ablation>.csv`` is put together from these files.
@@ -23,21 +23,22 @@ import torch
 from joblib import Parallel, delayed
 
 from mgca.backbone.base import Backbone
-from mgca.config import TrainConfig, config_hash
+from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
+from mgca.experiments.grid import ABLATIONS, Variant, grid
+from mgca.experiments.registry import load_scale
+from mgca.experiments.scale import Scale
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.scales import Scale, load_scale
 from mgca.training.train import train
 from mgca.utils.files import write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
-from mgca.variants import ABLATIONS, Variant, grid, published_name
-from mgca.weights import load_weights, manifest, read_tensors
+from mgca.weights import read_tensors
 from mgca.weights.decoders import decoder_from
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ def run_ablations(
     it stopped. If nothing is missing, no data is needed and nothing is written.
 
     Args:
-        ablations: Names, as :func:`mgca.variants.grid` knows them.
+        ablations: Names, as :func:`mgca.experiments.grid.grid` knows them.
         scale: What to train on and evaluate on.
         seeds: One run of each variant per seed.
         out: Results folder of the scale, such as ``results/scenes``.
@@ -281,54 +282,8 @@ def _trained(
     return decoder
 
 
-def models_at_hand(
-    ablation: str,
-    columns: dict[str, tuple[str, int | None]],
-    scale: Scale,
-    seed: int,
-    work: str | os.PathLike,
-) -> dict[str, tuple[Model, int | None, dict[str, float]]]:
-    """Models for :func:`mgca.report.pictures`, those that need no training: their decoder is in
-    ``work``, or comes with the project, or there is none.
-
-    Args:
-        columns: Variant and unit by title.
-
-    Returns:
-        Model, unit, and threshold and temperature by title; titles of other models are left out.
-
-    Raises:
-        FileNotFoundError: If a backbone needs data that is missing.
-        mgca.weights.WeightsError: If a decoder was trained for another backbone.
-    """
-    variants = {variant.name: variant for variant in grid(ablation, scale)}
-    found = {}
-    for title, (name, unit) in columns.items():
-        model = _at_hand(variants[name], scale, seed, Path(work))
-        if model is not None:
-            found[title] = (model, unit, scale.background(model))
-    return found
-
-
-def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | None:
-    """The model of a variant, or None if it has to be trained."""
-    training = variant.trained_with(seed)
-    path = work / variant.run(scale, seed) / "decoder.safetensors"
-    if training is None or path.is_file():
-        backbone = scale.backbone(seed, variant.last_block)
-        decoder = training and decoder_from(*read_tensors(path), backbone)
-        return Model(backbone, decoder, variant.segmenting(scale))
-    name = published_name(variant, scale)
-    if name in manifest():
-        state, meta = load_weights(name)
-        if meta["run"] == config_hash(training):
-            backbone = scale.backbone(seed, variant.last_block)
-            return Model(backbone, decoder_from(state, meta, backbone), variant.segmenting(scale))
-    return None
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.ablations``: compute what the results of a scale lack."""
+    """``python -m mgca.experiments.runner``: compute what the results of a scale lack."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("ablations", nargs="+", choices=ABLATIONS, metavar="ablation")
     parser.add_argument("--scale", default="scenes", help="scenes or photos")

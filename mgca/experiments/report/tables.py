@@ -1,26 +1,15 @@
 """Read results: means over sets and seeds, differences between variants, provenance, pictures."""
 
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from PIL import Image
 
-from mgca.data.masks import MaskedSet, id_names
 from mgca.evaluation.results import COLUMNS, read_run, summary
-from mgca.figures import html_table
-from mgca.inference.overlay import palette
-from mgca.model import Model
+from mgca.experiments.report.figures import html_table
 
 if TYPE_CHECKING:
     from IPython.display import HTML
-
-_IGNORED = (255, 255, 255)
 
 
 def group_means(table: pd.DataFrame, groups: dict[str, tuple[str, ...]]) -> pd.DataFrame:
@@ -130,63 +119,9 @@ def sortable(table: pd.DataFrame) -> "HTML":
     """A table that a reader of the book sorts by a click on the head of a column.
 
     Args:
-        table: As for :func:`mgca.figures.html_table`. Where it has a caption,
-            :func:`mgca.figures.table` shows both.
+        table: As for :func:`mgca.experiments.report.figures.html_table`. Where it has a caption,
+            :func:`mgca.experiments.report.figures.table` shows both.
     """
     from IPython.display import HTML
 
     return HTML(html_table(table))
-
-
-def pictures(
-    data: MaskedSet,
-    models: dict[str, tuple[Model, int | None, dict[str, Any]]],
-    numbers: Sequence[int] = (0, 1, 2),
-) -> Figure:
-    """Images, their truth and what models make of them, one below the other, ignored pixels white.
-
-    Args:
-        data: The set.
-        models: Model, unit and (for a set with a background) threshold and temperature, by title.
-        numbers: Which images of the set, a column each.
-    """
-    classes = id_names(data)
-    chosen = [item for number, item in enumerate(data) if number in numbers]
-    titles = ("image", "truth", *models)
-    figure, axes = plt.subplots(
-        len(titles),
-        len(chosen),
-        figsize=(6.8, 6.4 / len(chosen) * len(titles) + 0.8),
-        squeeze=False,
-        layout="constrained",
-    )
-    present: set[int] = set()
-    for column, (_, image, truth) in zip(axes.T, chosen, strict=True):
-        maps = {"truth": truth}
-        for title, (model, unit, background) in models.items():
-            options = background if data.background else {}
-            maps[title] = model.segment(image, data.classes, unit, **options).labels.numpy()
-        column[0].imshow(image)
-        for axis, labels in zip(column[1:], maps.values(), strict=True):
-            axis.imshow(_coloured(image, labels, classes))
-            present |= set(np.unique(labels[labels < len(classes)]).tolist())
-    for axis, title in zip(axes[:, 0], titles, strict=True):
-        axis.set_ylabel(title)
-    for axis in axes.flat:
-        # Not set_axis_off, which would take the label along.
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    colours = palette(classes) / 255
-    figure.legend(
-        handles=[Patch(color=colours[i], label=classes[i]) for i in sorted(present)],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-    )
-    return figure
-
-
-def _coloured(image: Image.Image, labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
-    colours = np.full((256, 3), _IGNORED, dtype=np.uint8)
-    colours[: len(classes)] = palette(classes)
-    return Image.blend(image, Image.fromarray(colours[labels]), 0.6)

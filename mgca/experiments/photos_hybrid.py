@@ -1,6 +1,6 @@
 """The hybrid of the scenes, trained on real captions: does it serve photographs better than lite?
 
-``python -m mgca.photos_hybrid`` trains the small CLIP and MGCA's decoder on the captions of the
+``python -m mgca.experiments.photos_hybrid`` trains the small CLIP and MGCA's decoder on the captions of the
 photos scale and evaluates on the same real masks. It writes ``results/photos/hybrid.csv`` with the
 variants ``hybrid`` (plain dense features), ``hybrid maskclip`` and ``hybrid mgca``, to be read
 beside ``main.csv``. What has been run already, by the hash of its configuration, is not run again.
@@ -26,8 +26,8 @@ from mgca.data.texts import TextPool
 from mgca.evaluation.evaluate import evaluate, result_rows
 from mgca.evaluation.metrics import recall
 from mgca.evaluation.results import add_results, read_results, write_run
+from mgca.experiments.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
 from mgca.model import Model
-from mgca.photos import DATASETS, UNITS, Corpus, load_corpus, photos_training
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.training.train import TrainingData, train
 from mgca.utils.files import cache_folder
@@ -134,8 +134,10 @@ def _decoder_data(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.photos_hybrid``: the measured runs, or those of other seeds."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.photos_hybrid", description=main.__doc__)
+    """``python -m mgca.experiments.photos_hybrid``: the measured runs, or those of other seeds."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mgca.experiments.photos_hybrid", description=main.__doc__
+    )
     parser.add_argument("--data", required=True, help="folder of the real data sets")
     parser.add_argument("--out", default="results/photos", help="results folder")
     parser.add_argument("--work", default="_build/photos", help="trained weights and checkpoints")

@@ -20,12 +20,12 @@ from mgca.data.features import image_features, text_embeddings
 from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
 from mgca.evaluation.results import add_results, write_run
-from mgca.scenes.card import image_level
-from mgca.scenes.scale import SIDE, ScenesScale, scenes_clip
+from mgca.experiments.card import image_level
+from mgca.experiments.grid import grid, published_name
+from mgca.experiments.scenes import SIDE, ScenesScale, scenes_clip
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.utils.files import cache_folder
 from mgca.utils.provenance import provenance
-from mgca.variants import grid, published_name
 from mgca.weights import WeightsError, publish, read_tensors, write_tensors
 from mgca.weights.decoders import decoder_from, save_decoder
 
@@ -80,7 +80,7 @@ def decoders(scale: ScenesScale, work: Path) -> None:
         path = work / variant.run(scale, 0) / "decoder.safetensors"
         if not path.is_file():
             raise WeightsError(
-                f"no decoder {path}: python -m mgca.ablations granularity --scale scenes --fresh"
+                f"no decoder {path}: python -m mgca.experiments.runner granularity --scale scenes --fresh"
             )
         state, meta = read_tensors(path)
         backbone = scale.backbone(0, variant.last_block)

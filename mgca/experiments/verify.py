@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgca.ablations import run_ablation
 from mgca.evaluation.results import read_results, read_run
-from mgca.scales import load_scale
+from mgca.experiments.registry import load_scale
+from mgca.experiments.runner import run_ablation
 from mgca.utils.provenance import provenance
 
 TABLE = "meta_points"
@@ -55,7 +55,7 @@ def same_kind(record: dict) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Compare, print the differences, and fail if they are too large."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.verify", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mgca.experiments.verify", description=__doc__)
     parser.add_argument("--out", default=f"results/{SCALE}", help="the published results")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgca import figures
-from mgca.ablations import models_at_hand, run_ablation
-from mgca.report import pictures, provenance_table
-from mgca.scales import Scale, load_scale
+from mgca.experiments.registry import load_scale
+from mgca.experiments.report import figures
+from mgca.experiments.report.pictures import models_at_hand, pictures
+from mgca.experiments.report.tables import provenance_table
+from mgca.experiments.runner import run_ablation
+from mgca.experiments.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class AblationPage:
 
     @property
     def file(self) -> str:
-        """The table's file below ``results``, as :func:`mgca.figures.show` takes it."""
+        """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show` takes it."""
         return f"{self.setting.name}/{self.name}.csv"
 
     def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
@@ -68,7 +70,7 @@ class AblationPage:
             display(
                 Markdown(
                     f"Left out, because their decoders are not at hand: {', '.join(absent)}. To "
-                    f"train them: `python -m mgca.ablations {self.name} --scale "
+                    f"train them: `python -m mgca.experiments.runner {self.name} --scale "
                     f"{self.setting.name} --seeds {first} --fresh`."
                 )
             )
@@ -98,7 +100,7 @@ def open_ablation(
         jobs: Runs at a time.
 
     Raises:
-        Errors of :func:`mgca.scales.load_scale` and :func:`mgca.ablations.run_ablation`.
+        Errors of :func:`mgca.experiments.registry.load_scale` and :func:`mgca.experiments.runner.run_ablation`.
     """
     figures.use_style()
     here = Path.cwd()

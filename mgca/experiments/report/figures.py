@@ -30,7 +30,7 @@ _DIGITS = 4  # of a number that the notebook has not rounded
 
 def use_style() -> None:
     """Draw every figure from here on in the style of the book."""
-    plt.style.use("mgca.figures")  # figures.mplstyle, beside this module
+    plt.style.use("mgca.experiments.report.figures")  # figures.mplstyle, beside this module
 
 
 def show(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
+from mgca.experiments.scale import Scale
 from mgca.losses.tcl import TCLConfig
-from mgca.scales import Scale
 
 ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks")
 UNITS = (None, 36)

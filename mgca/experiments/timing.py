@@ -1,6 +1,6 @@
 """Seconds an image of every method of a scale, side by side in one run.
 
-``python -m mgca.timing --scale scenes`` adds the metric ``seconds_per_image`` to
+``python -m mgca.experiments.timing --scale scenes`` adds the metric ``seconds_per_image`` to
 ``results/<scale>/benchmarks.csv``: from the open image to labels at its size, weights at hand,
 nothing cached. Decoders are not trained for it, which takes no different time.
 """
@@ -19,13 +19,14 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import SECONDS
 from mgca.evaluation.results import COLUMNS, read_results, write_run
+from mgca.experiments.grid import UNITS, grid
+from mgca.experiments.registry import load_scale
+from mgca.experiments.scale import Scale
 from mgca.model import Model
-from mgca.scales import Scale, load_scale
 from mgca.utils.files import write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
-from mgca.variants import UNITS, grid
 
 
 def seconds_per_image(
@@ -98,7 +99,7 @@ def seconds_per_image(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.timing``: how long every method of a scale takes."""
+    """``python -m mgca.experiments.timing``: how long every method of a scale takes."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--scale", default="scenes", help="scenes or photos")
     parser.add_argument("--images", type=int, default=5, help="images of each set")

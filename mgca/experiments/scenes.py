@@ -19,8 +19,8 @@ from mgca.data.scenes.sets import (
 )
 from mgca.data.texts import TextPool, build_pool
 from mgca.evaluation.evaluate import evaluate
+from mgca.experiments.scale import Scale
 from mgca.model import Model
-from mgca.scales import Scale
 from mgca.training.small_clip import ClipConfig
 from mgca.training.train import TrainingData
 from mgca.utils.files import cache_folder
