@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny import TinyBackbone
 
-from mgca.app import server
-from mgca.app.view import LONGEST, Photographs, View, paragraph, split_words
 from mgca.cli import main
+from mgca.cli.app import server
+from mgca.cli.app.view import LONGEST, Photographs, View, paragraph, split_words
 from mgca.config import SegmentConfig
 from mgca.model import Model
 

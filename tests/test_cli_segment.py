@@ -15,10 +15,10 @@ from tiny import TinyBackbone
 
 import mgca
 from mgca.cli import loading, main
+from mgca.cli.outputs import KINDS, image_number, named_images
 from mgca.config import SegmentConfig
 from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
-from mgca.outputs import KINDS, image_number, named_images
 
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)
 CLASSES = ["cat", "wooden table", "sky"]

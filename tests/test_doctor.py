@@ -9,9 +9,9 @@ from hub_server import Hub
 from huggingface_hub import constants
 
 import mgca
-from mgca import doctor
+from mgca.cli import diagnosis as doctor
 from mgca.cli import main
-from mgca.doctor import FAIL, NOTE, OK, Finding
+from mgca.cli.diagnosis import FAIL, NOTE, OK, Finding
 from mgca.weights import catalogue
 
 # Packages that do not exist: nothing else asks for their versions.

@@ -247,7 +247,7 @@ def test_what_an_extra_brings_is_asked_for_by_its_name(project, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     messages = json.loads(done.stdout)
-    for behind in ("mgca.app.page", "mgca.data.benchmarks.datasets"):
+    for behind in ("mgca.cli.app.page", "mgca.data.benchmarks.datasets"):
         messages.pop(behind, None)  # imported by functions that say it, see the commands
     for extra in NEEDS:
         assert messages[extra].startswith("1 mgca: ")

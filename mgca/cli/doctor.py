@@ -7,7 +7,7 @@ from mgca.cli.loading import AsJson, echo_json
 
 def doctor(as_json: AsJson = False) -> None:
     """Check the environment, the weights and the caches. Exit code 1 if the core does not work."""
-    from mgca.doctor import diagnose
+    from mgca.cli.diagnosis import diagnose
 
     report = diagnose()
     if as_json:

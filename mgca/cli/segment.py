@@ -136,7 +136,7 @@ def segment(
     """
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"--out {out} is a file, and results need a folder")
-    from mgca.outputs import Outputs, named_images, settings_of
+    from mgca.cli.outputs import Outputs, named_images, settings_of
 
     names = _class_names(classes, classes_file, background)
     points = _points(meta_points)
@@ -271,7 +271,7 @@ def _points(given: str) -> int | None:
 
 
 def _kinds(overlay: str, rle: bool, polygons: bool, probabilities: bool) -> list[str]:
-    from mgca import outputs
+    from mgca.cli import outputs
 
     pictures = {"jpg": [outputs.OVERLAY_JPG], "png": [outputs.OVERLAY_PNG], "none": []}
     if overlay not in pictures:

@@ -100,7 +100,7 @@ def serve(
         import uvicorn
         from fastapi import FastAPI
 
-        from mgca.app.page import CSS, THEME, build_page
+        from mgca.cli.app.page import CSS, THEME, build_page
 
         closed: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
         app = gradio.mount_gradio_app(

@@ -5,7 +5,7 @@ from typing import Any
 
 import gradio as gr
 
-from mgca.app.view import LONGEST, View, paragraph
+from mgca.cli.app.view import LONGEST, View, paragraph
 from mgca.config import grid_side
 from mgca.model import Model
 

@@ -37,7 +37,7 @@ def app(
     The page is for this machine alone: no other reaches it, nothing leaves it, and uploads are
     deleted at the end. Needs gradio, the extra app.
     """
-    from mgca.app.server import address, check_installed, listen, serve
+    from mgca.cli.app.server import address, check_installed, listen, serve
     from mgca.cli.loading import load_on
 
     check_installed()

@@ -1,5 +1,0 @@
-"""A page for one's own photographs, served to the browser on this machine and nowhere else.
-
-:mod:`mgca.app.view` computes what the page shows, :mod:`mgca.app.page` lays it out with gradio, and
-:mod:`mgca.app.server` serves it. gradio is the extra ``app``.
-"""
