@@ -68,10 +68,10 @@ ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS ru
 		--scale scenes --jobs $(JOBS)
 
 bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that does nothing else
-	$(BIN)/python tests/benchmarks/training.py
-	$(BIN)/python tests/benchmarks/inference.py
-	$(if $(MGCA_DATA),$(BIN)/python tests/benchmarks/evaluation.py --data "$(MGCA_DATA)")
-	$(BIN)/python tests/benchmarks/summary.py
+	$(BIN)/python tests/speed/training.py
+	$(BIN)/python tests/speed/inference.py
+	$(if $(MGCA_DATA),$(BIN)/python tests/speed/evaluation.py --data "$(MGCA_DATA)")
+	$(BIN)/python tests/speed/summary.py
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/python -m mgca.experiments.verify

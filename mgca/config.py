@@ -13,13 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mgca.losses.tcl import TCLConfig
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
+BACKGROUND = "background"
 PRECISIONS = ("float32", "bfloat16", "float16")
 # What mgca.backbone.last_block knows; named here, where a configuration is read without open_clip.
 LAST_BLOCKS = ("attention", "value", "value-bare", "sclip", "clearclip", "naclip")
@@ -201,6 +198,3 @@ def config_hash(config: Any) -> str:
     """The name of a run: 12 hexadecimal digits of the configuration's SHA-256."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-BACKGROUND = "background"

@@ -78,7 +78,8 @@ class Model:
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
         """Where the windows of an image lie, and the normalised windows (n, 3, h, w) themselves.
 
-        The first is an :class:`~mgca.inference.segmentation.Embedded` whose ``pixels`` are still empty.
+        The first is an :class:`~mgca.inference.segmentation.Embedded` whose ``pixels`` are still
+        empty.
         """
         original = open_image(image)
         resized = resize(original, self.config)

@@ -57,8 +57,8 @@ from IPython.display import Markdown, display
 
 from mgca.evaluation.measure import SECONDS
 from mgca.evaluation.results import read_results, read_run
+from mgca.experiments import load_scale
 from mgca.experiments.grid import grid
-from mgca.experiments.registry import load_scale
 from mgca.experiments.report import figures
 from mgca.experiments.report.pictures import models_at_hand, pictures
 from mgca.experiments.report.tables import (
@@ -484,14 +484,16 @@ if absent:
 # inside its image transformer gather the patches of a window, first into 64 segments and then into
 # 8 groups, and a group is named by the class whose text embedding is nearest to its own. Where MGCA
 # forms 36 units from pixel embeddings at inference, GroupViT has 8, fixed by training.
-# `mgca.evaluation.baselines.groupvit` loads the authors' model and scores it as units in our sense or by the rule of the
-# authors' code. Its weights have to be downloaded, and it has its own encoders: **not run**.
+# `mgca.evaluation.baselines.groupvit` loads the authors' model and scores it as units in our sense
+# or by the rule of the authors' code. Its weights have to be downloaded, and it has its own
+# encoders: **not run**.
 #
 # ```bash
 # mgca evaluate voc --root DIR --model groupvit --rule groupvit --background 0.95
 # ```
 #
-# **TCL as published** is `mgca.evaluation.baselines.tcl`, which reads the file of its release. That has to be
+# **TCL as published** is `mgca.evaluation.baselines.tcl`, which reads the file of its release.
+# That has to be
 # downloaded too: **not run**. The row `tcl` above is its objective under our decoder.
 #
 # ```bash

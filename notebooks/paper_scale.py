@@ -391,7 +391,7 @@ HEADS = {
     "losses_peak_over_similarity": "peak / similarities",
     "plain_losses_peak_over_similarity": "plain, peak / similarities",
 }
-NO_LOSSES = "**Not run yet**: `python tests/benchmarks/training.py`."
+NO_LOSSES = "**Not run yet**: `python tests/speed/training.py`."
 measured = tables()
 losses = {name: table[table["variant"] == "losses"] for name, table in measured.items()}
 losses = {name: table for name, table in losses.items() if len(table)}
@@ -599,7 +599,7 @@ if len(cost):
         results="shards/paper.csv",
     )
 else:
-    display(Markdown("**Not run yet**: `python tests/benchmarks/paper.py --data ../shared/data`."))
+    display(Markdown("**Not run yet**: `python tests/speed/paper.py --data ../shared/data`."))
 if cost["dataset"].str.startswith("cpu").all():
     display(Markdown("On a GPU: **not run**. The same command adds it."))
 for name, table in steps.items():
@@ -624,7 +624,7 @@ for name, table in steps.items():
 
 # %% tags=["remove-input"]
 NO_END = (
-    "**Not run yet**: `python tests/benchmarks/end_to_end.py --data ../shared/data`, with the "
+    "**Not run yet**: `python tests/speed/end_to_end.py --data ../shared/data`, with the "
     "folder of the real data."
 )
 end = read_results(shards / "end_to_end.csv")

@@ -315,7 +315,7 @@ HTML(
 #
 # Two CPU cores; how long each part of the network takes is on a [page of its own](speed.ipynb).
 #
-# `python tests/benchmarks/evaluation.py`: where the time of an evaluation of `lite` on VOC 2012
+# `python tests/speed/evaluation.py`: where the time of an evaluation of `lite` on VOC 2012
 # goes, an image; and labels of 20 and 171 classes, with the scores of all classes upsampled,
 # averaged and resized in order, against one weighted sum of the scores of units
 # ([how](#inference-on-a-photograph)), in seconds an image, as their ratio, and the pixels in a

@@ -90,9 +90,7 @@ figures.table(
 
 # %% tags=["remove-input"]
 PARTS = ["encoder", "decoder", "decoder, forward and backward", "text", "units"]
-NOT_RUN = (
-    "**Not run** on a GPU: `python tests/benchmarks/inference.py` on a machine with one adds it."
-)
+NOT_RUN = "**Not run** on a GPU: `python tests/speed/inference.py` on a machine with one adds it."
 
 
 def rows(table: pd.DataFrame, variant: str | None = None, metric: str | None = None):
@@ -152,7 +150,7 @@ for name, parts in measured.items():
         results=f"speed/{name}.csv",
     )
 if not measured:
-    display(Markdown("**Not run**: `python tests/benchmarks/inference.py`."))
+    display(Markdown("**Not run**: `python tests/speed/inference.py`."))
 if not gpus:
     display(Markdown(NOT_RUN))
 
@@ -370,7 +368,7 @@ for name in measured:
 # ## Memory over many images
 #
 # A process that segments a folder should need no more memory for its last photograph than for its
-# first. `python tests/benchmarks/soak.py` segments photographs of many sizes, one after the other.
+# first. `python tests/speed/soak.py` segments photographs of many sizes, one after the other.
 
 # %% tags=["remove-input"]
 soak = read_results(project / "results" / "soak" / "memory.csv")
@@ -396,8 +394,8 @@ else:
 # %% [markdown]
 # ## Where the numbers come from
 #
-# `python tests/benchmarks/inference.py` measures all of this page but the losses and the training
-# step, which are those of `tests/benchmarks/training.py`, and adds it to
+# `python tests/speed/inference.py` measures all of this page but the losses and the training
+# step, which are those of `tests/speed/training.py`, and adds it to
 # `results/speed/<device>.csv`.
 
 # %% tags=["remove-input"]

@@ -118,7 +118,10 @@ def _parts(cell: NotebookNode, number: int, root: Path) -> list[NotebookNode]:
             # A fresh cell even where nothing is above it but code: what follows is not captioned.
             parts[-1].metadata["mystnb"] = _options(described, number, root)
         elif any(kind.startswith("image/") for kind in output.get("data", ())):
-            log.warning("  cell %d: a picture without mgca.experiments.report.figures.show has no caption", number)
+            log.warning(
+                "  cell %d: a picture without mgca.experiments.report.figures.show has no caption",
+                number,
+            )
         captioned = bool(described)
         parts[-1].outputs.append(output)
     return parts

@@ -162,7 +162,7 @@ def _parameters(given: list[str]) -> dict[str, Any]:
 
 def _check_scale(scale: str, data: str | None) -> None:
     """Fail now and not in the kernel where there is no such scale, or no folder of that name."""
-    from mgca.experiments.registry import load_scale
+    from mgca.experiments import load_scale
 
     load_scale(scale, data=data or None)
 

@@ -1,3 +1,5 @@
+"""Image-caption pairs, as they lie on disk, checked before use."""
+
 import csv
 import os
 from collections.abc import Sequence

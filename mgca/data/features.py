@@ -173,7 +173,8 @@ def text_embeddings(
 class BatchImages:
     """Normalised training images, decoded when asked for.
 
-    They are cropped as for :func:`mgca.data.features.image_features`, so that image and features agree.
+    They are cropped as for :func:`mgca.data.features.image_features`, so that image and features
+    agree.
 
     Attributes:
         images: Of a data set, in its order.

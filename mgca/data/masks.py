@@ -1,4 +1,4 @@
-"""Image-caption pairs and images with masks, as they lie on disk, checked before use."""
+"""Images with masks, as they lie on disk, checked before use."""
 
 import dataclasses
 import hashlib
@@ -142,7 +142,7 @@ class Masked:
 
 
 def _specifications() -> dict[str, dict]:
-    return json.loads((resources.files("mgca") / "photo_sets.json").read_text())
+    return json.loads((resources.files("mgca.data") / "photo_sets.json").read_text())
 
 
 def load_masked(name: str, root: str | os.PathLike) -> Masked:

@@ -4,16 +4,13 @@ import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.prompts import CLIP_TEMPLATES
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ def measure(
     """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
 
     Args:
-        background: Threshold and temperature, as :meth:`mgca.experiments.scale.Scale.background` gives them;
-            they are of use to a set with a background class only.
+        background: Threshold and temperature, as :meth:`mgca.experiments.scale.Scale.background`
+            gives them; they are of use to a set with a background class only.
         features, kept: As :func:`mgca.evaluation.evaluate.evaluate` takes them.
 
     Returns:

@@ -1,8 +1,8 @@
 """The photos scale, end to end: alignment, decoder, evaluation, over seeds.
 
-``python -m mgca.experiments.photos`` trains on real captions and evaluates on real masks, and writes
-``results/photos/main.csv`` with the variants ``alignment`` and ``mgca``. What has been run already,
-by the hash of its configuration, is not run again.
+``python -m mgca.experiments.photos`` trains on real captions and evaluates on real masks, and
+writes ``results/photos/main.csv`` with the variants ``alignment`` and ``mgca``. What has been run
+already, by the hash of its configuration, is not run again.
 """
 
 import argparse
@@ -29,7 +29,6 @@ from mgca.data.masks import MaskedSet, data_root, load_masked
 from mgca.data.texts import TextPool, build_pool
 from mgca.evaluation.evaluate import evaluate, result_rows
 from mgca.evaluation.results import add_results, read_results, write_run
-from mgca.experiments import photos
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
@@ -325,7 +324,7 @@ class PhotosScale(Scale):
     def __init__(
         self, data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
     ) -> None:
-        self.training = photos.photos_training()
+        self.training = photos_training()
         self.settings = {
             "align": to_dict(AlignConfig()),
             "background": [self.threshold, self.temperature],
@@ -359,7 +358,7 @@ class PhotosScale(Scale):
         path = self.cache / f"alignment-{key}.safetensors"
         backbone = Lite(pretrained=False)
         if not path.is_file():
-            photos.align(config, backbone, _corpus(self.root, self.cache))
+            align(config, backbone, _corpus(self.root, self.cache))
             save_alignment(path, backbone, run=key)
         state, meta = read_tensors(path)
         backbone.set_alignment(state["weight"], state["bias"], state["text_centre"])
@@ -367,7 +366,7 @@ class PhotosScale(Scale):
         return backbone
 
     def data(self, backbone: Lite) -> TrainingData:
-        return photos.training_data(backbone, _corpus(self.root, self.cache))
+        return training_data(backbone, _corpus(self.root, self.cache))
 
     def sets(self) -> list[MaskedSet]:
         voc21, coco81 = (load_masked(name, self.root) for name in ("voc21", "coco81"))
@@ -394,6 +393,6 @@ class PhotosScale(Scale):
 
 
 @functools.lru_cache(maxsize=1)
-def _corpus(root: Path, cache: Path) -> photos.Corpus:
+def _corpus(root: Path, cache: Path) -> Corpus:
     """Read once per process: the runs of a worker share it."""
-    return photos.load_corpus(root, cache)
+    return load_corpus(root, cache)

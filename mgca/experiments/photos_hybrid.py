@@ -1,9 +1,10 @@
 """The hybrid of the scenes, trained on real captions: does it serve photographs better than lite?
 
-``python -m mgca.experiments.photos_hybrid`` trains the small CLIP and MGCA's decoder on the captions of the
-photos scale and evaluates on the same real masks. It writes ``results/photos/hybrid.csv`` with the
-variants ``hybrid`` (plain dense features), ``hybrid maskclip`` and ``hybrid mgca``, to be read
-beside ``main.csv``. What has been run already, by the hash of its configuration, is not run again.
+``python -m mgca.experiments.photos_hybrid`` trains the small CLIP and MGCA's decoder on the
+captions of the photos scale and evaluates on the same real masks. It writes
+``results/photos/hybrid.csv`` with the variants ``hybrid`` (plain dense features), ``hybrid
+maskclip`` and ``hybrid mgca``, to be read beside ``main.csv``. What has been run already, by the
+hash of its configuration, is not run again.
 """
 
 import argparse

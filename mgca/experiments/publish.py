@@ -1,7 +1,7 @@
-"""``python -m mgca.data.scenes clip``: train the small CLIP of the scenes, anew or further.
+"""``python -m mgca.experiments.publish clip``: train the small CLIP of the scenes, anew or further.
 
-``python -m mgca.data.scenes decoders``: make decoders of the ablations' first seed those that come with
-the project; ``mgca.load("scenes")`` takes the one trained with all three losses.
+``python -m mgca.experiments.publish decoders``: make decoders of the ablations' first seed those
+that come with the project; ``mgca.load("scenes")`` takes the one trained with all three losses.
 """
 
 import argparse
@@ -80,7 +80,7 @@ def decoders(scale: ScenesScale, work: Path) -> None:
         path = work / variant.run(scale, 0) / "decoder.safetensors"
         if not path.is_file():
             raise WeightsError(
-                f"no decoder {path}: python -m mgca.experiments.runner granularity --scale scenes --fresh"
+                f"no decoder {path}: python -m mgca.experiments.runner granularity --fresh"
             )
         state, meta = read_tensors(path)
         backbone = scale.backbone(0, variant.last_block)
@@ -92,7 +92,7 @@ def decoders(scale: ScenesScale, work: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The commands of this scale."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.data.scenes", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mgca.experiments.publish", description=__doc__)
     parser.add_argument("what", choices=("clip", "decoders"))
     parser.add_argument("--out", default="results/scenes", help="results folder")
     parser.add_argument("--work", default="_build/scenes", help="trained weights, checkpoints")

@@ -1,9 +1,10 @@
 """The paper's ablations: grids of variants, computed where missing, over seeds and processes.
 
-``python -m mgca.experiments.runner granularity areas k meta_points --scale scenes --seeds 0 1 2 --jobs 2``
-computes what ``results/<scale>`` lacks. A run is named by the hash of its configuration, and what
-it measured is kept in ``results/<scale>/runs/<run>.json``, so that a configuration that stands in
-several tables is trained once. ``results/<scale>/<ablation>.csv`` is put together from these files.
+``python -m mgca.experiments.runner granularity areas k meta_points --scale scenes --seeds 0 1 2
+--jobs 2`` computes what ``results/<scale>`` lacks. A run is named by the hash of its
+configuration, and what it measured is kept in ``results/<scale>/runs/<run>.json``, so that a
+configuration that stands in several tables is trained once. ``results/<scale>/<ablation>.csv`` is
+put together from these files.
 """
 
 import argparse
@@ -28,8 +29,8 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure, own_rule
 from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
+from mgca.experiments import load_scale
 from mgca.experiments.grid import ABLATIONS, Variant, grid
-from mgca.experiments.registry import load_scale
 from mgca.experiments.scale import Scale
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model

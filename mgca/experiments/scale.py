@@ -90,7 +90,8 @@ class Scale(ABC):
         """Threshold and temperature of a model for the sets with a background class.
 
         Returns:
-            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluation.evaluate.evaluate` takes them.
+            ``"background"`` and ``"temperature"`` as :func:`mgca.evaluation.evaluate.evaluate`
+            takes them.
         """
 
     @abstractmethod

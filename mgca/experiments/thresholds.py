@@ -1,3 +1,5 @@
+"""The threshold curves of a scale: ``results/<scale>/background.csv``."""
+
 import argparse
 import logging
 import os
@@ -10,7 +12,7 @@ import pandas as pd
 from mgca.config import config_hash, to_dict
 from mgca.evaluation.results import write_run
 from mgca.evaluation.thresholds import TEMPERATURES, choose, log, threshold_curve
-from mgca.experiments.registry import load_scale
+from mgca.experiments import load_scale
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.utils.files import replacing
@@ -22,7 +24,7 @@ COLUMNS = ["variant", "dataset", "unit", "seed", "temperature", "threshold", "mi
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.evaluation.thresholds``: the curves of a scale, on images that are no benchmark."""
+    """``python -m mgca.experiments.thresholds``: curves on images that are no benchmark."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--scale", default="scenes", help="scenes or photos")
     parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")

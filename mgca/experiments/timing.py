@@ -19,8 +19,8 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import SECONDS
 from mgca.evaluation.results import COLUMNS, read_results, write_run
+from mgca.experiments import load_scale
 from mgca.experiments.grid import UNITS, grid
-from mgca.experiments.registry import load_scale
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.utils.files import write_text

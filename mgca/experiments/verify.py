@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from mgca.evaluation.results import read_results, read_run
-from mgca.experiments.registry import load_scale
+from mgca.experiments import load_scale
 from mgca.experiments.runner import run_ablation
 from mgca.utils.provenance import provenance
 

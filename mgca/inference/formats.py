@@ -1,5 +1,5 @@
-"""Segmentations in the formats of other tools; :class:`mgca.inference.segmentation.Segmentation` has them as
-methods.
+"""Segmentations in the formats of other tools; :class:`mgca.inference.segmentation.Segmentation`
+has them as methods.
 
 Tools that not everybody has are imported when they are asked for, and an error names the extra that
 brings them.
@@ -67,7 +67,8 @@ def coco(segmentation: "Segmentation", image_id: int = 1, *, rle: bool = True) -
     Args:
         image_id: Of the image.
         rle: Run lengths, as COCO stores what has holes; or else polygons along the pixels' edges,
-            which :func:`mgca.inference.polygons.polygons` cuts where there are holes. Both are exact.
+            which :func:`mgca.inference.polygons.polygons` cuts where there are holes. Both are
+            exact.
 
     Raises:
         ImportError: If run lengths are asked for and pycocotools is not installed.

@@ -1,3 +1,5 @@
+"""The rules that turn scores into probabilities."""
+
 import torch
 from torch import Tensor
 

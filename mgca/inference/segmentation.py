@@ -281,7 +281,7 @@ class Segmentation:
         return coco(self, image_id, rle=rle)
 
     def to_supervision(self) -> "Detections":
-        """supervision's detections, one per class: see :func:`mgca.inference.formats.detections`."""
+        """supervision's detections by class: see :func:`mgca.inference.formats.detections`."""
         from mgca.inference.formats import detections
 
         return detections(self)

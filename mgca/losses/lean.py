@@ -5,7 +5,8 @@ of (B, B, N) similarities, of which a loss needs one cosine per pair. Here the r
 images exist at a time, are gathered from the few most similar pixels alone, and are made again in
 the backward pass from the similarities and positions of those pixels, which is all that is kept.
 
-:mod:`mgca.losses.levels` states the same level by level, in plain operations; tests hold both together.
+:mod:`mgca.losses.levels` states the same level by level, in plain operations; tests hold both
+together.
 """
 
 from typing import NamedTuple

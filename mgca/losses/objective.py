@@ -1,3 +1,5 @@
+"""What training minimises: the sum of the three levels (Eq. 8)."""
+
 import math
 from typing import Any
 

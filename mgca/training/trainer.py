@@ -1,7 +1,7 @@
 """Training from shards, on one process or many.
 
-The loop is that of :mod:`mgca.training.train`, with images in the place of features at hand: same schedule,
-optimizer and losses. :mod:`mgca.training.resources` has its processes and devices.
+The loop is that of :mod:`mgca.training.train`, with images in the place of features at hand: same
+schedule, optimizer and losses. :mod:`mgca.training.resources` has its processes and devices.
 """
 
 import functools

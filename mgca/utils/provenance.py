@@ -1,3 +1,5 @@
+"""How a result came about: configuration, commit, environment, data, device, time."""
+
 import datetime
 import importlib.metadata
 import os
@@ -38,7 +40,7 @@ def provenance(
 
 def _commit() -> str:
     """The commit of the source, marked where the tree has changes; "unknown" outside git."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]  # the package, of which this room is a part
 
     def git(*words: str) -> str:
         return subprocess.run(

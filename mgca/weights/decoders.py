@@ -1,3 +1,5 @@
+"""A trained decoder as a file, and the decoder of such a file."""
+
 import os
 from pathlib import Path
 from typing import Any

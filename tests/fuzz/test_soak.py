@@ -12,7 +12,7 @@ from tiny import TinyBackbone
 from mgca.config import SegmentConfig
 from mgca.model import Model
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[1] / "speed"
 WARM_UP, PICTURES = 40, 150
 
 

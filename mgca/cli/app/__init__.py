@@ -1,5 +1,52 @@
-"""A page for one's own photographs, served to the browser on this machine and nowhere else.
+"""``mgca app``: a page for one's own photographs, in the browser of this machine and nowhere else.
 
-:mod:`mgca.cli.app.view` computes what the page shows, :mod:`mgca.cli.app.page` lays it out with gradio, and
-:mod:`mgca.cli.app.server` serves it. gradio is the extra ``app``.
+:mod:`mgca.cli.app.view` computes what the page shows, :mod:`mgca.cli.app.page` lays it out with
+gradio, and :mod:`mgca.cli.app.server` serves it. gradio is the extra ``app``.
 """
+
+from typing import Annotated
+
+import typer
+
+from mgca.cli.loading import Decoder, Device, ModelName, Pretrained
+
+PAGE = "The page"  # panel of the help
+
+
+def app(
+    model: ModelName = "lite",
+    decoder: Decoder = "mgca",
+    pretrained: Pretrained = None,
+    device: Device = "cpu",
+    port: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=65535,
+            metavar="N",
+            help="Where the page is; 0: any that is free.",
+            rich_help_panel=PAGE,
+        ),
+    ] = 7860,
+    max_upload: Annotated[
+        int, typer.Option(min=1, metavar="MIB", help="Size of a photograph.", rich_help_panel=PAGE)
+    ] = 50,
+    browse: Annotated[
+        bool,
+        typer.Option("--open/--no-open", help="Open it in the browser.", rich_help_panel=PAGE),
+    ] = True,
+) -> None:
+    """Try words and units on a photograph, on a page in the browser; Ctrl-C ends it.
+
+    The page is for this machine alone: no other reaches it, nothing leaves it, and uploads are
+    deleted at the end. Needs gradio, the extra app.
+    """
+    from mgca.cli.app.server import address, check_installed, listen, serve
+    from mgca.cli.loading import load_on
+
+    check_installed()
+    listener = listen(port)  # before the model is loaded, which takes longer
+    with listener:
+        loaded, shown = load_on(device, model, decoder, pretrained)
+        typer.echo(f"{address(listener)} is the page; Ctrl-C ends it")
+        serve(loaded, shown, listener, largest=max_upload * 2**20, browse=browse)

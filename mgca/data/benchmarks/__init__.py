@@ -1,7 +1,7 @@
 """The eight benchmarks: what each is, how it lies on disk, how it is scored.
 
-One TOML file per benchmark holds the facts. :mod:`mgca.data.benchmarks.check` verifies a folder against
-them, :mod:`mgca.data.benchmarks.prepare` makes the masks that a download does not bring.
+One TOML file per benchmark holds the facts. :mod:`mgca.data.benchmarks.check` verifies a folder
+against them, :mod:`mgca.data.benchmarks.prepare` makes the masks that a download does not bring.
 """
 
 import os

@@ -1,0 +1,1 @@
+"""Other methods under the same evaluation: GroupViT and TCL as published."""

@@ -1,9 +1,10 @@
 """The harness: any method on any set through mmengine's ``Runner.test()``.
 
-Importing this registers, with mmsegmentation, :class:`~mgca.evaluation.mmseg.segmentor.OpenVocabulary`, the
-transforms of :mod:`mgca.evaluation.mmseg.sets`, the metric of :mod:`mgca.evaluation.mmseg.metric` and the data sets
-of :mod:`mgca.data.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools needs one
-line more::
+Importing this registers, with mmsegmentation,
+:class:`~mgca.evaluation.mmseg.segmentor.OpenVocabulary`, the transforms of
+:mod:`mgca.evaluation.mmseg.sets`, the metric of :mod:`mgca.evaluation.mmseg.metric` and the data
+sets of :mod:`mgca.data.benchmarks.datasets`, so that a configuration of mmsegmentation's own tools
+needs one line more::
 
     custom_imports = dict(imports=["mgca.evaluation.mmseg"])
 

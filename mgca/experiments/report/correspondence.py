@@ -1,7 +1,7 @@
 """Which pixels MGCA takes for positive and negative (Eq. 3, 6 and 7), and what they truly show.
 
-:mod:`mgca.losses.levels` computes with these pixels; here are their positions, to be drawn. Of scenes the
-masks are exact, so that they can be compared with what a text names.
+:mod:`mgca.losses.levels` computes with these pixels; here are their positions, to be drawn. Of
+scenes the masks are exact, so that they can be compared with what a text names.
 """
 
 import re
@@ -134,7 +134,8 @@ def frozen_features(model: Model, images: Sequence[Image.Image]) -> Tensor:
 
 
 def named(text: str) -> tuple[int, ...]:
-    """Which of :data:`mgca.data.scenes.CLASSES` a text names, each once; colours and places aside."""
+    """Which of :data:`mgca.data.scenes.CLASSES` a text names, each once; colours and places
+    aside."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     return tuple(k for k, name in enumerate(CLASSES) if name in words)
 

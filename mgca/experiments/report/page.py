@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mgca.experiments.registry import load_scale
+from mgca.experiments import load_scale
 from mgca.experiments.report import figures
 from mgca.experiments.report.pictures import models_at_hand, pictures
 from mgca.experiments.report.tables import provenance_table
@@ -38,7 +38,8 @@ class AblationPage:
 
     @property
     def file(self) -> str:
-        """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show` takes it."""
+        """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show`
+        takes it."""
         return f"{self.setting.name}/{self.name}.csv"
 
     def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
@@ -100,7 +101,8 @@ def open_ablation(
         jobs: Runs at a time.
 
     Raises:
-        Errors of :func:`mgca.experiments.registry.load_scale` and :func:`mgca.experiments.runner.run_ablation`.
+        Errors of :func:`mgca.experiments.load_scale` and
+        :func:`mgca.experiments.runner.run_ablation`.
     """
     figures.use_style()
     here = Path.cwd()

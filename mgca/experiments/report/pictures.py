@@ -1,7 +1,9 @@
+"""Pictures of models side by side, and the models that are at hand for them."""
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,9 +20,6 @@ from mgca.model import Model
 from mgca.weights import load_weights, manifest, read_tensors
 from mgca.weights.decoders import decoder_from
 
-if TYPE_CHECKING:
-    pass
-
 
 def models_at_hand(
     ablation: str,
@@ -29,8 +28,8 @@ def models_at_hand(
     seed: int,
     work: str | os.PathLike,
 ) -> dict[str, tuple[Model, int | None, dict[str, float]]]:
-    """Models for :func:`mgca.experiments.report.pictures.pictures`, those that need no training: their decoder is in
-    ``work``, or comes with the project, or there is none.
+    """Models for :func:`mgca.experiments.report.pictures.pictures`, those that need no training:
+    their decoder is in ``work``, or comes with the project, or there is none.
 
     Args:
         columns: Variant and unit by title.

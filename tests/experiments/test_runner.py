@@ -1,0 +1,615 @@
+"""Ablations: the grids, and computing what is missing once, whatever runs, stops or fails."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from tiny import TinyBackbone
+
+from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
+from mgca.data.masks import Masked
+from mgca.data.texts import build_pool
+from mgca.evaluation.boundary import Contours
+from mgca.evaluation.measure import measure
+from mgca.evaluation.results import COLUMNS, read_results, read_run
+from mgca.experiments import load_scale
+from mgca.experiments.grid import ABLATIONS, grid
+from mgca.experiments.photos import PhotosScale
+from mgca.experiments.report import page as ablation_page
+from mgca.experiments.report.pictures import models_at_hand, pictures
+from mgca.experiments.report.tables import (
+    difference,
+    group_means,
+    mean_and_std,
+    provenance_table,
+    with_group_means,
+)
+from mgca.experiments.runner import AblationError, main, missing, run_ablation, run_ablations
+from mgca.experiments.scale import NotRun, Scale
+from mgca.experiments.timing import seconds_per_image
+from mgca.losses.tcl import TCLConfig
+from mgca.model import Model
+from mgca.training.train import TrainingData
+
+CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
+CLASSES = ("dog", "bus", "grass")
+
+
+class TinyScale(Scale):
+    """A few random images. Workers write into ``folder`` which backbones they asked for."""
+
+    name = "tiny"
+    datasets = ("things", "stuff")
+    groups = {"with background": ("things",), "both": ("things", "stuff")}
+    frozen = {"clip": "attention", "maskclip": "value", "sclip": "sclip"}
+
+    def __init__(self, folder: Path, fails: tuple[int, str] | None = None) -> None:
+        self.training = TrainConfig(
+            backbone="tiny", steps=2, batch_size=2, learning_rate=1e-2, loss=LossConfig(alpha=0.3)
+        )
+        self.settings = {"images": 2}
+        self.cache = folder / "cache"
+        self.folder = folder
+        self.fails = fails
+
+    def prepare(self, blocks: dict[str, bool]) -> None:
+        self._note("prepared")
+        generator = np.random.default_rng(0)
+        for name in self.datasets:
+            for number, size in enumerate([(48, 64), (64, 40)]):
+                path = self.folder / f"{name}-{number}.png"
+                Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)
+                mask = generator.integers(0, 3, size, dtype=np.uint8)
+                Image.fromarray(mask).save(path.with_suffix(".mask.png"))
+
+    def backbone(self, seed: int, last_block: str = "value") -> TinyBackbone:
+        self._note(f"{seed} {last_block}")
+        if self.fails == (seed, last_block):
+            raise RuntimeError("no such backbone today")
+        backbone = TinyBackbone(seed)
+        backbone.last_block = last_block
+        return backbone
+
+    def data(self, backbone: TinyBackbone) -> TrainingData:
+        images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+        pool = build_pool(CAPTIONS)
+        features = backbone.features(images).numpy().astype(np.float16)
+        texts = backbone.encode_text(pool.texts)
+        return TrainingData(features, pool, texts, images=lambda chosen: images[list(chosen)])
+
+    def sets(self) -> list[Masked]:
+        return [self._set(name) for name in self.datasets]
+
+    def _set(self, name: str) -> Masked:
+        paths = [self.folder / f"{name}-{number}.png" for number in range(2)]
+        items = [(path.stem, path, path.with_suffix(".mask.png")) for path in paths]
+        return Masked(name, items, CLASSES, 0, "digest", background=name == "things")
+
+    def digests(self) -> dict[str, str]:
+        return {"things": "digest"}
+
+    def segment(self) -> SegmentConfig:
+        return SegmentConfig(short_side=64, long_side=96, window=64, stride=32)
+
+    def background(self, model: Model) -> dict[str, float]:
+        return {"background": 0.35, "temperature": 0.5}
+
+    def calibration(self) -> Masked:
+        return self._set("things")
+
+    def published_backbone(self) -> TinyBackbone:
+        return self.backbone(0)
+
+    def _note(self, line: str) -> None:
+        with (self.folder / "notes").open("a") as file:
+            file.write(line + "\n")
+
+    def notes(self) -> list[str]:
+        """What was asked for since the last look."""
+        path = self.folder / "notes"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        path.unlink(missing_ok=True)
+        return lines
+
+
+@pytest.fixture
+def scale(tmp_path):
+    return TinyScale(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Granularity, computed once for the tests that only read it; tests that write copy it."""
+    folder = tmp_path_factory.mktemp("done")
+    torch.manual_seed(0)
+    table = run_ablation("granularity", TinyScale(folder), [0, 1], **folders(folder))
+    return folder, table
+
+
+def folders(folder: Path) -> dict[str, Path]:
+    return {"out": folder / "results", "work": folder / "work"}
+
+
+def copy(done, tmp_path: Path, **options) -> TinyScale:
+    for source in done[0].iterdir():
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / source.name)
+        elif source.suffix == ".png":
+            shutil.copyfile(source, tmp_path / source.name)
+    return TinyScale(tmp_path, **options)
+
+
+def names(ablation: str, scale: Scale) -> list[str]:
+    return [variant.name for variant in grid(ablation, scale)]
+
+
+def test_the_grids_hold_what_the_paper_varies(scale):
+    assert names("granularity", scale) == [
+        *("baseline", "maskclip", "object", "region", "pixel", "object+region", "all")
+    ]
+    assert names("k", scale)[:3] == ["k=0", "k=0.03", "k=0.06"]
+    assert {"k=1", "k_neg=0.25"} <= set(names("k", scale))
+    areas = names("areas", scale)
+    assert {"alpha_neg=0.05", "alpha_neg=0.8,no pixel", "alpha=0.05", "alpha=0.3"} <= set(areas)
+    (units,) = grid("meta_points", scale)
+    assert units.units == (None, 16, 25, 36, 49, 64, 81, 121)
+    for ablation in ABLATIONS:
+        assert len(set(names(ablation, scale))) == len(names(ablation, scale))
+    with pytest.raises(ValueError, match="unknown ablation 'alpha'"):
+        grid("alpha", scale)
+
+
+def test_variants_change_what_they_name_and_nothing_else(scale):
+    by_name = {v.name: v for ablation in ABLATIONS for v in grid(ablation, scale)}
+    own = scale.training.loss
+    for name, expected in {
+        "object": {"region": 0, "pixel": 0},
+        "object+region": {"pixel": 0},
+        "alpha_neg=0.2,no pixel": {"alpha_neg": 0.2, "pixel": 0},
+        "alpha=0.1": {"alpha": 0.1},
+        "k=0.5": {"k": 0.5},
+        "k_neg=0.06": {"k_neg": 0.06},
+        "all": {},
+    }.items():
+        loss = dataclasses.replace(own, **expected)
+        assert by_name[name].train == dataclasses.replace(scale.training, loss=loss)
+    assert (by_name["baseline"].train, by_name["baseline"].last_block) == (None, "attention")
+    assert (by_name["maskclip"].train, by_name["maskclip"].last_block) == (None, "value")
+
+
+def test_the_open_choices_change_what_they_name_and_nothing_else(scale):
+    chosen, *others = grid("choices", scale)
+    assert chosen.train == scale.training and chosen.segmenting(scale) == scale.segment()
+    training, segmenting = to_dict(scale.training), to_dict(scale.segment())
+    for variant in others:
+        name, value = variant.name.split("=")
+        changed = {
+            key
+            for before, after in (
+                (training, to_dict(variant.train)),
+                (training["loss"], to_dict(variant.train.loss)),
+                (segmenting, to_dict(variant.segmenting(scale))),
+            )
+            for key in before
+            if key != "loss" and before[key] != after[key]
+        }
+        assert changed == {name}
+        everything = training | training["loss"] | segmenting
+        assert str(everything[name]) != value
+        assert variant.config(scale, 0)["segment"] == to_dict(variant.segmenting(scale))
+        assert variant.run(scale, 0) != chosen.run(scale, 0)
+    assert {v.name for v in others} == {
+        *("upsample=nearest", "optimizer=adam", "captions=original", "captions=nouns"),
+        *("measure=cosine", "detach_weights=True", "direction=image", "direction=text"),
+        *("placement=corner", "average=normalised"),
+    }
+
+
+def test_equal_configurations_are_one_run(scale):
+    runs = {v.name: v.run(scale, 0) for ablation in ABLATIONS for v in grid(ablation, scale)}
+    own = ("all", "chosen", "mgca", "alpha_neg=0.05", "alpha=0.3", "k=0.06", "k_neg=0")
+    same = {runs[name] for name in own}
+    assert len(same) == 1
+    assert runs["clip"] == runs["baseline"]
+    assert runs["object+region"] == runs["alpha_neg=0.05,no pixel"]
+    assert len(set(runs.values())) == len(runs) - 8
+    everything = grid("granularity", scale)[-1]
+    assert everything.run(scale, 1) != everything.run(scale, 0)
+    scale.settings = {"images": 3}
+    assert everything.run(scale, 0) not in same
+
+
+def test_the_photos_scale_has_no_last_attention_block(tmp_path):
+    photos = PhotosScale(tmp_path, tmp_path)
+    assert names("granularity", photos)[:2] == ["baseline", "object"]
+    with pytest.raises(ValueError, match="no last attention block"):
+        photos.backbone(0, "attention")
+
+
+def test_the_photos_scale_aligns_each_seed_once(tmp_path, monkeypatch):
+    (tmp_path / "flickr8k").mkdir()
+    (tmp_path / "flickr8k" / "captions_train.tsv").write_text("image\tcaption\n")
+    seeds = []
+
+    def align(config, backbone, corpus):
+        seeds.append(config.seed)
+        backbone.text_centre += 1 + config.seed
+        backbone.temperature = 0.03
+
+    monkeypatch.setattr("mgca.experiments.photos.align", align)
+    monkeypatch.setattr("mgca.experiments.photos._corpus", lambda root, cache: None)
+    digests = []
+    for seed in (0, 0, 1):
+        backbone = PhotosScale(tmp_path, tmp_path / "cache").backbone(seed)
+        assert backbone.temperature == 0.03 and backbone.text_centre[0] == 1 + seed
+        digests.append(backbone.digest)
+    assert seeds == [0, 1]
+    assert digests[0] == digests[1]  # what a decoder of the seed was trained for
+
+
+def test_the_photos_scale_reads_its_results_without_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MGCA_DATA", raising=False)
+    scale = load_scale("photos", cache=tmp_path)
+    assert len(missing("granularity", scale, [0], tmp_path)) == 6
+    with pytest.raises(FileNotFoundError, match="set MGCA_DATA"):
+        run_ablation("granularity", scale, [0], **folders(tmp_path))
+
+
+def test_the_photos_scale_is_pinned_to_its_data(data_root, tmp_path):
+    scale = load_scale("photos", data=data_root, cache=tmp_path)
+    assert tuple(data.name for data in scale.sets()) == scale.datasets
+    assert set(scale.digests()) == {"flickr8k", *scale.datasets}
+
+
+def test_what_cannot_be_run_says_what_it_takes(tmp_path, capsys):
+    with pytest.raises(NotRun, match=r"CLIP ViT-B/16.*CC3M.*GPUs"):
+        load_scale("paper")
+    with pytest.raises(ValueError, match="unknown scale 'small'"):
+        load_scale("small")
+    with pytest.raises(SystemExit):
+        main(["k", "--scale", "paper", "--out", str(tmp_path)])
+    assert "CC3M" in capsys.readouterr().err
+
+
+def test_the_table_holds_what_the_runs_measured(done):
+    folder, table = done
+    scale = TinyScale(folder)
+    assert list(table.columns) == COLUMNS
+    assert set(table["seed"]) == {0, 1} and set(table["unit"]) == {"pixel", "36"}
+    assert list(table["variant"].unique()) == names("granularity", scale)
+    written = read_results(folder / "results" / "granularity.csv")
+    pd.testing.assert_frame_equal(written, table, check_dtype=False)
+    for variant in grid("granularity", scale):
+        record = read_run(folder / "results", variant.run(scale, 1))
+        assert record["config"] == json.loads(json.dumps(variant.config(scale, 1)))
+        assert (record["seed"], record["threads"]) == (1, 1)
+        assert record["data"] == scale.digests() and record["seconds"] >= 0
+        units = {row["unit"] for row in record["measured"]}
+        assert units == (
+            {"pixel", "16", "25", "36", "49", "64", "81", "121"}
+            if variant.name == "all"
+            else {"pixel", "36"}
+        )
+    assert {"iou:background", "iou:dog"} <= set(table[table["dataset"] == "things"]["metric"])
+    assert "iou:background" not in set(table[table["dataset"] == "stuff"]["metric"])
+    assert missing("granularity", scale, [0, 1], folder / "results") == []
+
+
+def test_each_backbone_was_asked_for_once_per_run(done):
+    notes = (done[0] / "notes").read_text().splitlines()
+    # Once more for each seed, before the runs.
+    assert notes.count("prepared") == 1
+    assert notes.count("0 value") == notes.count("1 value") == 7
+    assert notes.count("0 attention") == notes.count("1 attention") == 1
+
+
+def test_nothing_missing_computes_and_writes_nothing(done, tmp_path):
+    scale = copy(done, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.*")}
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    pd.testing.assert_frame_equal(again, done[1])
+    assert scale.notes() == []
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.*")}
+    one = run_ablation("granularity", scale, [1], **folders(tmp_path))
+    assert set(one["seed"]) == {1}
+    assert set(read_results(tmp_path / "results" / "granularity.csv")["seed"]) == {0, 1}
+
+
+def test_a_run_of_one_table_is_a_run_of_the_others(done, tmp_path):
+    scale = copy(done, tmp_path)
+    points = run_ablation("meta_points", scale, [0, 1], **folders(tmp_path))
+    assert scale.notes() == []
+    shared = ["dataset", "unit", "seed", "metric", "value", "run"]
+    ours = points[points["unit"].isin(["pixel", "36"])][shared]
+    theirs = done[1][(done[1]["variant"] == "all") & ~done[1]["metric"].str.startswith("iou:")]
+    key = ["dataset", "unit", "seed", "metric"]
+    pd.testing.assert_frame_equal(
+        ours.sort_values(key, ignore_index=True),
+        theirs[shared].sort_values(key, ignore_index=True),
+    )
+    assert {variant.name for variant, _ in missing("k", scale, [0], tmp_path / "results")} == {
+        *(n for n in names("k", scale) if n not in ("k=0.06", "k_neg=0"))
+    }
+
+
+def test_only_what_is_missing_is_computed(done, tmp_path):
+    scale = copy(done, tmp_path)
+    pixel = next(v for v in grid("granularity", scale) if v.name == "pixel")
+    (tmp_path / "results" / "runs" / f"{pixel.run(scale, 1)}.json").unlink()
+    assert missing("granularity", scale, [0, 1], tmp_path / "results") == [(pixel, 1)]
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert scale.notes() == ["prepared", "1 value", "1 value"]
+    pd.testing.assert_frame_equal(again, done[1])
+
+
+def test_an_interrupted_grid_goes_on(done, tmp_path, monkeypatch):
+    scale = TinyScale(tmp_path)
+    import mgca.experiments.runner as ablations
+
+    calls = []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    compute = ablations._compute
+    monkeypatch.setattr(ablations, "_compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_ablation("granularity", scale, [0, 1], **folders(tmp_path), jobs=1)
+    kept = list((tmp_path / "results" / "runs").iterdir())
+    assert len(kept) == 3
+    assert read_results(tmp_path / "results" / "granularity.csv")["run"].nunique() == 3
+    table = run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(calls) == 4 + 14 - 3
+    pd.testing.assert_frame_equal(table, done[1])
+
+
+def test_fresh_computes_everything_again(done, tmp_path):
+    scale = copy(done, tmp_path)
+    for decoder in (tmp_path / "work").glob("*/decoder.safetensors"):
+        decoder.write_bytes(b"from another time")
+    again = run_ablation("granularity", scale, [0, 1], **folders(tmp_path), fresh=True)
+    assert len(scale.notes()) == 1 + 2 + 14
+    pd.testing.assert_frame_equal(again, done[1])
+
+
+def test_a_failed_run_is_named_and_the_others_are_kept(tmp_path):
+    scale = TinyScale(tmp_path, fails=(1, "attention"))
+    match = "1 of 14 runs failed\ngranularity, variant baseline, seed 1: .*no such backbone today"
+    with pytest.raises(AblationError, match=match):
+        run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 13
+    table = read_results(tmp_path / "results" / "granularity.csv")
+    assert len(table[["variant", "seed"]].drop_duplicates()) == 13
+    scale.fails = None
+    run_ablation("granularity", scale, [0, 1], **folders(tmp_path))
+    assert len(scale.notes()) == (1 + 2 + 14) + (1 + 1 + 1)
+
+
+def test_numbers_do_not_depend_on_how_many_run_at_a_time(done, tmp_path):
+    scale = TinyScale(tmp_path)
+    table = run_ablation("granularity", scale, [0, 1], **folders(tmp_path), jobs=2)
+    pd.testing.assert_frame_equal(table, done[1])
+    for path in (tmp_path / "work").glob("*/decoder.safetensors"):
+        assert path.read_bytes() == (done[0] / "work" / path.parent.name / path.name).read_bytes()
+
+
+def test_threads_are_as_before(tmp_path):
+    torch.set_num_threads(2)
+    try:
+        run_ablation("meta_points", TinyScale(tmp_path), [0], **folders(tmp_path))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_variants_that_the_grid_no_longer_has_leave_the_table(done, tmp_path):
+    scale = copy(done, tmp_path)
+    path = tmp_path / "results" / "granularity.csv"
+    lines = path.read_text().replace("maskclip", "a former variant")
+    path.write_text(lines)
+    run_ablation("granularity", scale, [0], **folders(tmp_path))
+    assert "a former variant" not in set(read_results(path)["variant"])
+    pd.testing.assert_frame_equal(read_results(path), done[1], check_dtype=False)
+
+
+def test_several_tables_at_once_share_their_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr("mgca.experiments.grid.K", (0.0,))
+    monkeypatch.setattr("mgca.experiments.grid.K_NEG", ())
+    scale = TinyScale(tmp_path)
+    tables = run_ablations(["k", "meta_points"], scale, [0], **folders(tmp_path), fresh=True)
+    assert list(tables) == ["k", "meta_points"]
+    assert len(list((tmp_path / "results" / "runs").iterdir())) == 2
+    assert list(tables["k"]["variant"].unique()) == ["k=0", "k=0.06", "k_neg=0"]
+
+
+def test_measures_are_those_of_segmenting_each_image(scale):
+    scale.prepare({})
+    model = Model(scale.backbone(0), None, scale.segment())
+    things = scale.sets()[0]
+    rows = measure(model, things, [16], background=scale.background(model))
+    contours = Contours(4)
+    for _, image, truth in things:
+        labels = model.segment(image, CLASSES, 16, **scale.background(model)).labels
+        contours.add(labels.numpy(), truth)
+    values = {row["metric"]: row["value"] for row in rows}
+    assert {(row["dataset"], row["unit"]) for row in rows} == {("things", "16")}
+    assert values["boundary_iou"] == round(contours.boundary_iou, 3)
+    assert values["components"] == round(contours.components, 3)
+    classes = [value for metric, value in values.items() if metric.startswith("iou:")]
+    assert values["miou"] == pytest.approx(np.mean(classes), abs=1e-3)
+
+
+def test_models_at_hand_are_those_that_need_no_training(done, tmp_path):
+    folder, _ = done
+    scale = TinyScale(tmp_path)
+    columns = {"frozen": ("baseline", None), "+ pixel": ("pixel", None), "units": ("pixel", 36)}
+    there = models_at_hand("granularity", columns, scale, 0, folder / "work")
+    assert list(there) == list(columns)
+    model, unit, options = there["units"]
+    assert model.decoder is not None and model.config == scale.segment()
+    assert (unit, options) == (36, scale.background(model))
+    assert there["frozen"][0].decoder is None
+    assert there["frozen"][0].backbone.last_block == "attention"
+    assert list(models_at_hand("granularity", columns, scale, 0, tmp_path)) == ["frozen"]
+
+
+@pytest.fixture
+def page_of(done, tmp_path, monkeypatch):
+    """Opens granularity as a notebook in a folder of a project does, less the decoders named."""
+    matplotlib = pytest.importorskip("matplotlib")
+    display = pytest.importorskip("IPython.display")
+    shown = []
+    monkeypatch.setattr(display, "display", lambda data, **_: shown.append(data))
+    scale = copy(done, tmp_path)
+    shutil.move(tmp_path / "results", tmp_path / "moved")
+    shutil.move(tmp_path / "moved", tmp_path / "results" / "tiny")
+    shutil.move(tmp_path / "work", tmp_path / "_build" / "tiny")
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    monkeypatch.delenv("FRESH", raising=False)
+    asked = []
+    monkeypatch.setattr(
+        ablation_page, "load_scale", lambda *names, **options: asked.append(options) or scale
+    )
+
+    def page(seeds, without: str = "", **options):
+        if without:
+            (variant,) = (v for v in grid("granularity", scale) if v.name == without)
+            shutil.rmtree(tmp_path / "_build" / "tiny" / variant.run(scale, 1))
+        return ablation_page.open_ablation("granularity", "tiny", seeds, **options)
+
+    with matplotlib.rc_context():
+        yield SimpleNamespace(open=page, shown=shown, asked=asked, scale=scale)
+    matplotlib.pyplot.close("all")
+
+
+@pytest.mark.parametrize("seeds", [[1], "[1]"])
+def test_a_page_reads_what_was_measured(page_of, done, tmp_path, seeds):
+    page_of.scale.notes()
+    page = page_of.open(seeds, data="there", jobs=1)
+    assert page_of.scale.notes() == []  # Nothing was prepared, no backbone was made.
+    assert Path.cwd() == tmp_path and page_of.asked == [{"data": "there"}]
+    assert (page.seeds, page.file) == ((1,), "tiny/granularity.csv")
+    assert (page.results, page.work) == (tmp_path / "results/tiny", tmp_path / "_build/tiny")
+    assert set(page.table["seed"]) == {1}
+    assert len(page.table) == sum(done[1]["seed"] == 1)
+    page.show_runs()
+    runs = page_of.shown[0]
+    for variant in grid("granularity", page_of.scale):
+        assert variant.run(page_of.scale, 1) in runs["text/html"]
+    page_of.open(seeds)
+    assert page_of.asked[1] == {"data": None}
+
+
+def test_a_page_says_which_pictures_are_left_out(page_of):
+    page = page_of.open([1], without="pixel")
+    columns = {"frozen": ("baseline", None), "+ pixel": ("pixel", None), "all": ("all", 36)}
+    page.show_pictures(columns, "What it says.")
+    figure, *_, absent = page_of.shown
+    assert set(figure) & {"image/png", "image/svg+xml"}
+    assert "Left out, because their decoders are not at hand: + pixel. To train" in absent.data
+    assert (
+        "python -m mgca.experiments.runner granularity --scale tiny --seeds 1 --fresh"
+        in absent.data
+    )
+
+
+def test_a_page_without_its_images_says_so(page_of, tmp_path):
+    page = page_of.open([1])
+    (tmp_path / "things-0.png").unlink()
+    page.show_pictures({"frozen": ("baseline", None)}, "What it says.")
+    (text,) = page_of.shown
+    assert text.data.startswith("No pictures: ") and "things-0.png" in text.data
+
+
+def test_reading_a_table(done):
+    folder, table = done
+    groups = group_means(table, TinyScale.groups)
+    miou = table[(table["metric"] == "miou") & (table["unit"] == "pixel")]
+    values = miou.set_index(["variant", "dataset", "seed"])["value"].unstack()
+    both = values.loc["all"].mean()
+    gain = difference(groups, ("all", "pixel"), ("baseline", "pixel"), "both")
+    expected = both - values.loc["baseline"].mean()
+    assert gain.mean == pytest.approx(expected.mean()) and gain.std == pytest.approx(expected.std())
+    assert f"({gain.mean:+.2f} ± {gain.std:.2f})" in gain.verdict
+    shown = mean_and_std(groups)
+    assert shown.loc[("all", "pixel"), "both"] == f"{both.mean():.1f} ± {both.std():.1f}"
+    assert list(shown.columns) == ["with background", "both"]
+    lines = with_group_means(table, TinyScale.groups)
+    assert list(mean_and_std(lines).columns) == ["things", "stuff", "both"]
+    assert with_group_means(table, {"with background": ("things",)}) is table
+    with pytest.raises(KeyError):
+        difference(groups, ("all", "pixel"), ("none", "pixel"), "both")
+    runs = provenance_table(table, folder / "results")
+    assert len(runs) == 14 and (runs["seconds"] >= 0).all()
+
+
+def test_a_difference_holds_beyond_the_spread_of_the_seeds():
+    def table(*gains: float) -> pd.DataFrame:
+        rows = [("a", seed, gain) for seed, gain in enumerate(gains)]
+        rows += [("b", seed, 0.0) for seed in range(len(gains))]
+        built = pd.DataFrame(rows, columns=["variant", "seed", "value"])
+        return built.assign(dataset="d", unit="pixel", metric="miou", run="r")[COLUMNS]
+
+    def holds(*gains: float) -> bool:
+        return difference(table(*gains), ("a", "pixel"), ("b", "pixel"), "d").holds
+
+    assert holds(1.0, 1.1, 0.9) and holds(0.2)
+    assert not holds(1.0, -0.9, 0.5) and not holds(-1.0, -1.1) and not holds(-0.2)
+
+
+def test_pictures_have_a_row_for_each_model(done):
+    scale = TinyScale(done[0])
+    model = Model(scale.backbone(0), None, scale.segment())
+    options = scale.background(model)
+    models = {"one": (model, None, options), "two": (model, 16, options)}
+    figure = pictures(scale.sets()[0], models, (1,))
+    assert [axis.get_ylabel() for axis in figure.axes] == ["image", "truth", "one", "two"]
+
+
+def test_the_benchmarks_hold_every_method_of_a_scale(scale):
+    variants = {variant.name: variant for variant in grid("benchmarks", scale)}
+    assert list(variants) == ["clip", "maskclip", "sclip", "tcl", "mgca", "clip+mgca", "sclip+mgca"]
+    assert [v.train is None for v in variants.values()] == [True] * 3 + [False] * 4
+    blocks = {name: variant.last_block for name, variant in variants.items()}
+    assert blocks["sclip"] == blocks["sclip+mgca"] == "sclip"
+    assert blocks["tcl"] == blocks["mgca"] == "value"
+    assert variants["sclip+mgca"].train.last_block == "sclip"
+    assert variants["sclip+mgca"].train.loss == variants["mgca"].train.loss == scale.training.loss
+    assert isinstance(variants["tcl"].train.loss, TCLConfig)
+    assert variants["mgca"].run(scale, 0) == grid("granularity", scale)[-1].run(scale, 0)
+
+
+def test_times_stay_in_the_table_whatever_is_computed_later(scale, tmp_path):
+    scale.prepare({})
+    out = folders(tmp_path)["out"]
+    rows = seconds_per_image(scale, out, images=1, units=(None, 16), cores=1)
+    methods = [variant.name for variant in grid("benchmarks", scale)]
+    assert {(r["variant"], r["dataset"], r["unit"]) for r in rows} == {
+        (name, data, unit)
+        for name in methods
+        for data in scale.datasets
+        for unit in ("pixel", "16")
+    }
+    assert all(row["value"] > 0 for row in rows)
+    assert read_run(out, rows[0]["run"])["config"]["timing"] == 1
+    run_ablation("benchmarks", scale, [0], **folders(tmp_path))
+    table = read_results(out / "benchmarks.csv")
+    assert len(table[table["metric"] == "seconds_per_image"]) == len(rows)
+    assert list(table["variant"].unique()) == methods
+    tcl = table[(table["variant"] == "tcl") & (table["metric"] == "miou_sigmoid")]
+    assert set(tcl["dataset"]) == {"things"} and set(tcl["unit"]) == {"pixel", "36"}
+    again = seconds_per_image(scale, out, images=1, units=(None,), cores=1)
+    table = read_results(out / "benchmarks.csv")
+    assert len(table[table["metric"] == "seconds_per_image"]) == len(again)
