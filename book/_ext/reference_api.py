@@ -24,6 +24,7 @@ PACKAGES = (
     "supervision torch tqdm transformers"
 ).split()
 FOREIGN = rf"({'|'.join([*PACKAGES, *sys.stdlib_module_names])})\..+"
+MODULES = re.compile(r"^% modules: (.+)$", re.MULTILINE)
 SEVERAL = re.compile(r"^( +)(\w+(?:, \w+)+):( .*)$")
 
 
@@ -33,10 +34,44 @@ def setup(app):
     app.config.linkcode_resolve = _Source()
     app.config.nitpick_ignore_regex = [*app.config.nitpick_ignore_regex, ("py:.*", FOREIGN)]
     app.connect("builder-inited", lambda app: _import_types())
+    app.connect("source-read", _write_out)
     # Before napoleon, which is connected with the usual 500.
     app.connect("autodoc-process-docstring", _one_name_each, priority=400)
     app.connect("missing-reference", _where_documented)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _write_out(app, page, source) -> None:
+    """A page's line ``% modules: mgca.losses`` becomes the modules of that room.
+
+    A room stands for all its modules, one with a minus before it is left out.
+    """
+    source[0] = MODULES.sub(lambda line: _sections(line[1].split()), source[0])
+
+
+def _sections(names: list[str]) -> str:
+    left_out = tuple(f"{name[1:]}." for name in names if name.startswith("-"))
+    modules = {
+        module: is_room
+        for name in names
+        if not name.startswith("-")
+        for module, is_room in _modules(name).items()
+        if not f"{module}.".startswith(left_out)
+    }
+    overview = "\n".join(f"   {module}" for module in modules)
+    parts = [f"```{{eval-rst}}\n.. autosummary::\n\n{overview}\n```"]
+    for module, is_room in modules.items():
+        # What a room takes over from its modules stands there.
+        options = "   :members:\n" + "   :ignore-module-all:\n" * is_room
+        parts.append(f"## {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n{options}```")
+    return "\n\n".join(parts)
+
+
+def _modules(name: str) -> dict[str, bool]:
+    """A module, and if it is a room, those within it: whether each is a room."""
+    paths = getattr(importlib.import_module(name), "__path__", None)
+    within = pkgutil.walk_packages(paths, f"{name}.") if paths else ()
+    return {name: bool(paths)} | {found.name: found.ispkg for found in within}
 
 
 def _import_types() -> None:
