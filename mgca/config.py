@@ -1,28 +1,63 @@
 """Configurations: plain dataclasses whose defaults are the paper's values.
 
-A run is named by the hash of its configuration. What the paper leaves open is marked D1 to D12;
-the book's page "What the paper leaves open" lists the choices.
+A run is named by the hash of its configuration. A field that comes later is declared with
+:func:`added`, so that the runs that were made before keep their names. What the paper leaves open
+is marked D1 to D12; the book's page "What the paper leaves open" lists the choices.
 """
 
 import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from mgca.losses.tcl import TCLConfig
+from typing import Any, NamedTuple
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
 BACKGROUND = "background"
 PRECISIONS = ("float32", "bfloat16", "float16")
-# What mgca.backbone.last_block knows; named here, where a configuration is read without open_clip.
-LAST_BLOCKS = ("attention", "value", "value-bare", "sclip", "clearclip", "naclip")
 
 
-def _choice(config: object, name: str, allowed: tuple[str, ...]) -> None:
+class LastBlock(NamedTuple):
+    """What of a vision transformer's last block stays (choice D1).
+
+    Attributes:
+        attention: ``"trained"``, ``"self"``, ``"correlative"``, ``"queries"`` or ``"neighbours"``.
+        residual: Whether the residual branch around the attention is kept.
+        mlp: Whether the MLP, with its own residual branch, is kept.
+    """
+
+    attention: str
+    residual: bool
+    mlp: bool
+
+
+#: Last blocks by name, from CLIP's own to those of methods that train nothing. They stand here,
+#: where a configuration is read without open_clip; :mod:`mgca.backbone.last_block` computes them.
+LAST_BLOCKS = {
+    "attention": LastBlock("trained", True, True),
+    "value": LastBlock("self", True, True),
+    "value-bare": LastBlock("self", False, False),
+    "sclip": LastBlock("correlative", True, True),
+    "clearclip": LastBlock("queries", False, False),
+    "naclip": LastBlock("neighbours", False, False),
+}
+
+
+def added(default: Any) -> Any:
+    """A field that came later: at its default it is no part of a run's name.
+
+    Give it a default that changes nothing, such as the weight 0.0 of a new term; the runs that were
+    made before it then stay what they are.
+
+    Args:
+        default: Value of the field where none is given.
+    """
+    return field(default=default, metadata={"added": True})
+
+
+def _choice(config: object, name: str, allowed: Iterable[str]) -> None:
     value = getattr(config, name)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
@@ -37,8 +72,16 @@ def _share(config: object, name: str, *, zero: bool = True) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """The objective (Eq. 3 to 8).
+class ObjectiveConfig:
+    """Settings of what training minimises: each objective derives a class of its own.
+
+    ``mgca.losses.objective`` finds the objective by that class.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig(ObjectiveConfig):
+    """The objective of MGCA (Eq. 3 to 8).
 
     Attributes:
         object, region, pixel: Weights of the three levels (D8); 0 leaves a level out.
@@ -111,7 +154,7 @@ class TrainConfig:
     backbone: str = "vit-b-16"
     last_block: str = "value"
     upsample: str = "bilinear"
-    loss: "LossConfig | TCLConfig" = field(default_factory=LossConfig)
+    loss: ObjectiveConfig = field(default_factory=LossConfig)
     captions: str = "uniform"
     names: float = 0.0
     known: float | None = None
@@ -190,8 +233,28 @@ def grid_side(meta_points: int) -> int:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A configuration, a dataclass or a dictionary, as plain JSON data."""
-    return dict(config) if isinstance(config, dict) else dataclasses.asdict(config)
+    """A configuration, a dataclass or a dictionary, as plain JSON data.
+
+    Fields declared with :func:`added` are left out where they have their default. A class that does
+    not belong to this library adds its own name under ``"class"``: it means something else than the
+    class it derives from, even with the same fields.
+    """
+    if isinstance(config, dict):
+        return {key: _plain(value) for key, value in config.items()}
+    values = {
+        each.name: _plain(getattr(config, each.name))
+        for each in dataclasses.fields(config)
+        if not (each.metadata.get("added") and getattr(config, each.name) == each.default)
+    }
+    kind = type(config)
+    ours = kind.__module__.split(".")[0] == __name__.split(".")[0]
+    return values if ours else values | {"class": kind.__qualname__}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) or isinstance(value, dict):
+        return to_dict(value)
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def config_hash(config: Any) -> str:

@@ -41,8 +41,9 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.backbone import load_backbone
-from mgca.backbone.last_block import LAST_BLOCKS, last_block
+from mgca.backbone.last_block import last_block
 from mgca.backbone.vit import interpolate_positions
+from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
 from mgca.experiments.report import figures
 from mgca.experiments.scenes import SIDE

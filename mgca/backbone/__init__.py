@@ -44,7 +44,7 @@ def load_backbone(
         pretrained: True for the published weights, False for random ones. For other open_clip
             models the tag of the weights (``open_clip.list_pretrained_tags_by_model(name)``).
         last_block: Of a vision transformer, one of
-            :data:`mgca.backbone.last_block.LAST_BLOCKS` (choice D1).
+            :data:`mgca.config.LAST_BLOCKS` (choice D1).
 
     Raises:
         ValueError: If the name or the tag is unknown.

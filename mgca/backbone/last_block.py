@@ -18,40 +18,15 @@ Sources: MaskCLIP, Zhou et al. 2022; SCLIP, Wang et al., arXiv 2312.01597; Clear
 arXiv 2407.12442; NACLIP, Hajimiri et al., arXiv 2404.08181.
 """
 
-from typing import NamedTuple
-
 import torch
 from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
 
+from mgca.config import LAST_BLOCKS
+
 # Standard deviation, in patches, of the neighbourhood that NACLIP prefers.
 NACLIP_DEVIATION = 5.0
-
-
-class LastBlock(NamedTuple):
-    """What of a block stays.
-
-    Attributes:
-        attention: ``"trained"``, ``"self"``, ``"correlative"``, ``"queries"`` or ``"neighbours"``.
-        residual, mlp: Whether the residual branch around the attention, and the MLP with its own,
-            are kept.
-    """
-
-    attention: str
-    residual: bool
-    mlp: bool
-
-
-#: What is known by name, from CLIP's own to those of methods that train nothing.
-LAST_BLOCKS = {
-    "attention": LastBlock("trained", True, True),
-    "value": LastBlock("self", True, True),
-    "value-bare": LastBlock("self", False, False),
-    "sclip": LastBlock("correlative", True, True),
-    "clearclip": LastBlock("queries", False, False),
-    "naclip": LastBlock("neighbours", False, False),
-}
 
 
 def last_block(
@@ -63,7 +38,7 @@ def last_block(
         block: As trained.
         tokens: (B, 1 + h * w, width) before it, the class token first.
         size: (h, w).
-        name: One of :data:`LAST_BLOCKS`.
+        name: One of :data:`mgca.config.LAST_BLOCKS`.
     """
     kind = LAST_BLOCKS[name]
     if kind == LAST_BLOCKS["attention"]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
-from mgca.backbone.last_block import LAST_BLOCKS, last_block
+from mgca.backbone.last_block import last_block
+from mgca.config import LAST_BLOCKS
 
 
 def interpolate_positions(
@@ -40,7 +41,7 @@ class PlainViT(Backbone):
         tokenizer: Texts to (n, context) token ids.
         mean, std: Statistics of the model's image preprocessing.
         last_block: How the last block is used, one of
-            :data:`mgca.backbone.last_block.LAST_BLOCKS`.
+            :data:`mgca.config.LAST_BLOCKS`.
 
     Raises:
         UnsupportedBackbone: If the image tower is not a plain vision transformer.

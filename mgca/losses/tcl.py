@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mgca.config import ObjectiveConfig
 from mgca.losses.levels import info_nce, similarity
 
 # Bound of the inverse temperature, as in CLIP.
@@ -25,7 +26,7 @@ _EMPTY = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class TCLConfig:
+class TCLConfig(ObjectiveConfig):
     """TCL's objective; the defaults are the released configuration.
 
     Attributes:

@@ -119,7 +119,7 @@ def _changed(config: Any, values: Any, where: str) -> Any:
     """The dataclass with some fields replaced, checked by type; its own checks run again."""
     if not isinstance(values, dict):
         raise ValueError(f"{where.rstrip('.')} is a table of values, not {values!r}")
-    types_of = typing.get_type_hints(type(config), localns={"TCLConfig": LossConfig})
+    types_of = typing.get_type_hints(type(config))
     unknown = sorted(set(values) - set(types_of))
     if unknown:
         raise ValueError(f"no value {where}{unknown[0]}: known are {', '.join(sorted(types_of))}")

@@ -18,8 +18,8 @@ from mgca.backbone.hybrid import (
     hybrid_state,
     load_hybrid,
 )
-from mgca.backbone.last_block import LAST_BLOCKS
 from mgca.backbone.lite import SentenceEncoder, load_trunk
+from mgca.config import LAST_BLOCKS
 from mgca.weights import WeightsError, publish, write_tensors
 
 # isort: split

@@ -3,10 +3,26 @@
 import dataclasses
 import json
 import math
+from pathlib import Path
 
 import pytest
 
-from mgca.config import LossConfig, SegmentConfig, TrainConfig, config_hash, grid_side, to_dict
+from mgca.config import (
+    LossConfig,
+    ObjectiveConfig,
+    SegmentConfig,
+    TrainConfig,
+    added,
+    config_hash,
+    grid_side,
+    to_dict,
+)
+from mgca.experiments import load_scale
+from mgca.experiments.grid import ABLATIONS, grid
+from mgca.experiments.runner import missing
+from mgca.losses.tcl import TCLConfig
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_defaults_are_the_papers():
@@ -118,3 +134,60 @@ def test_hash_names_the_values_and_nothing_else():
     names = {config_hash(each) for each in changed}
     assert len(names) == len(changed)
     assert all(len(name) == 12 and int(name, 16) >= 0 for name in names)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WithEntropy(LossConfig):
+    """LossConfig as it is once the library has a new term."""
+
+    entropy: float = added(0.0)
+
+
+WithEntropy.__module__ = LossConfig.__module__
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Foreign(LossConfig):
+    """Somebody's objective, with the fields of ours."""
+
+
+def test_a_field_added_later_is_no_part_of_a_name_at_its_default():
+    before = TrainConfig(loss=LossConfig(alpha=0.34), steps=3)
+    same = dataclasses.replace(before, loss=WithEntropy(alpha=0.34))
+    assert to_dict(same) == to_dict(before)
+    assert config_hash(same) == config_hash(before)
+    other = dataclasses.replace(same, loss=WithEntropy(alpha=0.34, entropy=0.1))
+    assert to_dict(other)["loss"] == to_dict(before.loss) | {"entropy": 0.1}
+    assert config_hash(other) != config_hash(before)
+
+
+def test_no_published_run_is_missing_whatever_neutral_field_is_added():
+    scale = load_scale("scenes")
+    names = {
+        ablation: [each.run(scale, 0) for each in grid(ablation, scale)] for ablation in ABLATIONS
+    }
+    loss = WithEntropy(**dataclasses.asdict(scale.training.loss))
+    for training in (scale.training, dataclasses.replace(scale.training, loss=loss)):
+        scale.training = training
+        for ablation in ABLATIONS:
+            assert [each.run(scale, 0) for each in grid(ablation, scale)] == names[ablation]
+            assert not missing(ablation, scale, [0, 1, 2], RESULTS / "scenes")
+
+
+def test_a_class_of_somebody_elses_is_another_run():
+    assert to_dict(Foreign()) == to_dict(LossConfig()) | {"class": "Foreign"}
+    assert config_hash(TrainConfig(loss=Foreign())) != config_hash(TrainConfig())
+    data = json.loads(json.dumps(to_dict(TrainConfig(loss=Foreign()))))
+    assert config_hash(data) == config_hash(TrainConfig(loss=Foreign()))
+
+
+def test_every_objective_has_settings_of_one_kind():
+    assert issubclass(LossConfig, ObjectiveConfig) and issubclass(TCLConfig, ObjectiveConfig)
+
+
+def test_plain_data_holds_lists_and_dictionaries():
+    assert to_dict({"a": (1, 2), "b": [SegmentConfig()], "c": {"d": SegmentConfig()}}) == {
+        "a": [1, 2],
+        "b": [to_dict(SegmentConfig())],
+        "c": {"d": to_dict(SegmentConfig())},
+    }
