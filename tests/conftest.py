@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
+# Processes that tests start find the helpers, too.
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+
 
 @pytest.fixture(autouse=True)
 def same_seed():

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from mgca.utils.files import replacing, write_text
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FOLDER = Path(__file__).parent
 
@@ -27,7 +28,7 @@ def manifest() -> dict[str, str]:
     return json.loads((FOLDER / "manifest.json").read_text())
 
 
-def load_weights(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_weights(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """Tensors (float32) and metadata of weights that come with the project.
 
     Raises:
@@ -60,7 +61,7 @@ def publish(name: str, path: str | Path) -> None:
     write_text(FOLDER / "manifest.json", json.dumps(known, indent=1) + "\n")
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """Tensors (floating ones as float32) and metadata of a safetensors file.
 
     Raises:
@@ -79,13 +80,15 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
 
 
 def write_tensors(
-    path: str | os.PathLike[str], state: dict[str, Tensor], meta: dict[str, Any]
+    path: str | os.PathLike[str], state: dict[str, "Tensor"], meta: dict[str, Any]
 ) -> Path:
     """Write a safetensors file whole or not at all; equal contents give equal bytes.
 
     Raises:
         OSError: If it cannot be written.
     """
+    from safetensors.torch import save_file  # torch with it, which a list of models needs not
+
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     with replacing(path) as temporary:
         try:

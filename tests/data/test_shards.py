@@ -459,7 +459,7 @@ def test_workers_end_with_an_iteration_that_is_left(shards):
 
 SCRIPT = """
 import json, sys
-from mgca.shards import StreamConfig, batches, find_shards
+from mgca.data.shards import StreamConfig, batches, find_shards
 import multiprocessing
 found = find_shards(sys.argv[1])
 taken = batches(found, StreamConfig(lanes=8, size=8), batch_size=16, stop=10**6, workers=2)
@@ -493,7 +493,7 @@ def test_another_process_draws_the_same_and_takes_its_workers_with_it(shards):
 
 POOL = """
 import multiprocessing, threading, time
-from mgca.shards.processes import in_processes
+from mgca.utils.processes import in_processes
 def tell():
     while len(children := multiprocessing.active_children()) < 2:
         time.sleep(0.05)

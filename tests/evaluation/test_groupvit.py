@@ -505,7 +505,7 @@ def hub(copied):
 # Once from the hub, once from the cache, and once in vain.
 DOWNLOADS = """
 import sys
-from mgca.groupvit import load_groupvit
+from mgca.evaluation.baselines.groupvit import load_groupvit
 from mgca.backbone import BackboneUnavailable
 import huggingface_hub.constants as constants
 for constants.HF_HUB_OFFLINE in (False, True):

@@ -364,7 +364,7 @@ def test_scores_features_and_no_loss():
     assert torch.equal(
         segmentor.extract_feat(image[None].float()), TinyBackbone().dense(image[None].float())
     )
-    with pytest.raises(TypeError, match=r"not trained on masks: see mgca\.train\.train"):
+    with pytest.raises(TypeError, match=r"not trained on masks: see mgca\.training"):
         segmentor(image[None].float(), [SegDataSample()], mode="loss")
 
 
@@ -498,7 +498,7 @@ def interrupt_at(line: int, seen: list[int]):
     """A trace function that raises where the harness comes to its so manieth line."""
 
     def trace(frame, event, argument):
-        if Path(frame.f_code.co_filename).parent.name != "harness":
+        if Path(frame.f_code.co_filename).parent.name != "mmseg":
             return None
         if event == "line":
             seen[0] += 1

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 
 from mgca.config import config_hash
-from mgca.evaluation import thresholds as background
 from mgca.evaluation.results import COLUMNS, add_results, read_results, read_run, summary, write_run
+from mgca.experiments import thresholds as background
 from mgca.utils.provenance import provenance
 from mgca.weights import FOLDER, load_weights, manifest
 

@@ -72,7 +72,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
             assert hashlib.sha256(content).hexdigest() == sha256
     assert names == sources()
     # Named, because both could lack them alike.
-    assert {"mgca/py.typed", "mgca/photo_sets.json", "mgca/benchmarks/voc.toml"} <= names
+    assert {"mgca/py.typed", "mgca/data/photo_sets.json", "mgca/data/benchmarks/voc.toml"} <= names
     assert wheel.stat().st_size < LARGEST
 
 

@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from PIL import Image
 from tiny import TinyBackbone
 
 import mgca.training.step
-import mgca.weights
 from mgca.config import TrainConfig
 from mgca.data.captions import Captions
 from mgca.data.shards import StreamConfig, find_shards
@@ -58,7 +58,7 @@ def kill() -> None:
 def die_at(step: int, where: str) -> None:
     """Kill this process in a step's backward pass, or in the writing of the checkpoint after it."""
     seen = []
-    logits_of, save_file = mgca.training.step.logits_of, mgca.weights.save_file
+    logits_of, save_file = mgca.training.step.logits_of, safetensors.torch.save_file
 
     def logits(*args, **options):
         found = logits_of(*args, **options)
@@ -79,7 +79,7 @@ def die_at(step: int, where: str) -> None:
         mgca.training.step.logits_of = logits
     else:
         mgca.training.step.logits_of = lambda *a, **o: seen.append(0) or logits_of(*a, **o)
-        mgca.weights.save_file = save
+        safetensors.torch.save_file = save
 
 
 def main(shards: str, out: str, step: str = "", where: str = "") -> None:

@@ -21,7 +21,7 @@ def run(code: str) -> subprocess.CompletedProcess:
 
 MENDED = """
 import json, sys
-from mgca import _torchvision
+from mgca.utils import torchvision as _torchvision
 
 calls = [_torchvision.make_importable() for _ in range(2)]
 assert "torchvision" not in sys.modules

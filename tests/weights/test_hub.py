@@ -369,7 +369,7 @@ def test_what_is_no_alignment_is_refused(tiny, tmp_path):
 
 THERE_AND_BACK = """
 import torch
-import mgca, mgca.saved
+import mgca, mgca.weights.saved
 from mgca.decoder import GatedConvDecoder
 from mgca.model import Model
 from tiny import TinyBackbone
