@@ -41,7 +41,7 @@ from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
 from mgca.experiments.report import figures
 from mgca.experiments.scenes import SIDE, scenes_training
-from mgca.losses.objective import plain_loss
+from mgca.losses.objective import mgca_loss
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
@@ -223,7 +223,7 @@ generator = torch.Generator().manual_seed(0)
 curve = []
 for step in range(1, steps + 1):
     drawn = torch.randperm(len(features), generator=generator)[:batch]
-    loss = plain_loss(decoder(features[drawn]), texts[drawn], config.loss)["total"]
+    loss = mgca_loss(decoder(features[drawn]), texts[drawn], config.loss)["total"]
     optimizer.zero_grad()
     loss.backward()
     norms = {

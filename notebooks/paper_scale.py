@@ -317,7 +317,7 @@ display(
 # ## The losses at a batch of 1,024
 #
 # Eq. 2 to 7 compare every pixel of every image with every text. Written down as they stand
-# (`mgca.losses.objective.plain_loss`), the tensors are these, in float32 and for one process:
+# (`mgca.losses.levels`), the tensors are these, in float32 and for one process:
 
 # %% tags=["remove-input"]
 area = area_in_pixels(paper.train.loss.alpha, PIXELS)

@@ -4,29 +4,42 @@
 trainer is given, and :mod:`~mgca.losses.lean` the same levels for large batches.
 """
 
+from mgca.config import LossConfig, ObjectiveConfig
 from mgca.losses.levels import (
     area_in_pixels,
     info_nce,
+    object_logits,
     object_loss,
+    pixel_logits,
     pixel_loss,
     rank_in_region,
     region_embeddings,
+    region_logits,
     region_loss,
     similarity,
 )
-from mgca.losses.objective import logits_of, losses_of, mgca_loss, plain_loss
+from mgca.losses.objective import MGCA, Objective, make_objective, mgca_loss, objective
+from mgca.losses.tcl import TCLConfig, TCLObjective
 
 __all__ = [
+    "MGCA",
+    "LossConfig",
+    "Objective",
+    "ObjectiveConfig",
+    "TCLConfig",
+    "TCLObjective",
     "area_in_pixels",
     "info_nce",
-    "logits_of",
-    "losses_of",
+    "make_objective",
     "mgca_loss",
+    "object_logits",
     "object_loss",
+    "objective",
+    "pixel_logits",
     "pixel_loss",
-    "plain_loss",
     "rank_in_region",
     "region_embeddings",
+    "region_logits",
     "region_loss",
     "similarity",
 ]

@@ -1,13 +1,17 @@
-"""Object-, region- and pixel-level alignment of captions with images (Eq. 2 to 8).
+"""Object-, region- and pixel-level alignment of captions with images (Eq. 2 to 7).
 
-Every function takes pixel embeddings ``pixels`` (B, C, H, W) and text embeddings ``texts`` (B, C),
-text ``j`` describing image ``j``, both at the scale the encoders give them (not normalised).
+Every level is a matrix of logits, one for each pair of an image and a text, and its loss is
+:func:`info_nce` of them: ``object_logits`` and ``object_loss``, and so on. Pixel embeddings
+``pixels`` (b, C, H, W) and text embeddings ``texts`` (T, C) are at the scale the encoders give them
+(not normalised); image ``i`` is described by text ``first + i``. A loss is of the whole batch,
+``b = T = B``.
 
-``object_loss``, ``region_loss`` and ``pixel_loss`` say in plain operations what is computed;
-``mgca_loss`` computes the same from :mod:`mgca.losses.lean`, for batches of any size.
+:class:`mgca.losses.objective.MGCA` trains with these, and with the same in the form of
+:mod:`mgca.losses.lean` where a batch is too large for them.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +22,8 @@ def similarity(pixels: Tensor, texts: Tensor, measure: str = "dot") -> Tensor:
     """``s_ij^n = <p_i^n, t_j>`` for every image, text and pixel (Eq. 2).
 
     Args:
-        pixels: (B, C, H, W). texts: (T, C).
+        pixels: (B, C, H, W).
+        texts: (T, C).
         measure: ``"dot"``, or ``"cosine"`` to normalise both first (choice D3).
 
     Returns:
@@ -51,7 +56,10 @@ def region_embeddings(
     kept, and that is what is computed.
 
     Args:
-        pixels: (B, C, H, W). scores: (B, T, N), any number of texts per image.
+        pixels: (B, C, H, W).
+        scores: (B, T, N), any number of texts per image.
+        area: Share of the image that the region covers.
+        detach_weights: Stop the gradient through the softmax.
 
     Returns:
         (B, T, C).
@@ -73,6 +81,8 @@ def info_nce(logits: Tensor, direction: str = "both", exclude: Tensor | None = N
     (columns), ``"both"`` is their mean (choice D5).
 
     Args:
+        logits: (B, B).
+        direction: ``"both"``, ``"image"`` or ``"text"``.
         exclude: (B, B) bool, pairs off the diagonal that are no negatives, because the text is
             known to describe the image too. None: every other pair is a negative.
     """
@@ -87,13 +97,7 @@ def info_nce(logits: Tensor, direction: str = "both", exclude: Tensor | None = N
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.t(), target)) / 2
 
 
-def _positives(pixels: Tensor, scores: Tensor, alpha: float, detach_weights: bool) -> Tensor:
-    """``o_ii(alpha)`` (B, C): the object that each image's own text describes."""
-    own = scores.diagonal(dim1=0, dim2=1).t()  # (B, N): s_ii
-    return region_embeddings(pixels, own[:, None], alpha, detach_weights=detach_weights)[:, 0]
-
-
-def object_loss(
+def object_logits(
     pixels: Tensor,
     texts: Tensor,
     *,
@@ -101,30 +105,30 @@ def object_loss(
     temperature: float = 0.07,
     measure: str = "dot",
     detach_weights: bool = False,
-    direction: str = "both",
-    exclude: Tensor | None = None,
+    first: int = 0,
     scores: Tensor | None = None,
 ) -> Tensor:
-    """Align the object that a caption describes with the caption (Eq. 3 to 5).
+    """Cosine of the object that an image's own text describes with every text (Eq. 5).
 
     Args:
-        pixels: (B, C, H, W) pixel embeddings. texts: (B, C) text embeddings.
+        pixels: (b, C, H, W) pixel embeddings.
+        texts: (T, C) text embeddings.
         alpha: Area of the object as a share of the image.
-        temperature: Of the contrast.
-        measure, detach_weights, direction: Choices D3, D4 and D5.
-        exclude: Pairs that are no negatives, as in :func:`info_nce`.
+        temperature: Temperature of the contrast.
+        measure: Similarity of pixels and texts (choice D3).
+        detach_weights: No gradient through the softmax over pixels (choice D4).
+        first: Text of the first image.
         scores: ``similarity(pixels, texts, measure)``, if it is already at hand.
 
-    Raises:
-        ValueError: If the shapes do not fit each other.
+    Returns:
+        (b, T).
     """
-    scores = _scores(pixels, texts, measure, scores)
-    objects = _positives(pixels, scores, alpha, detach_weights)
-    logits = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).t()
-    return info_nce(logits / temperature, direction, exclude)
+    scores = similarity(pixels, texts, measure) if scores is None else scores
+    objects = _positives(pixels, scores, alpha, detach_weights, first)
+    return F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).t() / temperature
 
 
-def region_loss(
+def region_logits(
     pixels: Tensor,
     texts: Tensor,
     *,
@@ -133,25 +137,38 @@ def region_loss(
     temperature: float = 0.07,
     measure: str = "dot",
     detach_weights: bool = False,
-    direction: str = "both",
-    exclude: Tensor | None = None,
+    first: int = 0,
     scores: Tensor | None = None,
 ) -> Tensor:
-    """Push away, in every other image, the small region most like the caption (Eq. 6).
+    """Cosine of each text with the small region of an image that is most like it (Eq. 6).
 
-    The positives are those of :func:`object_loss`; the hard negative of image ``i`` and text ``j``
-    is ``o_ij(alpha_neg)``. Arguments and errors as there.
+    For an image's own text the region is the object of :func:`object_logits`, for every other the
+    hard negative ``o_ij(alpha_neg)``.
+
+    Args:
+        pixels: (b, C, H, W) pixel embeddings.
+        texts: (T, C) text embeddings.
+        alpha: Area of the object as a share of the image.
+        alpha_neg: Area of a hard negative region.
+        temperature: Temperature of the contrast.
+        measure: Similarity of pixels and texts (choice D3).
+        detach_weights: No gradient through the softmax over pixels (choice D4).
+        first: Text of the first image.
+        scores: ``similarity(pixels, texts, measure)``, if it is already at hand.
+
+    Returns:
+        (b, T).
     """
-    scores = _scores(pixels, texts, measure, scores)
+    scores = similarity(pixels, texts, measure) if scores is None else scores
     texts = F.normalize(texts, dim=-1)
-    objects = F.normalize(_positives(pixels, scores, alpha, detach_weights), dim=-1)
+    objects = F.normalize(_positives(pixels, scores, alpha, detach_weights, first), dim=-1)
     regions = region_embeddings(pixels, scores, alpha_neg, detach_weights=detach_weights)
     negatives = torch.einsum("ijc,jc->ij", F.normalize(regions, dim=-1), texts)
-    positives = (objects * texts).sum(dim=-1)
-    return info_nce(_with_diagonal(negatives, positives) / temperature, direction, exclude)
+    positives = (objects * texts[first : first + len(pixels)]).sum(dim=-1)
+    return _with_own(negatives, positives, first) / temperature
 
 
-def pixel_loss(
+def pixel_logits(
     pixels: Tensor,
     texts: Tensor,
     *,
@@ -159,45 +176,113 @@ def pixel_loss(
     k: float = 0.06,
     k_neg: float = 0.0,
     measure: str = "dot",
-    direction: str = "both",
-    exclude: Tensor | None = None,
+    first: int = 0,
     scores: Tensor | None = None,
 ) -> Tensor:
-    """Contrast the semi-hard positive pixel with the hard negative pixels (Eq. 7).
+    """Similarity of each text with one pixel of an image, the hard one of its rank (Eq. 7).
 
     Args:
+        pixels: (b, C, H, W) pixel embeddings.
+        texts: (T, C) text embeddings.
         alpha: Area of the object, within which positives are ranked.
         k: Rank of the semi-hard positive as a share of the object: 0 is the most trustworthy
             pixel, 1 the hardest (choice D6).
         k_neg: Rank of the hard negative, likewise as a share of the object's area: 0 is the
             hardest (choice D7).
+        measure: Similarity of pixels and texts (choice D3).
+        first: Text of the first image.
+        scores: ``similarity(pixels, texts, measure)``, if it is already at hand.
 
-    The other arguments and errors are those of :func:`object_loss`.
+    Returns:
+        (b, T).
     """
-    scores = _scores(pixels, texts, measure, scores)
+    scores = similarity(pixels, texts, measure) if scores is None else scores
     size = area_in_pixels(alpha, scores.shape[-1])
-    own = scores.diagonal(dim1=0, dim2=1).t()  # (B, N): s_ii
-    positives = _ranked(own, rank_in_region(k, size))
+    positives = _ranked(_own(scores, first), rank_in_region(k, size))
     negatives = _ranked(scores, rank_in_region(k_neg, size))
-    logits = _with_diagonal(negatives, positives) / math.sqrt(pixels.shape[1])
-    return info_nce(logits, direction, exclude)
+    return _with_own(negatives, positives, first) / math.sqrt(pixels.shape[1])
 
 
-def _scores(pixels: Tensor, texts: Tensor, measure: str, scores: Tensor | None) -> Tensor:
-    """The similarities at hand, or computed after checking that the shapes fit."""
-    if scores is None:
-        _check(pixels, texts)
-        scores = similarity(pixels, texts, measure)
-    return scores
+def object_loss(
+    pixels: Tensor,
+    texts: Tensor,
+    *,
+    direction: str = "both",
+    exclude: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Align the object that a caption describes with the caption (Eq. 3 to 5).
+
+    Args:
+        pixels: (B, C, H, W) pixel embeddings.
+        texts: (B, C) text embeddings.
+        direction: Cross-entropy over rows, columns or both (choice D5).
+        exclude: Pairs that are no negatives, as in :func:`info_nce`.
+        options: Those of :func:`object_logits`.
+
+    Raises:
+        ValueError: If the shapes do not fit each other.
+    """
+    check_pairs(pixels, texts)
+    return info_nce(object_logits(pixels, texts, **options), direction, exclude)
 
 
-def _check(pixels: Tensor, texts: Tensor) -> None:
-    """Shapes that fit each other."""
+def region_loss(
+    pixels: Tensor,
+    texts: Tensor,
+    *,
+    direction: str = "both",
+    exclude: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Push away, in every other image, the small region most like the caption (Eq. 6).
+
+    Arguments and errors are those of :func:`object_loss`, options those of :func:`region_logits`.
+    """
+    check_pairs(pixels, texts)
+    return info_nce(region_logits(pixels, texts, **options), direction, exclude)
+
+
+def pixel_loss(
+    pixels: Tensor,
+    texts: Tensor,
+    *,
+    direction: str = "both",
+    exclude: Tensor | None = None,
+    **options: Any,
+) -> Tensor:
+    """Contrast the semi-hard positive pixel with the hard negative pixels (Eq. 7).
+
+    Arguments and errors are those of :func:`object_loss`, options those of :func:`pixel_logits`.
+    """
+    check_pairs(pixels, texts)
+    return info_nce(pixel_logits(pixels, texts, **options), direction, exclude)
+
+
+def check_pairs(pixels: Tensor, texts: Tensor) -> None:
+    """Refuse images and texts that do not make a batch of pairs.
+
+    Raises:
+        ValueError: With both shapes.
+    """
     if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[:2] != texts.shape:
         raise ValueError(
             "expected pixels (B, C, H, W) and texts (B, C) of the same B and C, "
             f"got {tuple(pixels.shape)} and {tuple(texts.shape)}"
         )
+
+
+def _own(scores: Tensor, first: int) -> Tensor:
+    """``s_ii`` (b, N): the similarities of each image's own text."""
+    return scores[:, first : first + len(scores)].diagonal(dim1=0, dim2=1).t()
+
+
+def _positives(
+    pixels: Tensor, scores: Tensor, alpha: float, detach_weights: bool, first: int
+) -> Tensor:
+    """``o_ii(alpha)`` (b, C): the object that each image's own text describes."""
+    own = _own(scores, first)[:, None]
+    return region_embeddings(pixels, own, alpha, detach_weights=detach_weights)[:, 0]
 
 
 def _ranked(scores: Tensor, rank: int) -> Tensor:
@@ -207,7 +292,7 @@ def _ranked(scores: Tensor, rank: int) -> Tensor:
     return scores.topk(rank, dim=-1, sorted=True).values[..., -1]
 
 
-def _with_diagonal(off: Tensor, diagonal: Tensor) -> Tensor:
-    """The square matrix ``off`` with its diagonal replaced."""
-    eye = torch.eye(off.shape[0], dtype=torch.bool, device=off.device)
-    return torch.where(eye, diagonal[:, None], off)
+def _with_own(others: Tensor, own: Tensor, first: int) -> Tensor:
+    """(b, T): ``others`` with what belongs to each image's own text in its place."""
+    places = torch.arange(others.shape[1], device=others.device)
+    return torch.where(places == places[first : first + len(own), None], own[:, None], others)

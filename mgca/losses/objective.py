@@ -1,24 +1,271 @@
-"""What training minimises: the sum of the three levels (Eq. 8)."""
+"""What training minimises: an objective, which the trainer is given by its configuration.
 
-import math
-from typing import Any
+:class:`MGCA` is the sum of the three levels (Eq. 8). A file of one's own adds another::
+
+    @dataclass(frozen=True, kw_only=True)
+    class Mine(LossConfig):
+        weight: float = added(0.1)
+
+    @objective(Mine)
+    class MyObjective(MGCA):
+        ...
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgca.config import LossConfig
-from mgca.losses.lean import Comparison, compare
+from mgca.config import LossConfig, ObjectiveConfig
+from mgca.losses import lean
 from mgca.losses.levels import (
-    _check,
-    _scores,
     area_in_pixels,
+    check_pairs,
     info_nce,
-    object_loss,
-    pixel_loss,
+    object_logits,
+    pixel_logits,
     rank_in_region,
-    region_loss,
+    region_logits,
+    similarity,
 )
+
+T = TypeVar("T", bound="type[Objective]")
+_OBJECTIVES: dict[type[ObjectiveConfig], "type[Objective]"] = {}
+
+
+def objective(config: type[ObjectiveConfig]) -> Callable[[T], T]:
+    """Register the class below as the objective of a class of configurations.
+
+    Args:
+        config: Dataclass of its settings, which no other objective has.
+    """
+
+    def register(kind: T) -> T:
+        _OBJECTIVES[config] = kind
+        return kind
+
+    return register
+
+
+def make_objective(config: ObjectiveConfig) -> "Objective":
+    """The objective of a configuration.
+
+    Args:
+        config: An instance of a registered class.
+
+    Raises:
+        ValueError: If no objective is registered for the configuration's class.
+    """
+    kind = _OBJECTIVES.get(type(config))
+    if kind is None:
+        raise ValueError(
+            f"no objective is registered for {type(config).__qualname__}: put "
+            f"@objective({type(config).__qualname__}) above its class"
+        )
+    return kind(config)
+
+
+class Objective(nn.Module):
+    """What training minimises.
+
+    A subclass whose losses are made of rows of logits, one row for each image, states
+    :meth:`logits` and gets everything else: batches on several processes, and in parts. One whose
+    losses are not overrides :meth:`forward` and says ``whole_batch``.
+
+    Args:
+        config: Its settings.
+
+    Attributes:
+        terms: Names of the losses that it reports beside ``"total"``: columns of ``metrics.csv``.
+        needs_images: Whether :meth:`forward` takes the images themselves, not their features alone.
+        whole_batch: Whether :meth:`forward` must see all images of a batch at once, in one process.
+        encode: Images (B, 3, H', W') to the frozen encoder's embeddings (B, C) of them; given by
+            the trainer where ``needs_images``.
+        budget: Bytes that the losses may hold beside their inputs, at the price of time; None for
+            as many as speed them up.
+    """
+
+    terms: tuple[str, ...] = ()
+    needs_images: bool = False
+    whole_batch: bool = False
+    encode: Callable[[Tensor], Tensor] | None = None
+    budget: int | None = None
+
+    def __init__(self, config: ObjectiveConfig) -> None:
+        super().__init__()
+        self.config: Any = config
+
+    def logits(self, pixels: Tensor, texts: Tensor, first: int = 0) -> dict[str, Tensor]:
+        """Rows (b, T) of the logits of some images with the texts of the whole batch, by term.
+
+        Args:
+            pixels: (b, C, H, W) pixel embeddings of these images.
+            texts: (T, C) embeddings of the texts of the whole batch.
+            first: Text of the first of these images.
+        """
+        raise NotImplementedError(f"{type(self).__qualname__} states no logits")
+
+    def combine(
+        self, logits: dict[str, Tensor], exclude: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Each term's loss, and ``"total"``, from the logits (B, B) of the whole batch.
+
+        The total is the sum of the losses weighted by the configuration's fields of their names,
+        where it has such, and by 1 where it has none (Eq. 8).
+
+        Args:
+            logits: Rows of all images, as :meth:`logits` gives them, by term.
+            exclude: Pairs that are no negatives, as in :func:`mgca.losses.levels.info_nce`.
+        """
+        direction = getattr(self.config, "direction", "both")
+        losses = {name: info_nce(of, direction, exclude) for name, of in logits.items()}
+        weighted = [getattr(self.config, name, 1.0) * loss for name, loss in losses.items()]
+        return losses | {"total": torch.stack(weighted).sum()}
+
+    def forward(
+        self,
+        pixels: Tensor,
+        texts: Tensor,
+        *,
+        exclude: Tensor | None = None,
+        images: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Each term's loss, and ``"total"``, of a whole batch.
+
+        Args:
+            pixels: (B, C, H, W) pixel embeddings.
+            texts: (B, C) text embeddings, text ``i`` describing image ``i``.
+            exclude: (B, B) bool, pairs off the diagonal that are no negatives.
+            images: (B, 3, H', W') normalised images, for an objective that needs them.
+            noise: (B, H, W) logistic noise, for an objective that draws masks.
+
+        Raises:
+            ValueError: If the shapes do not fit each other.
+        """
+        check_pairs(pixels, texts)
+        return self.combine(self.logits(pixels, texts), exclude)
+
+
+@objective(LossConfig)
+class MGCA(Objective):
+    """The objective of MGCA: the weighted sum of the three levels (Eq. 8, choice D8).
+
+    Computed from :mod:`mgca.losses.levels`, or, where the similarities of a batch take more than
+    256 MiB, from :mod:`mgca.losses.lean`: the same up to rounding, in a fraction of the memory.
+
+    Args:
+        config: Areas, ranks, temperature, weights and choices; the paper's by default. A level
+            whose weight is 0 is not computed.
+        lean: Which of the two forms computes; None leaves it to the size of the batch.
+        budget: Bytes that may be held beside the inputs and their gradients; the lean form keeps
+            it, and computes where it is given.
+    """
+
+    terms = ("object", "region", "pixel")
+
+    def __init__(
+        self,
+        config: LossConfig | None = None,
+        *,
+        lean: bool | None = None,
+        budget: int | None = None,
+    ) -> None:
+        super().__init__(config or LossConfig())
+        self.lean, self.budget = lean, budget
+
+    def is_lean(self, texts: int, pixels: int) -> bool:
+        """Which form computes a batch.
+
+        Args:
+            texts: Images, and texts, of the whole batch.
+            pixels: Pixel embeddings of an image.
+        """
+        if self.lean is None:
+            return self.budget is not None or 4 * texts**2 * pixels > lean.WORKSPACE
+        return self.lean
+
+    def logits(self, pixels: Tensor, texts: Tensor, first: int = 0) -> dict[str, Tensor]:
+        # Similarities and softmaxes over hundreds of pixels need float32.
+        with torch.autocast(pixels.device.type, enabled=False):
+            pixels, texts = (x if x.dtype == torch.float64 else x.float() for x in (pixels, texts))
+            if self.is_lean(len(texts), pixels.shape[2] * pixels.shape[3]):
+                return self._lean(pixels, texts, first)
+            return self._plain(pixels, texts, first)
+
+    def _plain(self, pixels: Tensor, texts: Tensor, first: int) -> dict[str, Tensor]:
+        """The three levels as they are stated."""
+        config = self.config
+        common = {
+            "alpha": config.alpha,
+            "first": first,
+            "scores": similarity(pixels, texts, config.measure),
+        }
+        soft = common | {
+            "temperature": config.temperature,
+            "detach_weights": config.detach_weights,
+        }
+        logits = {}
+        if config.object:
+            logits["object"] = object_logits(pixels, texts, **soft)
+        if config.region:
+            logits["region"] = region_logits(pixels, texts, alpha_neg=config.alpha_neg, **soft)
+        if config.pixel:
+            logits["pixel"] = pixel_logits(pixels, texts, k=config.k, k_neg=config.k_neg, **common)
+        return logits
+
+    def _lean(self, pixels: Tensor, texts: Tensor, first: int) -> dict[str, Tensor]:
+        """The same, of a few images at a time."""
+        config, size = self.config, pixels.shape[2] * pixels.shape[3]
+        area = area_in_pixels(config.alpha, size)
+        compared = lean.compare(
+            pixels,
+            texts,
+            lean.Comparison(
+                first=first,
+                area=area,
+                rank=rank_in_region(config.k, area),
+                negative_area=area_in_pixels(config.alpha_neg, size) if config.region else 0,
+                negative_rank=rank_in_region(config.k_neg, area) if config.pixel else 0,
+                cosine=config.measure == "cosine",
+                detach_weights=config.detach_weights,
+                budget=self.budget,
+            ),
+        )
+        logits = {}
+        if config.object:
+            objects = F.normalize(compared.objects, dim=-1)
+            directions = F.normalize(texts, dim=-1)
+            logits["object"] = objects @ directions.t() / config.temperature
+        if config.region:
+            logits["region"] = compared.regions / config.temperature
+        if config.pixel:
+            logits["pixel"] = compared.ranked / pixels.shape[1] ** 0.5
+        return logits
+
+    def forms_agree(self, dim: int, side: int, images: int = 4) -> bool:
+        """Whether the lean form computes what the levels state, tried on a few images of noise.
+
+        Args:
+            dim: Channels ``C``.
+            side: Of the square map of pixel embeddings.
+            images: How many images to try.
+        """
+        noise = torch.Generator().manual_seed(0)
+        pixels = torch.randn(images, dim, side, side, generator=noise, dtype=torch.float64)
+        texts = torch.randn(images, dim, generator=noise, dtype=torch.float64)
+        pixels.requires_grad_()
+        found = []
+        for form in (self._plain, self._lean):
+            losses = self.combine(form(pixels, texts, 0))
+            (gradient,) = torch.autograd.grad(losses["total"], pixels)
+            found.append((losses, gradient))
+        (plain, of_plain), (lean_, of_lean) = found
+        same = plain.keys() == lean_.keys()
+        same = same and all(torch.isclose(plain[name], lean_[name], rtol=1e-6) for name in plain)
+        return bool(same and (of_plain - of_lean).norm() <= 1e-6 * of_plain.norm())
 
 
 def mgca_loss(
@@ -29,16 +276,13 @@ def mgca_loss(
     exclude: Tensor | None = None,
     budget: int | None = None,
 ) -> dict[str, Tensor]:
-    """The objective of MGCA: the weighted sum of the three levels (Eq. 8, choice D8).
-
-    Equal to the levels above up to rounding, for a fraction of their time and memory
-    (:mod:`mgca.losses.lean`).
+    """The losses of MGCA of a batch: what :class:`MGCA` gives, and training minimises.
 
     Args:
-        pixels: (B, C, H, W) pixel embeddings. texts: (B, C) text embeddings.
-        config: Areas, ranks, temperature, weights and choices; the paper's by default. A level
-            whose weight is 0 is not computed.
-        exclude: Pairs that are no negatives, as in :func:`info_nce`.
+        pixels: (B, C, H, W) pixel embeddings.
+        texts: (B, C) text embeddings.
+        config: Areas, ranks, temperature, weights and choices; the paper's by default.
+        exclude: Pairs that are no negatives, as in :func:`mgca.losses.levels.info_nce`.
         budget: Bytes that may be held beside the inputs and their gradients, at the price of time.
 
     Returns:
@@ -47,102 +291,4 @@ def mgca_loss(
     Raises:
         ValueError: If the shapes do not fit each other, or the budget is too small.
     """
-    config = config or LossConfig()
-    _check(pixels, texts)
-    return losses_of(logits_of(pixels, texts, config, budget=budget), config, exclude)
-
-
-def plain_loss(
-    pixels: Tensor,
-    texts: Tensor,
-    config: LossConfig,
-    *,
-    exclude: Tensor | None = None,
-) -> dict[str, Tensor]:
-    """What :func:`mgca_loss` computes, level by level from the functions above.
-
-    For reading, for tests, and for the small scales, whose published numbers it gives bit for bit:
-    training carries the rounding of another order of additions on to some tenths of a point.
-    """
-    scores = _scores(pixels, texts, config.measure, None)
-    common: dict[str, Any] = {
-        "measure": config.measure,
-        "direction": config.direction,
-        "exclude": exclude,
-        "scores": scores,
-    }
-    regional = common | {
-        "temperature": config.temperature,
-        "detach_weights": config.detach_weights,
-    }
-    losses: dict[str, Tensor] = {}
-    if config.object:
-        losses["object"] = object_loss(pixels, texts, alpha=config.alpha, **regional)
-    if config.region:
-        losses["region"] = region_loss(
-            pixels, texts, alpha=config.alpha, alpha_neg=config.alpha_neg, **regional
-        )
-    if config.pixel:
-        losses["pixel"] = pixel_loss(
-            pixels, texts, alpha=config.alpha, k=config.k, k_neg=config.k_neg, **common
-        )
-    return losses | {"total": _weighted(losses, config)}
-
-
-def logits_of(
-    pixels: Tensor,
-    texts: Tensor,
-    config: LossConfig,
-    *,
-    first: int = 0,
-    budget: int | None = None,
-) -> dict[str, Tensor]:
-    """Logits (b, T) of b images and T texts at each level in use (Eq. 5 to 7).
-
-    Together, the rows of all images of a batch are what :func:`losses_of` takes. They need not be
-    computed at the same time, or in the same process.
-
-    Args:
-        pixels: (b, C, H, W). texts: (T, C), of all images of the batch.
-        first: Text of the first of these images.
-        budget: As for :func:`mgca_loss`.
-    """
-    size = pixels.shape[2] * pixels.shape[3]
-    area = area_in_pixels(config.alpha, size)
-    compared = compare(
-        pixels,
-        texts,
-        Comparison(
-            first=first,
-            area=area,
-            rank=rank_in_region(config.k, area),
-            negative_area=area_in_pixels(config.alpha_neg, size) if config.region else 0,
-            negative_rank=rank_in_region(config.k_neg, area) if config.pixel else 0,
-            cosine=config.measure == "cosine",
-            detach_weights=config.detach_weights,
-            budget=budget,
-        ),
-    )
-    logits = {}
-    if config.object:
-        objects = F.normalize(compared.objects, dim=-1)
-        directions = F.normalize(texts.to(objects.dtype), dim=-1)
-        logits["object"] = objects @ directions.t() / config.temperature
-    if config.region:
-        logits["region"] = compared.regions / config.temperature
-    if config.pixel:
-        logits["pixel"] = compared.ranked / math.sqrt(pixels.shape[1])
-    return logits
-
-
-def losses_of(
-    logits: dict[str, Tensor], config: LossConfig, exclude: Tensor | None = None
-) -> dict[str, Tensor]:
-    """Each level's loss, and ``"total"``, from the logits (B, B) of the whole batch (Eq. 8)."""
-    losses = {name: info_nce(of, config.direction, exclude) for name, of in logits.items()}
-    return losses | {"total": _weighted(losses, config)}
-
-
-def _weighted(losses: dict[str, Tensor], config: LossConfig) -> Tensor:
-    """Eq. 8."""
-    return torch.stack([getattr(config, level) * loss for level, loss in losses.items()]).sum()
+    return MGCA(config, budget=budget)(pixels, texts, exclude=exclude)

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from mgca.config import ObjectiveConfig
 from mgca.losses.levels import info_nce, similarity
+from mgca.losses.objective import Objective, objective
 
 # Bound of the inverse temperature, as in CLIP.
 _MAX_SCALE = 100.0
@@ -108,8 +109,11 @@ def pooled(pixels: Tensor, masks: Tensor) -> Tensor:
     return torch.matmul(weights, pixels.flatten(2).transpose(1, 2))
 
 
-class TCLObjective(nn.Module):
+@objective(TCLConfig)
+class TCLObjective(Objective):
     """The weighted sum of TCL's terms, with what it learns beside the decoder.
+
+    Its area terms are means over a batch and no rows of logits, so that it takes whole batches.
 
     Args:
         config: Weights and where the learned numbers start; the released ones by default.
@@ -121,12 +125,15 @@ class TCLObjective(nn.Module):
         feature_scale, image_scale: Logarithms of the inverse temperatures of the two contrasts.
     """
 
+    terms = ("area", "feature", "image", "variation")
+    whole_batch = True
+
     def __init__(
         self, config: TCLConfig | None = None, encode: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        super().__init__()
-        self.config = config or TCLConfig()
+        super().__init__(config or TCLConfig())
         self.encode = encode
+        self.needs_images = bool(self.config.contrast)
         scale = math.log(1 / self.config.temperature)
         self.w = nn.Parameter(torch.tensor(float(self.config.w)))
         self.b = nn.Parameter(torch.tensor(float(self.config.b)))
@@ -142,9 +149,9 @@ class TCLObjective(nn.Module):
         pixels: Tensor,
         texts: Tensor,
         *,
+        exclude: Tensor | None = None,
         images: Tensor | None = None,
         noise: Tensor | None = None,
-        exclude: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The terms in use, not weighted, and their weighted sum.
 

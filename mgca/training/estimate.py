@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mgca.losses.lean import WORKSPACE
-from mgca.losses.objective import logits_of
+from mgca.losses.objective import make_objective
 from mgca.training.distributed import gather_numbers
 from mgca.training.step import pixel_embeddings
 
@@ -217,12 +217,14 @@ def measure(engine: "Engine", steps: int = PROBE_STEPS, seconds: float = PROBE_S
 def _part(engine: "Engine", decoder, dense: Tensor, texts: Tensor, *, twice: bool) -> None:
     """Decoder and losses of some images against as many texts as a batch has."""
     train = engine.config.train
+    objective = make_objective(train.loss)
+    objective.budget = engine.resources.budget
     repeats = -(-train.batch_size // len(texts))
     every = texts.repeat(repeats, 1)[: train.batch_size]
     for last in (False, True)[not twice :]:
         with torch.set_grad_enabled(last):
             pixels = pixel_embeddings(decoder, dense, train.precision)
-            found = logits_of(pixels, every, train.loss, budget=engine.resources.budget)
+            found = objective.logits(pixels, every)
     torch.stack([logits.mean() for logits in found.values()]).sum().backward()
 
 

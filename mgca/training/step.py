@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.losses.objective import logits_of, losses_of
+from mgca.losses.objective import Objective, make_objective
 from mgca.training.distributed import gather_rows, mean_over_images
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def backward(
     Returns:
         Each level's loss and ``"total"``, the same on all processes, without gradient.
     """
+    objective = make_objective(config.loss)
+    objective.budget = budget
     all_texts, first = gather_rows(texts)
     parts = torch.arange(len(dense), device=dense.device).split(micro_batch or len(dense))
 
@@ -70,16 +72,16 @@ def backward(
         pixels = pixel_embeddings(decoder, dense[part], config.precision)
         if config.hold_mean:
             pixels = pixels - mean_change(pixels, dense, config.upsample)
-        return logits_of(pixels, all_texts, config.loss, first=first + int(part[0]), budget=budget)
+        return objective.logits(pixels, all_texts, first + int(part[0]))
 
     if len(parts) == 1:
-        losses = _losses(logits(parts[0]), config)
+        losses = _losses(logits(parts[0]), objective)
         fabric.backward(scale(losses["total"]))
         return {name: loss.detach() for name, loss in losses.items()}
     with torch.no_grad():
         found = [logits(part) for part in parts]
     whole = {name: torch.cat([of[name] for of in found]).requires_grad_() for name in found[0]}
-    losses = _losses(whole, config)
+    losses = _losses(whole, objective)
     gradients = dict(
         zip(whole, torch.autograd.grad(losses["total"], list(whole.values())), strict=True)
     )
@@ -93,9 +95,9 @@ def backward(
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _losses(logits: dict[str, Tensor], config: TrainConfig) -> dict[str, Tensor]:
+def _losses(logits: dict[str, Tensor], objective: Objective) -> dict[str, Tensor]:
     """Losses from this process's rows (b, B) of the logits and those of all others."""
-    return losses_of({name: gather_rows(rows)[0] for name, rows in logits.items()}, config.loss)
+    return objective.combine({name: gather_rows(rows)[0] for name, rows in logits.items()})
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:

@@ -16,7 +16,7 @@ from mgca.backbone.pooled import global_encoder
 from mgca.config import TrainConfig, config_hash
 from mgca.data.texts import TextPool, known_pairs
 from mgca.decoder import GatedConvDecoder
-from mgca.losses.objective import plain_loss
+from mgca.losses.objective import make_objective as objective_of
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise
 from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.training.step import mean_change, move_into_bias, pixel_embeddings
@@ -242,7 +242,7 @@ def _step(
         exclude = known_pairs(data.pool, data.texts, images, texts, config.known).to(device)
     drawn = data.texts[texts].to(device)
     if objective is None:
-        losses = plain_loss(pixels, drawn, config.loss, exclude=exclude)
+        losses = objective_of(config.loss)(pixels, drawn, exclude=exclude)
     else:
         noise = logistic_noise(pixels[:, 0].shape, _generator(config.seed, 2, step)).to(device)
         whole = data.images(images).to(device) if config.loss.contrast else None

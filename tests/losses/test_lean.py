@@ -11,7 +11,15 @@ from torch.profiler import ProfilerActivity, profile
 
 from mgca.config import LossConfig
 from mgca.losses.lean import Comparison, compare, workspace
-from mgca.losses.objective import logits_of, losses_of, mgca_loss, plain_loss
+from mgca.losses.objective import MGCA
+
+
+def plain_loss(pixels, texts, config=None, **options):
+    return MGCA(config, lean=False)(pixels, texts, **options)
+
+
+def lean_loss(pixels, texts, config=None, *, budget=None, **options):
+    return MGCA(config, lean=True, budget=budget)(pixels, texts, **options)
 
 
 def pairs(images, dim, height, width, seed=0, dtype=torch.float64):
@@ -61,7 +69,7 @@ def test_equals_the_plain_losses_and_their_gradients(config, images, size, seed,
     if tight:
         # One image at a time, and nothing kept for the backward pass.
         budget = 4 * (4 * images * pixels + 8 * images * 5 + 6 * pixels * 5) + 60 * images * pixels
-    ours = mgca_loss(given_pixels, inputs[1], config, budget=budget)
+    ours = lean_loss(given_pixels, inputs[1], config, budget=budget)
     plain = plain_loss(*inputs, config)
     assert set(ours) == set(plain)
     for name in ours:
@@ -82,7 +90,7 @@ def test_float32_is_within_1e_5_of_the_loops_in_float64(measure):
         + reference.pixel_loss(*inputs, **options, k=0.06, k_neg=0.0)
     )
     narrow = [x.detach().float().requires_grad_() for x in inputs]
-    ours = mgca_loss(*narrow, config)["total"]
+    ours = lean_loss(*narrow, config)["total"]
     assert ours.item() == pytest.approx(loops.item(), rel=1e-5)
     for a, b in zip(gradients(ours, narrow), gradients(loops, inputs), strict=True):
         assert (a - b).norm() <= 1e-5 * b.norm()
@@ -94,19 +102,19 @@ def test_bfloat16_pixels_cost_their_own_rounding_and_nothing_more():
     pixels, texts = pairs(6, 16, 7, 7, dtype=torch.float32)
     half = pixels.detach().bfloat16().requires_grad_()
     rounded = half.detach().float().requires_grad_()
-    ours, same = mgca_loss(half, texts)["total"], mgca_loss(rounded, texts)["total"]
+    ours, same = lean_loss(half, texts)["total"], lean_loss(rounded, texts)["total"]
     assert ours.dtype == torch.float32
     assert ours.item() == pytest.approx(same.item(), rel=1e-6)
     (a,), (b,) = gradients(ours, [half]), gradients(same, [rounded])
     assert a.dtype == torch.bfloat16
     assert ((a.float() - b).abs() <= 2**-8 * b.abs() + 1e-12).all()
     # And the rounded pixels' loss is not far from that of the pixels themselves.
-    assert same.item() == pytest.approx(mgca_loss(pixels, texts)["total"].item(), rel=2e-2)
+    assert same.item() == pytest.approx(lean_loss(pixels, texts)["total"].item(), rel=2e-2)
 
 
 def test_autocast_does_not_reach_the_similarities():
     inputs = pairs(5, 16, 6, 6, dtype=torch.float32)
-    expected = mgca_loss(*inputs)["total"]
+    expected = lean_loss(*inputs)["total"]
     with torch.autocast("cpu", torch.bfloat16):
         found = compare(*inputs, Comparison(0, 14, 1, 2, 1))
     plainly = compare(*inputs, Comparison(0, 14, 1, 2, 1))
@@ -119,19 +127,20 @@ def test_autocast_does_not_reach_the_similarities():
 def test_gradcheck(measure):
     inputs = pairs(3, 4, 3, 2)
     config = LossConfig(measure=measure, alpha=0.5, alpha_neg=0.34, k=0.5, k_neg=0.5)
-    assert torch.autograd.gradcheck(lambda p, t: mgca_loss(p, t, config)["total"], inputs)
+    assert torch.autograd.gradcheck(lambda p, t: lean_loss(p, t, config)["total"], inputs)
 
 
+@pytest.mark.parametrize("lean", [False, True])
 @pytest.mark.parametrize("cuts", [[6], [1, 5], [2, 2, 2], [3, 1, 2]])
-def test_rows_computed_apart_make_the_loss_of_the_whole(cuts):
+def test_rows_computed_apart_make_the_loss_of_the_whole(cuts, lean):
     pixels, texts = pairs(6, 5, 4, 4)
     config = LossConfig()
     rows, first = [], 0
     for part in pixels.split(cuts):
-        rows.append(logits_of(part, texts, config, first=first))
+        rows.append(MGCA(config, lean=lean).logits(part, texts, first))
         first += len(part)
     whole = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
-    ours, plain = losses_of(whole, config)["total"], plain_loss(pixels, texts, config)["total"]
+    ours, plain = MGCA(config).combine(whole)["total"], plain_loss(pixels, texts, config)["total"]
     torch.testing.assert_close(ours, plain)
     for a, b in zip(
         gradients(ours, [pixels, texts]), gradients(plain, [pixels, texts]), strict=True
@@ -143,9 +152,9 @@ def test_pairs_that_are_no_negatives_are_left_out():
     inputs = pairs(5, 6, 4, 4)
     exclude = torch.zeros(5, 5, dtype=torch.bool)
     exclude[0, 3] = exclude[3, 0] = exclude[1, 1] = True
-    ours = mgca_loss(*inputs, exclude=exclude)["total"]
+    ours = lean_loss(*inputs, exclude=exclude)["total"]
     torch.testing.assert_close(ours, plain_loss(*inputs, LossConfig(), exclude=exclude)["total"])
-    assert abs(ours.item() - mgca_loss(*inputs)["total"].item()) > 1e-3
+    assert abs(ours.item() - lean_loss(*inputs)["total"].item()) > 1e-3
 
 
 def test_positions_beyond_int16_are_kept():
@@ -154,7 +163,7 @@ def test_positions_beyond_int16_are_kept():
     last[..., -1] = 9.0 * texts.detach()[:, :, None]
     pixels = (pixels.detach() * 0.01 + last).requires_grad_()
     config = LossConfig(alpha=1e-9, alpha_neg=1e-9)
-    (ours,) = gradients(mgca_loss(pixels, texts, config)["total"], [pixels])
+    (ours,) = gradients(lean_loss(pixels, texts, config)["total"], [pixels])
     (plain,) = gradients(plain_loss(pixels, texts, config)["total"], [pixels])
     assert ours[..., -1].abs().min() > 0
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
@@ -183,7 +192,7 @@ def test_memory_beside_the_inputs_and_their_gradient(images):
     similarities = 4 * images * images * 256
 
     def ours():
-        mgca_loss(pixels, texts)["total"].backward()
+        lean_loss(pixels, texts)["total"].backward()
 
     def plainly():
         plain_loss(pixels, texts, LossConfig())["total"].backward()
@@ -202,7 +211,7 @@ def test_a_budget_is_kept(mebibytes, shape, layout, measure):
     texts = torch.randn(shape[:2])
     config = LossConfig(measure=measure)
     used = extra_bytes(
-        lambda: mgca_loss(pixels, texts, config, budget=mebibytes * 2**20)["total"].backward(),
+        lambda: lean_loss(pixels, texts, config, budget=mebibytes * 2**20)["total"].backward(),
         pixels,
     )
     # The logits themselves, their softmaxes and gradients, and the texts' come on top.
@@ -212,7 +221,7 @@ def test_a_budget_is_kept(mebibytes, shape, layout, measure):
 def test_a_budget_that_is_too_small_says_what_it_takes():
     inputs = pairs(4, 8, 8, 8)
     with pytest.raises(ValueError, match=r"0\.0 MiB is too small .* one image and 4 texts take 0"):
-        mgca_loss(*inputs, budget=100)
+        lean_loss(*inputs, budget=100)
 
 
 def test_less_budget_takes_fewer_images_and_then_keeps_nothing():

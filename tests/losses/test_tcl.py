@@ -21,7 +21,7 @@ from mgca.experiments.grid import tcl_training
 from mgca.experiments.photos import photos_training
 from mgca.experiments.scenes import scenes_training
 from mgca.inference.scoring import sigmoid_scores
-from mgca.losses.objective import plain_loss
+from mgca.losses.objective import mgca_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise, sampled_masks, total_variation
 from mgca.training.train import TrainingData, batch_of, learning_rate, make_objective, train
 from mgca.weights import read_tensors
@@ -315,7 +315,7 @@ def test_mgcas_training_is_bit_for_bit_two_plain_steps(backbone, data, tmp_path)
         pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
         exclude = known_pairs(data.pool, data.texts, images, texts, 0.5)
         optimizer.zero_grad()
-        plain_loss(pixels, data.texts[texts], config.loss, exclude=exclude)["total"].backward()
+        mgca_loss(pixels, data.texts[texts], config.loss, exclude=exclude)["total"].backward()
         optimizer.param_groups[0]["lr"] = learning_rate(config, step, 2)
         optimizer.step()
     for ours, plain in zip(trained.parameters(), decoder.parameters(), strict=True):

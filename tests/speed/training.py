@@ -25,7 +25,7 @@ from mgca.backbone import load_backbone
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.results import add_results, write_run
-from mgca.losses.objective import mgca_loss, plain_loss
+from mgca.losses.objective import MGCA
 from mgca.training.flops import CAPTION
 from mgca.training.step import pixel_embeddings
 from mgca.utils.provenance import provenance
@@ -53,6 +53,14 @@ def pairs(batch: int, device: str) -> tuple[torch.Tensor, torch.Tensor]:
     pixels = torch.randn(batch, DIM, SIDE, SIDE, device=device)
     pixels = pixels.contiguous(memory_format=torch.channels_last).requires_grad_()
     return pixels, torch.randn(batch, DIM, device=device)
+
+
+def lean_loss(pixels: torch.Tensor, texts: torch.Tensor, config: LossConfig, **options) -> dict:
+    return MGCA(config, lean=True, **options)(pixels, texts)
+
+
+def plain_loss(pixels: torch.Tensor, texts: torch.Tensor, config: LossConfig) -> dict:
+    return MGCA(config, lean=False)(pixels, texts)
 
 
 def backward_of(loss: Callable, pixels: torch.Tensor, texts: torch.Tensor, **options) -> None:
@@ -90,7 +98,7 @@ def losses(batch: int, device: str, repeats: int) -> Found:
         decoder.zero_grad(set_to_none=True)
         decoder(features).sum().backward()
 
-    own = measured(partial(backward_of, mgca_loss, pixels, texts), device, repeats)
+    own = measured(partial(backward_of, lean_loss, pixels, texts), device, repeats)
     decoding = measured(of_decoder, device, max(1, repeats // 3))
     yield case, "losses_seconds", own
     yield case, "decoder_seconds", decoding
@@ -100,7 +108,7 @@ def losses(batch: int, device: str, repeats: int) -> Found:
         yield case, "plain_losses_seconds", plain
         yield case, "plain_over_losses", plain / own
     similarities = 4 * batch * batch * SIDE**2
-    extra = extra_bytes(partial(backward_of, mgca_loss, pixels, texts), pixels)
+    extra = extra_bytes(partial(backward_of, lean_loss, pixels, texts), pixels)
     yield case, "losses_peak_MiB", extra / 2**20
     yield case, "losses_peak_over_similarity", extra / similarities
     if device == "cpu":
@@ -108,7 +116,7 @@ def losses(batch: int, device: str, repeats: int) -> Found:
         yield case, "plain_losses_peak_over_similarity", extra / similarities
     for budget in (8, 32):
         options = {"budget": budget * 2**20}
-        call = partial(backward_of, mgca_loss, pixels, texts, **options)
+        call = partial(backward_of, lean_loss, pixels, texts, **options)
         case_of = f"{case}, budget {budget} MiB"
         try:
             yield case_of, "losses_peak_MiB", extra_bytes(call, pixels) / 2**20
@@ -121,7 +129,7 @@ def growth(device: str, repeats: int) -> Found:
     """Time of the losses against the batch, and the exponent of the power that fits it."""
     times = []
     for batch in GROWING[device]:
-        call = partial(backward_of, mgca_loss, *pairs(batch, device))
+        call = partial(backward_of, lean_loss, *pairs(batch, device))
         times.append(measured(call, device, repeats))
         yield f"B={batch} N={SIDE**2} C={DIM}", "losses_seconds", times[-1]
     exponent = np.polyfit(np.log(GROWING[device]), np.log(times), 1)[0]
@@ -161,7 +169,7 @@ def step(device: str, repeats: int) -> Found:
         dense, texts = encode()
         optimizer.zero_grad(set_to_none=True)
         pixels = pixel_embeddings(decoder, dense, precision)
-        mgca_loss(pixels, texts, config.loss)["total"].backward()
+        lean_loss(pixels, texts, config.loss)["total"].backward()
         optimizer.step()
 
     repeats = max(2, repeats // 3)
@@ -173,7 +181,7 @@ def step(device: str, repeats: int) -> Found:
     yield case, "step_over_floor", seconds["step"] / (seconds["encoders"] + seconds["decoder"])
     yield case, "images_per_second", batch / seconds["step"]
     pixels = pixel_embeddings(decoder, dense, precision).detach().requires_grad_()
-    call = partial(backward_of, mgca_loss, pixels, texts)
+    call = partial(backward_of, lean_loss, pixels, texts)
     yield case, "losses_over_step", measured(call, device, repeats) / seconds["step"]
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mgca.config import LossConfig, TrainConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.losses.objective import logits_of, losses_of
+from mgca.losses.objective import MGCA
 from mgca.training.distributed import gather_rows
 from mgca.training.resources import Resources, make_fabric
 from mgca.training.step import backward, pixel_embeddings
@@ -64,8 +64,9 @@ def main(out):
         learned = texts.clone().requires_grad_()
         every, first = gather_rows(learned)
         pixels = pixel_embeddings(decoder(), dense, "float32")
-        rows = logits_of(pixels, every, config.loss, first=first)
-        losses_of({k: gather_rows(v)[0] for k, v in rows.items()}, config.loss)["total"].backward()
+        objective = MGCA(config.loss)
+        rows = objective.logits(pixels, every, first)
+        objective.combine({k: gather_rows(v)[0] for k, v in rows.items()})["total"].backward()
         gradient = learned.grad / fabric.world_size  # as DistributedDataParallel averages
         size = max(sizes)
         padded = F.pad(gradient, (0, 0, 0, size - len(gradient)))
