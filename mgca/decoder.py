@@ -37,14 +37,9 @@ class GatedConvDecoder(nn.Module):
         blocks: Number of gated convolution blocks.
         upsample: ``"bilinear"`` or ``"nearest"`` (choice D2).
 
-    Attributes:
-        sigmoid: ``w`` and ``b`` of the scores that TCL's objective learned with it, or None.
-
     Raises:
         ValueError: For an unknown upsampling mode.
     """
-
-    sigmoid: tuple[float, float] | None = None
 
     def __init__(self, dim: int = 512, *, blocks: int = 2, upsample: str = "bilinear") -> None:
         super().__init__()

@@ -14,14 +14,14 @@ from mgca.backbone.base import state_digest
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.scoring import sigmoid_scores
+from mgca.inference.scoring import SOFTMAX, Rule, rules
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import check_classes, class_embeddings
 from mgca.units import semantic_units
 from mgca.utils.images import ImageSource, open_image, to_tensor
 from mgca.weights import WeightsError, load_weights, manifest, read_tensors
-from mgca.weights.decoders import decoder_from
+from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 _WINDOWS_AT_ONCE = 4
 _UNSET: Any = object()
@@ -34,6 +34,8 @@ class Model:
         backbone: Frozen encoders.
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
+        scoring: Rules by which scores become probabilities, by name, as
+            :func:`mgca.inference.scoring.rules` gives them; by default the softmax alone.
 
     Attributes:
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
@@ -49,10 +51,12 @@ class Model:
         backbone: Backbone,
         decoder: GatedConvDecoder | None = None,
         config: SegmentConfig | None = None,
+        scoring: Mapping[str, Rule] | None = None,
     ) -> None:
         self.backbone = backbone
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
         self.config = config or _usual(backbone)
+        self.scoring = dict(scoring or rules())
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -129,7 +133,7 @@ class Model:
         meta_points: int | None = _UNSET,
         background: float | None = None,
         temperature: float | None = None,
-        rule: str = "softmax",
+        rule: str = SOFTMAX,
     ) -> Segmentation:
         """Name every pixel of an image with one of the classes.
 
@@ -144,30 +148,31 @@ class Model:
                 background. None: every pixel gets a class.
             temperature: Of the softmax over classes; by default the one the backbone was trained
                 with.
-            rule: What a probability is: ``"softmax"`` over the classes, or TCL's ``"sigmoid"`` of
-                each score, which its decoder has learned. One of :attr:`rules`.
+            rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
+                the classes, or what the decoder has learned.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
             ValueError: For empty or repeated class names, numbers out of range, or a rule that the
                 model does not have.
         """
-        if rule not in self.rules:
+        if rule not in self.scoring:
             raise ValueError(
-                f"rule {rule!r} is not one of this model's ({', '.join(self.rules)}): 'sigmoid' is "
-                "for decoders trained with TCL's objective, 'groupvit' for GroupViT"
+                f"rule {rule!r} is not one of this model's ({', '.join(self.scoring)}): 'sigmoid' "
+                "is for decoders trained with TCL's objective, 'groupvit' for GroupViT"
             )
+        chosen = self.scoring[rule]
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         classes = check_classes(classes)
         texts = self.texts(classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         scores = self.scores(embedded.pixels, texts, side)
-        if rule == "sigmoid" and self.sigmoid is not None:
-            scores = scores._replace(table=sigmoid_scores(scores.table, *self.sigmoid))
-            temperature = None
-        elif temperature is None:
+        scores = scores._replace(table=chosen.scores(scores.table))
+        if temperature is None:
             temperature = self.backbone.temperature
+        if not chosen.softmax:
+            temperature = None
         return Segmentation(
             embedded, classes, scores, background=background, temperature=temperature
         )
@@ -182,17 +187,8 @@ class Model:
         """JSON data that names what is trained on top of the backbone; None without a decoder."""
         if self.decoder is None:
             return None
-        return [state_digest(self.decoder), self.decoder.upsample, self.decoder.sigmoid]
-
-    @property
-    def rules(self) -> tuple[str, ...]:
-        """What a probability can be, for the background: see :meth:`segment`."""
-        return ("softmax",) if self.sigmoid is None else ("softmax", "sigmoid")
-
-    @property
-    def sigmoid(self) -> tuple[float, float] | None:
-        """``w`` and ``b`` of TCL's scores ``sigmoid(w cos + b)``; None without them."""
-        return self.decoder.sigmoid if self.decoder is not None else None
+        learned = [value for rule in self.scoring.values() for value in rule.learned]
+        return [state_digest(self.decoder), self.decoder.upsample, learned or None]
 
     def push_to_hub(
         self,
@@ -291,6 +287,7 @@ def load(
     # Read first: the decoder says which dense features of a transformer it was trained on.
     state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
     backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
-    model = Model(backbone, decoder_from(state, meta, backbone), config)
+    trained = decoder_from(state, meta, backbone)
+    model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
     model.pretrained = pretrained
     return model

@@ -35,7 +35,9 @@ def measure(
     Returns:
         Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
         ``miou``, ``accuracy``, ``boundary_iou`` and ``iou:<class>`` of each class that occurs;
-        ``components`` is the number of connected components over that of the truth.
+        ``components`` is the number of connected components over that of the truth. Of a set with
+        background, ``miou_<rule>`` is the mIoU by each of the model's rules that has a threshold of
+        its own.
     """
     classes = id_names(data)
     contours = {unit_name(unit): Contours(len(classes)) for unit in units}
@@ -65,23 +67,16 @@ def measure(
             {"dataset": data.name, "unit": unit, "metric": metric, "value": round(value, 3)}
             for metric, value in values.items()
         ]
+    # A rule with a threshold of its own says another background.
+    for rule, how in model.scoring.items():
+        if how.threshold is None or not data.background:
+            continue
+        confusions = evaluate(
+            model, data, units, background=how.threshold, rule=rule, features=features, kept=kept
+        )
+        rows += [
+            {"dataset": data.name, "unit": unit, "metric": f"miou_{rule}"}
+            | {"value": round(confusion.miou, 3)}
+            for unit, confusion in confusions.items()
+        ]
     return rows
-
-
-def own_rule(
-    model: Model,
-    data: MaskedSet,
-    units: Sequence[int | None],
-    *,
-    features: str | os.PathLike | None = None,
-    kept: dict[tuple[str, str], Embedded] | None = None,
-) -> list[dict[str, Any]]:
-    """mIoU on a set with background under TCL's own rule, as ``miou_sigmoid``; arguments as
-    :func:`measure` takes them."""
-    found = evaluate(
-        model, data, units, background=0.5, rule="sigmoid", features=features, kept=kept
-    )
-    return [
-        {"dataset": data.name, "unit": unit, "metric": "miou_sigmoid", "value": round(c.miou, 3)}
-        for unit, c in found.items()
-    ]

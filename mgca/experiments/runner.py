@@ -27,11 +27,12 @@ from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
-from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure, own_rule
+from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure
 from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
 from mgca.experiments import load_scale
 from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.scale import Scale
+from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.training.train import train
@@ -40,7 +41,7 @@ from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
 from mgca.weights import read_tensors
-from mgca.weights.decoders import decoder_from
+from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 log = logging.getLogger(__name__)
 
@@ -243,21 +244,22 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         shutil.rmtree(folder, ignore_errors=True)
     backbone = scale.backbone(task.seed, task.variant.last_block)
     training = task.variant.trained_with(task.seed)
-    decoder = training and _trained(training, scale, backbone, folder)
-    model = Model(backbone, decoder, task.variant.segmenting(scale))
+    decoder, scoring = _trained(training, scale, backbone, folder) if training else (None, None)
+    model = Model(backbone, decoder, task.variant.segmenting(scale), scoring)
     background = scale.background(model)
     sets = scale.sets()
     left = Counter(data.source for data in sets)
     kept: dict[tuple[str, str], Embedded] = {}
-    measured, of_own_rule = [], []
+    measured = []
     for data in sets:
-        shared = {
-            "features": scale.cache,
-            "kept": kept if kept or left[data.source] > 1 else None,
-        }
-        measured += measure(model, data, task.units, background=background, **shared)
-        if model.sigmoid and data.background:
-            of_own_rule += own_rule(model, data, task.units, **shared)
+        measured += measure(
+            model,
+            data,
+            task.units,
+            background=background,
+            features=scale.cache,
+            kept=kept if kept or left[data.source] > 1 else None,
+        )
         left[data.source] -= 1
         if not left[data.source]:
             kept.clear()
@@ -267,20 +269,20 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         data=scale.digests(),
         seconds=time.perf_counter() - began,
     )
-    return record | {"background": background, "measured": measured + of_own_rule}
+    return record | {"background": background, "measured": measured}
 
 
 def _trained(
     config: TrainConfig, scale: Scale, backbone: Backbone, folder: Path
-) -> GatedConvDecoder:
-    """The decoder kept in a folder, or else trained, or trained further."""
-    path = folder / "decoder.safetensors"
-    if path.is_file():
-        return decoder_from(*read_tensors(path), backbone)
-    decoder = train(config, backbone, scale.data(backbone), folder)
-    # Three times the size of the decoder, and of no use to a run that has ended.
-    (folder / "checkpoint.safetensors").unlink()
-    return decoder
+) -> tuple[GatedConvDecoder, dict[str, Rule]]:
+    """The decoder kept in a folder, or else trained, or trained further, and its rules."""
+    path, decoder = folder / "decoder.safetensors", None
+    if not path.is_file():
+        decoder = train(config, backbone, scale.data(backbone), folder)
+        # Three times the size of the decoder, and of no use to a run that has ended.
+        (folder / "checkpoint.safetensors").unlink()
+    state, meta = read_tensors(path)
+    return decoder or decoder_from(state, meta, backbone), rules(learned_sigmoid(meta))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

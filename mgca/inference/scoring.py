@@ -1,7 +1,51 @@
-"""The rules that turn scores into probabilities."""
+"""The rules by which scores become probabilities of the classes.
+
+A model has a mapping from a rule's name to the rule, ``model.scoring``; each has ``"softmax"``.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+SOFTMAX, SIGMOID = "softmax", "sigmoid"
+
+
+def _cosines(scores: Tensor) -> Tensor:
+    return scores
+
+
+class Rule(NamedTuple):
+    """How the cosines of units and classes become probabilities.
+
+    Attributes:
+        scores: Function of the cosines, of any shape, before windows are averaged.
+        softmax: Whether a softmax over the classes makes probabilities of the scores; else they are
+            probabilities already.
+        threshold: Threshold of the background that belongs to the rule, or None where it is chosen
+            for a model.
+        learned: Numbers that the rule has learned with the model.
+    """
+
+    scores: Callable[[Tensor], Tensor] = _cosines
+    softmax: bool = True
+    threshold: float | None = None
+    learned: tuple[float, ...] = ()
+
+
+def rules(sigmoid: tuple[float, float] | None = None) -> dict[str, Rule]:
+    """The rules of a model by name: ``"softmax"``, and TCL's ``"sigmoid"`` where it was learned.
+
+    Args:
+        sigmoid: Weight and bias that TCL's objective learned with the decoder, as
+            :func:`mgca.weights.decoders.learned_sigmoid` reads them.
+    """
+    scoring = {SOFTMAX: Rule()}
+    if sigmoid is not None:
+        w, b = sigmoid
+        scoring[SIGMOID] = Rule(lambda cosines: sigmoid_scores(cosines, w, b), False, 0.5, (w, b))
+    return scoring
 
 
 def sigmoid_scores(cosines: Tensor, w: float | Tensor, b: float | Tensor) -> Tensor:

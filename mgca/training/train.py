@@ -151,8 +151,8 @@ def train(
     Writes ``decoder.safetensors`` (float32), ``metrics.csv`` and, while it runs, a checkpoint into
     ``folder``. On one machine a resumed run ends with the same bits as an uninterrupted one.
 
-    A decoder trained with TCL's objective has an attribute ``sigmoid``, the ``w`` and ``b`` that
-    turn its cosines into scores; its file has them as ``sigmoid_weight`` and ``sigmoid_bias``.
+    The file of a decoder trained with TCL's objective has the ``w`` and ``b`` that turn its cosines
+    into scores, as ``sigmoid_weight`` and ``sigmoid_bias``.
 
     Args:
         config: Of the run.
@@ -203,14 +203,13 @@ def train(
     bar.close()
     if config.hold_mean:
         _take_out_mean_change(decoder, backbone, data)
-    if objective is not None:
-        decoder.sigmoid = objective.sigmoid()
     save_decoder(
         folder / "decoder.safetensors",
         decoder,
         backbone,
         run=config_hash(config),
         dtype=torch.float32,
+        sigmoid=objective.sigmoid() if objective is not None else None,
     )
     return decoder.requires_grad_(False).eval()
 

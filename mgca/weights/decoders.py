@@ -31,12 +31,24 @@ def decoder_from(
         decoder.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
-    if "sigmoid_weight" in meta:
-        try:
-            decoder.sigmoid = float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"the decoder's sigmoid is no two numbers: {error}") from error
     return decoder
+
+
+def learned_sigmoid(meta: dict[str, str]) -> tuple[float, float] | None:
+    """Weight and bias of TCL's scores, which a decoder trained with TCL's objective brings.
+
+    Args:
+        meta: What a decoder's file says beside its tensors.
+
+    Raises:
+        WeightsError: If they are no two numbers.
+    """
+    if "sigmoid_weight" not in meta:
+        return None
+    try:
+        return float(meta["sigmoid_weight"]), float(meta["sigmoid_bias"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"the decoder's sigmoid is no two numbers: {error}") from error
 
 
 def save_decoder(
@@ -46,11 +58,17 @@ def save_decoder(
     *,
     run: str = "",
     dtype: torch.dtype = torch.float16,
+    sigmoid: tuple[float, float] | None = None,
 ) -> Path:
     """Write a decoder that :func:`load` takes; the file appears complete or not at all.
 
     Args:
+        path: File to write.
+        decoder: What was trained.
+        backbone: Encoders that it was trained on.
         run: Hash of the configuration that trained it, kept in the file.
+        dtype: Precision of the tensors in the file.
+        sigmoid: Weight and bias of TCL's scores, if its objective trained the decoder.
 
     Raises:
         OSError: If it cannot be written.
@@ -63,6 +81,6 @@ def save_decoder(
         "upsample": decoder.upsample,
         "run": run,
     }
-    if decoder.sigmoid:
-        meta |= dict(zip(("sigmoid_weight", "sigmoid_bias"), decoder.sigmoid, strict=True))
+    if sigmoid is not None:
+        meta |= dict(zip(("sigmoid_weight", "sigmoid_bias"), sigmoid, strict=True))
     return write_tensors(path, state, meta)

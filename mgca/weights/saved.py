@@ -19,10 +19,11 @@ from torch import Tensor
 from mgca.backbone import Backbone, load_backbone
 from mgca.backbone.lite import Lite
 from mgca.config import SegmentConfig, to_dict
+from mgca.inference.scoring import SIGMOID, rules
 from mgca.model import Model
 from mgca.utils.files import write_text
 from mgca.weights import WeightsError, load_weights, read_tensors, write_tensors
-from mgca.weights.decoders import decoder_from, save_decoder
+from mgca.weights.decoders import decoder_from, learned_sigmoid, save_decoder
 
 FORMAT = 1  # of config.json; a reader refuses any other
 CONFIG, DECODER, ALIGNMENT = "config.json", "decoder.safetensors", "alignment.safetensors"
@@ -44,8 +45,11 @@ def save_folder(model: Model, folder: str | Path, *, run: str = "") -> Path:
         raise ValueError("nothing of this model is trained: it has no decoder to share")
     if model.decoder is not None:
         dtype = _smallest(model.decoder.state_dict())
+        sigmoid = model.scoring[SIGMOID].learned if SIGMOID in model.scoring else None
         written.append(
-            save_decoder(folder / DECODER, model.decoder, backbone, run=run, dtype=dtype)
+            save_decoder(
+                folder / DECODER, model.decoder, backbone, run=run, dtype=dtype, sigmoid=sigmoid
+            )
         )
     if alignment is not None:
         dtype = _smallest(alignment)
@@ -99,10 +103,11 @@ def load_folder(
                 f"{folder / CONFIG} is for the backbone {backbone.name!r} with {key} {expected}, "
                 f"and here it has {here}: other weights, or another version of the package"
             )
-    trained = None
+    trained, sigmoid = None, None
     if decoder and DECODER in read["files"]:
-        trained = decoder_from(*read_tensors(folder / DECODER), backbone)
-    model = Model(backbone, trained, config or read["segment"])
+        state, meta = read_tensors(folder / DECODER)
+        trained, sigmoid = decoder_from(state, meta, backbone), learned_sigmoid(meta)
+    model = Model(backbone, trained, config or read["segment"], rules(sigmoid))
     model.pretrained = read["backbone"]["pretrained"]
     return model
 

@@ -26,6 +26,7 @@ from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import evaluate
 from mgca.evaluation.results import read_results
+from mgca.inference.scoring import rules
 from mgca.model import Model, load
 from mgca.weights import WeightsError
 from mgca.weights.decoders import save_decoder
@@ -407,13 +408,15 @@ def test_groupvit_has_units_of_its_own_and_tcl_needs_its_checkpoint(tmp_path, ca
     assert main([*common, "--model", "tcl"]) == 2
     assert "needs its checkpoint" in capsys.readouterr().err
     assert main([*common, "--model", "scenes", "--rule", "sigmoid"]) == 1
-    assert "the rules of this model are softmax" in capsys.readouterr().err
+    assert "this model's rules are softmax" in capsys.readouterr().err
 
 
 def test_tcls_own_rule(tmp_path, capsys):
     model = load("scenes")
-    model.decoder.sigmoid = 12.0, -2.0
-    path = save_decoder(tmp_path / "tcl.safetensors", model.decoder, model.backbone)
+    model.scoring = rules((12.0, -2.0))
+    path = save_decoder(
+        tmp_path / "tcl.safetensors", model.decoder, model.backbone, sigmoid=(12.0, -2.0)
+    )
     command = ["evaluate", "things", "--limit", "2", "--model", "scenes", "--decoder", str(path)]
     command += ["--background", "0.5", "--units", "16", "--json"]
     command += ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]

@@ -11,7 +11,9 @@ from tiny import TinyBackbone
 from mgca.data.masks import DataError, Masked
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import evaluate, result_rows, unit_name
+from mgca.evaluation.measure import measure
 from mgca.evaluation.metrics import Confusion
+from mgca.inference.scoring import rules
 from mgca.model import Model
 
 CLASSES = ("red", "green", "blue")
@@ -192,3 +194,22 @@ def test_sets_of_the_same_images_embed_them_once(masked):
     for ours, theirs in zip(shared, plain, strict=True):
         assert all(np.array_equal(ours[unit].counts, theirs[unit].counts) for unit in theirs)
     assert plain[0]["pixel"].counts.sum() > plain[1]["pixel"].counts.sum()
+
+
+def test_every_rule_with_a_threshold_of_its_own_is_measured(masked, with_background):
+    model = Model(TinyBackbone(), decoder_of(0))
+    options = {"background": 0.4, "temperature": 0.5}
+    plain = measure(model, with_background, (None, 16), background=options)
+    model.scoring = rules((4.0, -0.5))
+    rows = measure(model, with_background, (None, 16), background=options)
+    expected = evaluate(model, with_background, (None, 16), background=0.5, rule="sigmoid")
+    added = [row for row in rows if row not in plain]
+    assert added == [
+        {"dataset": "colours", "unit": unit, "metric": "miou_sigmoid", "value": round(c.miou, 3)}
+        for unit, c in expected.items()
+    ]
+    assert [row for row in rows if row in plain] == plain
+    # Without a background the rules differ in nothing that a table could say.
+    assert measure(model, masked, (None,)) == measure(
+        Model(TinyBackbone(), decoder_of(0)), masked, (None,)
+    )

@@ -36,7 +36,7 @@ from mgca.training.checkpoint import metrics_until, resume
 from mgca.training.runs import load_run
 from mgca.utils.images import ImageError, open_image
 from mgca.weights import WeightsError, read_tensors, saved, write_tensors
-from mgca.weights.decoders import decoder_from
+from mgca.weights.decoders import learned_sigmoid
 
 
 def test_postscript_is_not_executed(monkeypatch, tmp_path):
@@ -127,14 +127,14 @@ def test_configurations_of_models(changes, tmp_path):
 def test_a_decoder_with_a_damaged_sigmoid(tmp_path):
     path = tmp_path / "d"
     path.write_bytes(TARGETS["weights"].seeds()[0])
-    state, meta = read_tensors(path)
-    assert decoder_from(state, meta, TinyBackbone()).sigmoid == (1.5, -0.5)
+    _, meta = read_tensors(path)
+    assert learned_sigmoid(meta) == (1.5, -0.5)
     for bias in (None, [], "b"):
         with pytest.raises(WeightsError, match="sigmoid"):
-            decoder_from(state, meta | {"sigmoid_bias": bias}, TinyBackbone())
+            learned_sigmoid(meta | {"sigmoid_bias": bias})
     del meta["sigmoid_bias"]
     with pytest.raises(WeightsError, match="sigmoid"):
-        decoder_from(state, meta, TinyBackbone())
+        learned_sigmoid(meta)
 
 
 def test_an_alignment_with_a_damaged_temperature(tmp_path):

@@ -14,20 +14,20 @@ from mgca.cli import EXPECTED
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.baselines.tcl import read_checkpoint
+from mgca.inference.scoring import rules
 from mgca.model import Model
 from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
 from mgca.weights import WeightsError, read_tensors, saved
-from mgca.weights.decoders import decoder_from, save_decoder
+from mgca.weights.decoders import decoder_from, learned_sigmoid, save_decoder
 
 # What they document; the commands make an OSError of it.
 _OF_WEIGHTS = (WeightsError,)
+SIGMOID = (1.5, -0.5)
 
 
 def _decoder() -> GatedConvDecoder:
     torch.manual_seed(0)
-    decoder = GatedConvDecoder(16, blocks=2)
-    decoder.sigmoid = 1.5, -0.5
-    return decoder
+    return GatedConvDecoder(16, blocks=2)
 
 
 @cache
@@ -36,9 +36,10 @@ def _made(which: str) -> bytes:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if which == "decoder":
-            path = save_decoder(folder / "d", _decoder(), TinyBackbone())
+            path = save_decoder(folder / "d", _decoder(), TinyBackbone(), sigmoid=SIGMOID)
         elif which in ("saved config", "saved decoder"):
-            model = Model(TinyBackbone(), _decoder(), SegmentConfig(short_side=64, meta_points=9))
+            config = SegmentConfig(short_side=64, meta_points=9)
+            model = Model(TinyBackbone(), _decoder(), config, rules(SIGMOID))
             file = saved.CONFIG if which == "saved config" else saved.DECODER
             path = saved.save_folder(model, folder / "model") / file
         elif which == "checkpoint":
@@ -73,7 +74,8 @@ def _weights(data: bytes, folder: Path) -> None:
     require(size <= 16 * len(data), f"{len(data)} bytes became {size}")
     require(isinstance(meta, dict), f"{meta}")
     decoder = decoder_from(state, meta, TinyBackbone())
-    require(decoder.sigmoid is None or len(decoder.sigmoid) == 2, f"{decoder.sigmoid}")
+    sigmoid = learned_sigmoid(meta)
+    require(sigmoid is None or len(sigmoid) == 2, f"{sigmoid}")
     require(decoder(torch.ones(1, 16, 2, 2)).shape == (1, 16, 4, 4), "not a decoder")
 
 

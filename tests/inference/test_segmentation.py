@@ -16,6 +16,7 @@ import mgca.inference.segmentation
 from mgca.config import BACKGROUND
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
+from mgca.inference.scoring import rules
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.inference.windows import window_boxes
 from mgca.model import Model
@@ -221,7 +222,7 @@ def test_the_rule_of_tcl_thresholds_sigmoids_of_the_cosines():
     image = torch.randint(256, (3, 50, 71), dtype=torch.uint8)
     with pytest.raises(ValueError, match="rule 'sigmoid' is not one of this model's"):
         model.segment(image, CLASSES, background=0.5, rule="sigmoid")
-    model.decoder.sigmoid = 4.0, -0.5
+    model.scoring = rules((4.0, -0.5))
     cosines = model.segment(image, CLASSES, 16)
     found = model.segment(image, CLASSES, 16, background=0.5, rule="sigmoid")
     # Sigmoids are averaged and not taken of averages, as TCL does: equal where units are whole.

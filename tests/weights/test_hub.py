@@ -17,6 +17,7 @@ import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
+from mgca.inference.scoring import rules
 from mgca.model import Model
 from mgca.weights import WeightsError, hub, saved, write_tensors
 from mgca.weights.hub import HubError, parse_name
@@ -89,7 +90,7 @@ def changed(made: dict[str, bytes], **values) -> dict[str, bytes]:
 @pytest.mark.parametrize("half", [True, False])
 def test_there_and_back(server, tiny, half):
     model = tiny_model(half=half)
-    model.decoder.sigmoid = (10.1, -2.3)
+    model.scoring = rules((10.1, -2.3))
     name = model.push_to_hub(
         REPO,
         token=WRITER,
@@ -107,7 +108,7 @@ def test_there_and_back(server, tiny, half):
     for given in (f"hf://{REPO}", f"hf://{REPO}@main", name):
         loaded = mgca.load(given)
         assert loaded.config == model.config and loaded.trained == model.trained
-        assert loaded.decoder.sigmoid == (10.1, -2.3)
+        assert loaded.scoring["sigmoid"].learned == (10.1, -2.3)
         for rule in ("softmax", "sigmoid"):
             ours, theirs = (m.segment(photo, CLASSES, rule=rule) for m in (model, loaded))
             assert torch.equal(ours.labels, theirs.labels)

@@ -10,6 +10,7 @@ from mgca.config import BACKGROUND, SegmentConfig
 from mgca.evaluation.baselines.groupvit import GroupViT
 from mgca.evaluation.baselines.tcl import TCLSegmenter
 from mgca.inference.score_map import ScoreMap
+from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
 from mgca.prompts import check_classes
@@ -24,10 +25,10 @@ class GroupViTModel(Model):
         config: As for :class:`~mgca.model.Model`.
     """
 
-    rules = ("softmax", "groupvit")
-
     def __init__(self, backbone: GroupViT, *, config: SegmentConfig | None = None) -> None:
-        super().__init__(backbone, None, config)
+        # What scores groups as its authors do is no function of cosines: see segment.
+        scoring = rules() | {"groupvit": Rule(softmax=False)}
+        super().__init__(backbone, None, config, scoring)
         self.config = dataclasses.replace(self.config, meta_points=None)
 
     def features(self, windows: Tensor) -> Tensor:
@@ -84,16 +85,9 @@ class TCLModel(Model):
     def __init__(self, segmenter: TCLSegmenter, *, config: SegmentConfig | None = None) -> None:
         if segmenter.kp_weight:
             raise ValueError("kp_weight mixes maps, not units: 0, as in the published tables")
-        super().__init__(segmenter.backbone, None, config)
+        super().__init__(segmenter.backbone, None, config, rules((segmenter.w, segmenter.b)))
         self.segmenter = segmenter
         self.backbone.mean, self.backbone.std = segmenter.mean, segmenter.std
-
-    rules = ("softmax", "sigmoid")
-
-    @property
-    def sigmoid(self) -> tuple[float, float]:
-        """``w`` and ``b`` of TCL's scores ``sigmoid(w cos + b)``."""
-        return self.segmenter.w, self.segmenter.b
 
     def features(self, windows: Tensor) -> Tensor:
         """The windows themselves: decoding is part of ``pixels``."""
@@ -108,4 +102,4 @@ class TCLModel(Model):
 
     @property
     def trained(self) -> list:
-        return [self.segmenter.digest, *self.sigmoid]
+        return [self.segmenter.digest, self.segmenter.w, self.segmenter.b]

@@ -151,8 +151,8 @@ class Evaluation:
         temperature: float | None = None,
         rule: str = "softmax",
     ) -> None:
-        if rule not in model.rules:
-            raise ValueError(f"the rules of this model are {', '.join(model.rules)}, not {rule!r}")
+        if rule not in model.scoring:
+            raise ValueError(f"this model's rules are {', '.join(model.scoring)}, not {rule!r}")
         if subject.background and threshold is None:
             raise ValueError(
                 f"{subject.name} has a background: give its threshold, --background. The paper "
