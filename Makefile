@@ -59,9 +59,10 @@ print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium i
 test: data-note lint ## check the style and run the tests
 	$(BIN)/pytest -n auto
 
-lint: $(ENVIRONMENT) ## check the style only
+lint: $(ENVIRONMENT) ## check the style, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
 	$(BIN)/python -m mgca.experiments.runner granularity areas k meta_points choices benchmarks \

@@ -2,7 +2,9 @@
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,16 +13,18 @@ from torch.nn import functional as F
 
 from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
+from mgca.backbone.lite import own_alignment, take_alignment
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.scoring import SOFTMAX, Rule, rules
+from mgca.inference.scoring import SIGMOID, SOFTMAX, Rule, rules
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import check_classes, class_embeddings
 from mgca.units import semantic_units
+from mgca.utils.files import write_text
 from mgca.utils.images import ImageSource, open_image, to_tensor
-from mgca.weights import WeightsError, load_weights, manifest, read_tensors
+from mgca.weights import WeightsError, hub, load_weights, manifest, read_tensors, saved
 from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 _WINDOWS_AT_ONCE = 4
@@ -190,6 +194,28 @@ class Model:
         learned = [value for rule in self.scoring.values() for value in rule.learned]
         return [state_digest(self.decoder), self.decoder.upsample, learned or None]
 
+    def save(self, folder: str | os.PathLike[str], *, run: str = "") -> Path:
+        """Write what is trained to a folder that :func:`load` takes.
+
+        Args:
+            folder: The folder, which is made if need be.
+            run: Hash of the configuration that trained it, kept in the files.
+
+        Raises:
+            ValueError: If nothing of the model is trained.
+            OSError: If a file cannot be written.
+        """
+        return saved.write(
+            folder,
+            self.backbone,
+            self.config,
+            pretrained=self.pretrained,
+            decoder=self.decoder,
+            sigmoid=self.scoring[SIGMOID].learned if SIGMOID in self.scoring else None,
+            alignment=own_alignment(self.backbone),
+            run=run,
+        )
+
     def push_to_hub(
         self,
         repo: str,
@@ -201,23 +227,42 @@ class Model:
         license: str | None = None,
         run: str = "",
     ) -> str:
-        """Upload what is trained to ``"owner/name"`` on the hub: see :func:`mgca.weights.hub.push`.
+        """Upload what is trained, with a model card, to a repository of the hub.
+
+        The files are written to a temporary folder and loaded again from there first: what cannot
+        be loaded, or is not the same model, is not uploaded.
+
+        Args:
+            repo: ``"owner/name"``, made if need be.
+            private: Whether a new repository is private; None for the owner's default.
+            token: Token with the right to write; by default that of ``hf auth login`` or of
+                ``$HF_TOKEN``.
+            data: What it was trained on, for the card.
+            metrics: Numbers by name, for the card.
+            license: Licence of the weights, as the hub abbreviates it ("apache-2.0"); the card
+                says so where none is given.
+            run: Hash of the configuration that trained it.
 
         Returns:
             The ``hf://owner/name@commit`` that :func:`load` takes.
-        """
-        from mgca.weights import hub
 
-        return hub.push(
-            self,
-            repo,
-            private=private,
-            token=token,
-            data=data,
-            metrics=metrics,
-            license=license,
-            run=run,
-        )
+        Raises:
+            ValueError: If nothing of the model is trained, or the name is not of that form.
+            WeightsError: If the model could not be loaded again, such as one on other weights of
+                the backbone than ``pretrained`` says.
+            mgca.weights.hub.HubError: If it cannot be uploaded.
+        """
+        hub.check_repo(repo)
+        with tempfile.TemporaryDirectory(prefix="mgca-") as folder:
+            self.save(folder, run=run)
+            again = _from_folder(folder)
+            if again.trained != self.trained or again.config != self.config:
+                raise WeightsError("what was written is not the model: it was not uploaded")
+            card = saved.model_card(
+                repo, folder, data=data, metrics=metrics or {}, license=license, run=run
+            )
+            write_text(Path(folder, "README.md"), card)
+            return hub.upload(folder, repo, private=private, token=token)
 
     def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
         """Cosine similarities of the units of windows, or of their pixels, to the classes.
@@ -246,7 +291,7 @@ def _usual(backbone: Backbone) -> SegmentConfig:
 
 
 def load(
-    name: str = "lite",
+    name: str | os.PathLike[str] = "lite",
     decoder: str | os.PathLike[str] | None = "mgca",
     *,
     pretrained: bool | str = True,
@@ -255,8 +300,9 @@ def load(
     """Load a model that segments.
 
     Args:
-        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an open_clip model, or
-            ``"hf://owner/name[@revision]"``, a model that :meth:`Model.push_to_hub` uploaded.
+        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an open_clip model,
+            the folder that :meth:`Model.save` wrote, or ``"hf://owner/name[@revision]"``, a model
+            that :meth:`Model.push_to_hub` uploaded.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
             dense features alone, or the path of a trained decoder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
@@ -268,12 +314,13 @@ def load(
         WeightsError: If there is no such decoder, or it was trained for another backbone.
         mgca.weights.hub.HubError: If a repository on the hub cannot be reached.
     """
-    if name.startswith("hf://"):
-        from mgca.weights import hub
-
+    name = os.fspath(name)
+    published = name.startswith(hub.PREFIX)
+    if published or (name not in ("lite", "scenes") and Path(name, saved.CONFIG).is_file()):
         if decoder not in ("mgca", None) or pretrained is not True:
             raise ValueError(f"{name} has a decoder and weights of its own; decoder may be None")
-        return hub.load(name, decoder=decoder is not None, config=config)
+        folder = hub.download(name) if published else name
+        return _from_folder(folder, decoder=decoder is not None, config=config)
     if decoder == "mgca" and f"{name}-mgca" not in manifest():
         check_known(name)
         raise WeightsError(
@@ -290,4 +337,42 @@ def load(
     trained = decoder_from(state, meta, backbone)
     model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
     model.pretrained = pretrained
+    return model
+
+
+def _from_folder(
+    folder: str | os.PathLike[str], *, decoder: bool = True, config: SegmentConfig | None = None
+) -> Model:
+    """The model that :meth:`Model.save` wrote.
+
+    Raises:
+        WeightsError: If a file is damaged or not one of a model that can be loaded here.
+        BackboneUnavailable: If the backbone's own weights cannot be had.
+    """
+    found, state, alignment = saved.read(folder)
+    encoder = found.backbone
+    try:
+        # Without the published alignment where another will replace it.
+        backbone = load_backbone(
+            encoder.name,
+            encoder.pretrained if alignment is None else False,
+            last_block=encoder.last_block,
+        )
+    except ValueError as error:
+        raise WeightsError(f"its backbone cannot be loaded: {error}") from error
+    if alignment is not None:
+        take_alignment(backbone, *alignment)
+    for key in ("digest", "text_digest"):
+        expected, here = getattr(encoder, key), getattr(backbone, key)
+        if expected != here:
+            raise WeightsError(
+                f"{Path(folder, saved.CONFIG)} is for the backbone {backbone.name!r} with {key} "
+                f"{expected}, and here it has {here}: other weights, or another version of the "
+                "package"
+            )
+    trained, sigmoid = None, None
+    if decoder and state is not None:
+        trained, sigmoid = decoder_from(*state, backbone), learned_sigmoid(state[1])
+    model = Model(backbone, trained, config or found.segment, rules(sigmoid))
+    model.pretrained = encoder.pretrained
     return model

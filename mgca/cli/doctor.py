@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.metadata
-import os
 import platform
 import re
 import shutil
@@ -11,12 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import typer
 
 from mgca.cli.loading import AsJson, echo_json
-from mgca.weights.catalogue import Named, models
+from mgca.utils.files import cache_folder
+
+if TYPE_CHECKING:
+    from mgca.weights.catalogue import Named
 
 OK, NOTE, FAIL = "ok", "note", "fail"
 _GIB = 2**30
@@ -197,10 +200,8 @@ def check_folders() -> Iterator[Finding]:
     """Caches and the temporary folder: whether they can be written to, and their free space."""
     from huggingface_hub import constants
 
-    # As mgca.utils.files.cache_folder, which needs torch.
-    cache = os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca"
     folders = {
-        "cache, $MGCA_CACHE": Path(cache),
+        "cache, $MGCA_CACHE": cache_folder(),
         "hub's cache, $HF_HUB_CACHE": Path(constants.HF_HUB_CACHE),
         "temporary files, $TMPDIR": Path(tempfile.gettempdir()),
     }
@@ -255,6 +256,8 @@ def check_hub() -> Finding:
 
 def check_weights() -> list[Finding]:
     """The files of all models against their hashes."""
+    from mgca.weights.catalogue import models
+
     findings = []
     for part in dict.fromkeys(part for model in models() for part in model.parts):
         damage = part.damage()
@@ -293,6 +296,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _abilities(findings: list[Finding], extras: dict[str, dict[str, str]]) -> Iterator[Ability]:
+    from mgca.weights.catalogue import models
+
     by_topic = {(finding.topic, finding.name): finding for finding in findings}
     core = by_topic["core", "lite"]
     stopped = None if core.state == OK else "the core does not work"
@@ -310,7 +315,7 @@ def _abilities(findings: list[Finding], extras: dict[str, dict[str, str]]) -> It
     yield Ability("computing on a GPU", "torch sees none" if alone else None)
 
 
-def _missing(model: Named, by_topic: dict[tuple[str, str], Finding], hub: Finding) -> str | None:
+def _missing(model: "Named", by_topic: dict[tuple[str, str], Finding], hub: Finding) -> str | None:
     """Why a model cannot be loaded; None if it can, be it after a download."""
     for part in model.parts:
         finding = by_topic["weights", part.file]

@@ -65,7 +65,8 @@ def explain(
         raise typer.BadParameter(f"--out is the name of a .png file, not {out}")
     beside = out.with_suffix(".json")
     _refuse_others(image, out, beside, force)
-    from mgca.inference.explain import explain, known_names
+    from mgca.data.benchmarks import known_names
+    from mgca.inference.explain import explain
     from mgca.prompts import check_classes
     from mgca.utils.files import replacing, write_text
     from mgca.utils.images import open_image

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mgca.config import grid_side
-from mgca.inference.segmentation import Segmentation, check_background
-from mgca.model import Model
+from mgca.inference.segmentation import Segmentation, Segmenter, check_background
 from mgca.prompts import check_classes
 from mgca.utils.images import ImageError, ImageSource, open_image
 
@@ -29,7 +28,7 @@ class ImageFailure:
 
 
 def segment_all(
-    model: Model,
+    model: Segmenter,
     images: Iterable[ImageSource],
     classes: Sequence[str],
     *,

@@ -13,9 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from mgca.config import grid_side
-from mgca.data.benchmarks import benchmark_names, classes, load_benchmark
-from mgca.inference.segmentation import Embedded
-from mgca.model import Model
+from mgca.inference.segmentation import Embedded, Segmenter
 from mgca.prompts import check_classes
 from mgca.units import meta_point_index
 from mgca.utils.images import ImageSource
@@ -171,22 +169,12 @@ class Explanation:
         return ((np.array(places) + 0.5) * scale)[:, ::-1], self.words, self.areas
 
 
-def known_names() -> list[str]:
-    """The class names of the eight benchmarks, each once.
-
-    Raises:
-        ImportError: If mmsegmentation, which has the names, is not installed.
-    """
-    names = (name.strip() for b in benchmark_names() for name in classes(load_benchmark(b)))
-    return list(dict.fromkeys(names))
-
-
 @torch.inference_mode()
 def explain(
-    model: Model,
+    model: Segmenter,
     image: ImageSource | Embedded,
     word: str,
-    vocabulary: Sequence[str] | None = None,
+    vocabulary: Sequence[str],
     *,
     meta_points: int = 36,
     top: int = 5,
@@ -196,20 +184,20 @@ def explain(
     Args:
         image: As for :meth:`mgca.model.Model.segment`.
         word: A word or phrase; it need not be of the vocabulary.
-        vocabulary: What units may be called; by default :func:`known_names`.
+        vocabulary: What units may be called, such as
+            :func:`mgca.data.benchmarks.known_names`.
         meta_points: Square number per window.
         top: Words per unit.
 
     Raises:
         FileNotFoundError, ImageError: If the image cannot be read.
         ValueError: For empty or repeated words, or numbers out of range.
-        ImportError: As :func:`known_names`, without a vocabulary.
     """
     side = grid_side(meta_points)
     if top < 1:
         raise ValueError(f"top must be positive, not {top}")
     (word,) = check_classes([word])
-    names = check_classes(known_names() if vocabulary is None else vocabulary)
+    names = check_classes(vocabulary)
     embedded = image if isinstance(image, Embedded) else model.embed(image)
     pixel = model.segment(embedded, [word], None).scores[0].numpy()
     unit = model.segment(embedded, [word], meta_points).scores[0].numpy()
@@ -256,7 +244,7 @@ def _nearest(embedded: Embedded, index: Tensor) -> Tensor:
     return shown
 
 
-def _points(model: Model, embedded: Embedded, shape: Sequence[int], side: int) -> Tensor:
+def _points(model: Segmenter, embedded: Embedded, shape: Sequence[int], side: int) -> Tensor:
     """(R, 2): the meta-points of all windows, x and y in pixels of the original."""
     _, rows, columns = shape
     grid = (min(side, rows), min(side, columns))

@@ -6,6 +6,7 @@ inference needs, the statistics of the pixels and where the weights come from, i
 metadata; class embeddings are made once with :func:`mgca.prompts.class_embeddings`.
 """
 
+import importlib.metadata
 import os
 import warnings
 from pathlib import Path
@@ -13,8 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import mgca
-from mgca.model import Model
+from mgca.inference.segmentation import Segmenter
 from mgca.utils.files import replacing
 
 INPUT, OUTPUT = "windows", "pixels"
@@ -29,7 +29,7 @@ _LIMIT = 2**31
 class Dense(nn.Module):
     """Encoder and decoder of a model as one network."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Segmenter) -> None:
         super().__init__()
         self.backbone = model.backbone
         self.decoder = nn.Identity() if model.decoder is None else model.decoder
@@ -39,7 +39,7 @@ class Dense(nn.Module):
 
 
 def export_onnx(
-    model: Model, path: str | os.PathLike, *, size: int | None = None, run: str = ""
+    model: Segmenter, path: str | os.PathLike, *, size: int | None = None, run: str = ""
 ) -> Path:
     """Write the dense model; the file appears complete, and checked by ONNX, or not at all.
 
@@ -78,7 +78,7 @@ def export_onnx(
     return Path(path)
 
 
-def metadata(model: Model, size: int, run: str = "") -> dict[str, str]:
+def metadata(model: Segmenter, size: int, run: str = "") -> dict[str, str]:
     """What the file says of itself: how to prepare pixels, and where the weights come from."""
     backbone = model.backbone
     return {
@@ -92,7 +92,7 @@ def metadata(model: Model, size: int, run: str = "") -> dict[str, str]:
         "text_digest": backbone.text_digest,
         "decoder": "none" if model.trained is None else str(model.trained[0]),
         "decoder_run": run,
-        "mgca_version": mgca.__version__,
+        "mgca_version": importlib.metadata.version("mgca"),
         "licence": LICENCE,
     }
 

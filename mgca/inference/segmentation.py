@@ -8,7 +8,7 @@ needs more memory than a few hundred megabytes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import psutil
@@ -16,14 +16,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mgca.config import BACKGROUND
+from mgca.config import BACKGROUND, SegmentConfig
 from mgca.inference.score_map import PixelScores, ScoreMap
 from mgca.inference.windows import Box
+from mgca.utils.images import ImageSource
 
 if TYPE_CHECKING:
     import pandas as pd
     from mmseg.structures import SegDataSample
     from supervision import Detections
+
+    from mgca.backbone import Backbone
+    from mgca.decoder import GatedConvDecoder
 # Pixels of a band of rows.
 _BAND = 1_000_000
 # Closer than this, rounding may decide: such scores are summed, and not inferred from their taps'.
@@ -50,6 +54,42 @@ class Embedded:
     boxes: list[Box]
     padded: tuple[int, int]
     pixels: Tensor
+
+
+class Segmenter(Protocol):
+    """What anything that segments has: :class:`mgca.model.Model`, and what is compared with it.
+
+    Attributes:
+        backbone: Frozen encoders.
+        decoder: The trained decoder, or None.
+        config: Sliding window and units.
+        trained: JSON data that names what is trained; None if nothing is.
+    """
+
+    backbone: "Backbone"
+    decoder: "GatedConvDecoder | None"
+    config: SegmentConfig
+
+    @property
+    def trained(self) -> list[Any] | None: ...
+
+    def embed(self, image: ImageSource) -> Embedded:
+        """Pixel embeddings of an image."""
+
+    def texts(self, classes: Sequence[str]) -> Tensor:
+        """Class embeddings (K, C)."""
+
+    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+        """Similarities of pixel embeddings (n, C, H', W') to texts (K, C)."""
+
+    def segment(
+        self,
+        image: ImageSource | Embedded,
+        classes: Sequence[str],
+        meta_points: int | None = ...,
+        background: float | None = ...,
+    ) -> "Segmentation":
+        """A class for every pixel."""
 
 
 def check_background(

@@ -1,16 +1,15 @@
 """Configurations of training from shards: by name or from a TOML file, with changes."""
 
-import dataclasses
 import os
 import tomllib
-import types
-import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mgca.config import LossConfig, TrainConfig
 from mgca.data.shards import StreamConfig
+from mgca.utils.settings import from_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ def _photos() -> RunConfig:
 NAMED = {"paper": RunConfig, "photos": _photos}
 
 
-def load_run(name: str | os.PathLike, changes: typing.Sequence[str] = ()) -> RunConfig:
+def load_run(name: str | os.PathLike, changes: Sequence[str] = ()) -> RunConfig:
     """A configuration by name or from a TOML file, with some values changed.
 
     A file holds the values that are not the paper's, nested as the dataclasses are::
@@ -83,7 +82,7 @@ def load_run(name: str | os.PathLike, changes: typing.Sequence[str] = ()) -> Run
     if str(name) in NAMED:
         config = NAMED[str(name)]()
     else:
-        config = _changed(RunConfig(), _read(Path(name)), "")
+        config = from_table(RunConfig(), _read(Path(name)), str(name))
     for change in changes:
         path, equals, text = change.partition("=")
         if not equals:
@@ -91,7 +90,7 @@ def load_run(name: str | os.PathLike, changes: typing.Sequence[str] = ()) -> Run
         values: Any = _value(text.strip())
         for part in reversed(path.strip().split(".")):
             values = {part: values}
-        config = _changed(config, values, "")
+        config = from_table(config, values)
     return config
 
 
@@ -113,38 +112,3 @@ def _value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         return text
-
-
-def _changed(config: Any, values: Any, where: str) -> Any:
-    """The dataclass with some fields replaced, checked by type; its own checks run again."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{where.rstrip('.')} is a table of values, not {values!r}")
-    types_of = typing.get_type_hints(type(config))
-    unknown = sorted(set(values) - set(types_of))
-    if unknown:
-        raise ValueError(f"no value {where}{unknown[0]}: known are {', '.join(sorted(types_of))}")
-    changes = {}
-    for name, value in values.items():
-        present = getattr(config, name)
-        if dataclasses.is_dataclass(present):
-            changes[name] = _changed(present, value, f"{where}{name}.")
-        else:
-            value = _checked(value, types_of[name], where + name)
-            # 15 epochs are 15.0 epochs, and the same run.
-            changes[name] = present if value == present else value
-    return dataclasses.replace(config, **changes)
-
-
-def _checked(value: Any, kind: Any, where: str) -> Any:
-    """The value, if it is of the type; a whole number will do for a float."""
-    is_union = isinstance(kind, types.UnionType)
-    allowed = typing.get_args(kind) if is_union else (kind,)
-    if float in allowed and type(value) is int:
-        try:
-            return float(value)
-        except OverflowError:
-            raise ValueError(f"{where} is too large a number") from None
-    if type(value) not in allowed:
-        names = " or ".join("none" if a is type(None) else a.__name__ for a in allowed)
-        raise ValueError(f"{where} must be {names}, not {value!r}")
-    return value

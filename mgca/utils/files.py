@@ -1,16 +1,15 @@
 """Files that are written whole or not at all."""
 
-import fcntl
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _TEMPORARY = ".partial"
-_ATTEMPTS = 4  # of locking, a second apart
+# Seconds: the readers of a process that was killed hold a lock for a second longer.
+_PATIENCE = 3
 
 
 @contextmanager
@@ -54,25 +53,25 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     Raises:
         OSError: If another process holds it.
     """
+    from filelock import FileLock, Timeout
+
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        for attempt in reversed(range(_ATTEMPTS)):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                # The readers of a process that was killed hold it for a second longer.
-                if not attempt:
-                    raise BlockingIOError(
-                        f"another process works in {folder}: wait for it, or end it"
-                    ) from error
-                time.sleep(1)
-            except OSError as error:
-                raise OSError(
-                    f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
-                ) from error
+    lock = FileLock(folder / ".lock", fallback_to_soft=False)
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"another process works in {folder}: wait for it, or end it"
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
+        ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def clear_temporaries(folder: str | os.PathLike) -> None:
@@ -83,7 +82,8 @@ def clear_temporaries(folder: str | os.PathLike) -> None:
 
 def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file, to name the data behind a result."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder(folder: str | os.PathLike | None = None) -> Path:

@@ -3,7 +3,6 @@
 ``manifest.json`` maps each name to its file's SHA-256; the model card is ``README.md`` beside it.
 """
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from mgca.utils.files import replacing, write_text
+from mgca.utils.files import file_digest, replacing, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +37,7 @@ def load_weights(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     path = FOLDER / f"{name}.safetensors"
     if name not in known or not path.is_file():
         raise WeightsError(f"no weights {name!r}, only {', '.join(sorted(known)) or 'none'}")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    found = file_digest(path)
     if found != known[name]:
         raise WeightsError(
             f"{path} has SHA-256 {found}, expected {known[name]}: reinstall mgca, or check the "
@@ -54,10 +53,10 @@ def publish(name: str, path: str | Path) -> None:
         WeightsError: If it is not a complete safetensors file.
     """
     read_tensors(path)
-    data = Path(path).read_bytes()
-    with replacing(FOLDER / f"{name}.safetensors") as temporary:
-        temporary.write_bytes(data)
-    known = manifest() | {name: hashlib.sha256(data).hexdigest()}
+    published = FOLDER / f"{name}.safetensors"
+    with replacing(published) as temporary:
+        temporary.write_bytes(Path(path).read_bytes())
+    known = manifest() | {name: file_digest(published)}
     write_text(FOLDER / "manifest.json", json.dumps(known, indent=1) + "\n")
 
 

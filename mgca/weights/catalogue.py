@@ -3,11 +3,12 @@
 Nothing is downloaded and no network is imported, so that a list takes no longer than it reads.
 """
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
+
+from mgca.utils.files import file_digest
 
 WEIGHTS = Path(__file__).parent
 _FLOAT = 4  # bytes per parameter of a file that is known by its parameters only
@@ -61,6 +62,11 @@ class Part:
             path = Path(spec.submodule_search_locations[0]) / self.file
         return path if path.is_file() else None
 
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that name the content, of a file whose hash is fixed."""
+        return (self.sha256 or "")[:12]
+
     def place(self) -> str:
         """Where the file is, or how it comes here, in words."""
         path = self.path()
@@ -78,8 +84,7 @@ class Part:
             return None if self.repository else self.place()
         if self.sha256 is None:
             return None
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_digest(path)
         if found == self.sha256:
             return None
         source = self.package or "mgca"
@@ -108,7 +113,7 @@ class Named:
         return all(part.path() for part in self.parts)
 
 
-_IMAGES = Part(
+IMAGES = Part(
     file="models/efficientnet-lite0-57934424.pth",
     about="EfficientNet-Lite0, trained on ImageNet: images",
     parameters=4_652_008,
@@ -117,7 +122,7 @@ _IMAGES = Part(
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     size=18_826_032,
 )
-_SENTENCES = Part(
+SENTENCES = Part(
     file="model/model.safetensors",
     about="all-MiniLM-L6-v2: texts",
     parameters=22_713_728,
@@ -162,8 +167,8 @@ def models() -> tuple[Named, ...]:
             about="small encoders and MGCA's decoder, for photographs; works offline",
             use='mgca.load("lite")',
             parts=(
-                _IMAGES,
-                _SENTENCES,
+                IMAGES,
+                SENTENCES,
                 _own("lite-alignment", "alignment of both", 492_288),
                 _own("lite-mgca", "decoder, 384 channels", 2_656_514),
             ),
@@ -173,8 +178,8 @@ def models() -> tuple[Named, ...]:
             about="a small CLIP and MGCA's decoder, for drawn scenes; works offline",
             use='mgca.load("scenes")',
             parts=(
-                _IMAGES,
-                _SENTENCES,
+                IMAGES,
+                SENTENCES,
                 _own("scenes-clip", "small CLIP, 96 channels", 1_450_273),
                 _own("scenes-mgca", "decoder, all three losses", 166_466),
                 _own("scenes-object", "decoder, object level only", 166_466),

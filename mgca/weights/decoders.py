@@ -2,18 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from mgca.backbone import Backbone
 from mgca.decoder import GatedConvDecoder
 from mgca.weights import WeightsError, write_tensors
 
+if TYPE_CHECKING:
+    from mgca.backbone import Backbone
+
 
 def decoder_from(
-    state: dict[str, Tensor], meta: dict[str, str], backbone: Backbone
+    state: dict[str, Tensor], meta: dict[str, str], backbone: "Backbone"
 ) -> GatedConvDecoder:
     """The decoder of saved tensors, after checking that it was trained on this backbone.
 
@@ -54,7 +56,7 @@ def learned_sigmoid(meta: dict[str, str]) -> tuple[float, float] | None:
 def save_decoder(
     path: str | os.PathLike[str],
     decoder: GatedConvDecoder,
-    backbone: Backbone,
+    backbone: "Backbone",
     *,
     run: str = "",
     dtype: torch.dtype = torch.float16,

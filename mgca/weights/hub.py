@@ -1,19 +1,16 @@
 """Models on the Hugging Face hub: ``mgca.load("hf://owner/name")``, ``model.push_to_hub(...)``.
 
 A repository is a folder of :mod:`mgca.weights.saved`, that is what was trained and nothing else.
+Folders go up and come down here; :mod:`mgca.model` makes models of them.
 """
 
+import os
 import re
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mgca.config import SegmentConfig
-from mgca.model import Model
-from mgca.utils.files import write_text
-from mgca.weights import WeightsError
-from mgca.weights.saved import CONFIG, load_folder, model_card, read_config, save_folder
+from mgca.weights.saved import CONFIG, read_config
 
 PREFIX = "hf://"
 _NAME = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")
@@ -37,8 +34,8 @@ def parse_name(name: str) -> tuple[str, str | None]:
     return match[1], match[2]
 
 
-def load(name: str, *, decoder: bool = True, config: SegmentConfig | None = None) -> Model:
-    """The model of a repository, downloaded once.
+def download(name: str) -> Path:
+    """The folder of the cache with the files of a repository, downloaded once.
 
     All files are taken from the commit that the first one came from. A private repository opens
     with the token of ``hf auth login`` or of ``$HF_TOKEN``.
@@ -46,77 +43,62 @@ def load(name: str, *, decoder: bool = True, config: SegmentConfig | None = None
     Args:
         name: ``hf://owner/name``, or with ``@`` and a branch, tag or commit. Only a whole commit
             names the same files for ever.
-        decoder: Without it the backbone's dense features are used as they are.
-        config: Sliding window and units; by default those of the repository.
 
     Raises:
         ValueError: If the name is not of that form.
         HubError: If the files cannot be had.
-        WeightsError: If they are damaged, or not those of a model that can be loaded here.
-        BackboneUnavailable: If the backbone's own weights cannot be had.
+        WeightsError: If it is no model of this library.
     """
     repo, revision = parse_name(name)
     path = _download(repo, CONFIG, revision)
     # The cache keeps a commit's files in a folder of its name.
     commit = path.parent.name
-    for file in read_config(path)["files"]:
+    for file in read_config(path).files:
         _download(repo, file, commit)
-    return load_folder(path.parent, decoder=decoder, config=config)
+    return path.parent
 
 
-def push(
-    model: Model,
+def upload(
+    folder: str | os.PathLike[str],
     repo: str,
     *,
     private: bool | None = None,
     token: str | None = None,
-    data: str = "",
-    metrics: Mapping[str, float] | None = None,
-    license: str | None = None,
-    run: str = "",
     message: str = "Upload a model of mgca",
 ) -> str:
-    """Upload what is trained of a model, with a model card; makes the repository if need be.
-
-    The files are written to a temporary folder and loaded again from there first: what cannot be
-    loaded, or is not the same model, is not uploaded.
+    """Upload a folder; makes the repository if need be.
 
     Args:
-        repo: ``"owner/name"``.
-        private: Of a new repository; None for the owner's default.
-        token: With the right to write; by default that of ``hf auth login`` or of ``$HF_TOKEN``.
-        data: What it was trained on, for the card.
-        metrics: Numbers by name, for the card.
-        license: Of the weights, as the hub abbreviates it ("apache-2.0"); the card says so where
-            none is given.
-        run: Hash of the configuration that trained it.
-        message: Of the commit.
+        folder: Holds the files of the model and its card.
+        repo: ``"owner/name"``, as :func:`check_repo` wants it.
+        private: Whether a new repository is private; None for the owner's default.
+        token: Token with the right to write; by default that of ``hf auth login`` or of
+            ``$HF_TOKEN``.
+        message: Message of the commit.
 
     Returns:
-        The ``hf://`` name of the new commit, which :func:`load` takes.
+        The ``hf://`` name of the new commit, which :func:`download` takes.
 
     Raises:
-        ValueError: If nothing of the model is trained, or the name is not of that form.
-        WeightsError: If the model could not be loaded again, such as one on other weights of the
-            backbone than ``model.pretrained`` says.
         HubError: If it cannot be uploaded.
     """
     from huggingface_hub import HfApi
 
+    api = HfApi(token=token, library_name="mgca")
+    with _explained(repo, "upload to"):
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
+    return f"{PREFIX}{repo}@{commit.oid}"
+
+
+def check_repo(repo: str) -> None:
+    """Refuse what is no repository to upload to.
+
+    Raises:
+        ValueError: If it is not ``"owner/name"``.
+    """
     if parse_name(f"{PREFIX}{repo}") != (repo, None):
         raise ValueError(f"a repository to upload to is owner/name, without a revision: {repo!r}")
-    with tempfile.TemporaryDirectory(prefix="mgca-") as folder:
-        save_folder(model, folder, run=run)
-        again = load_folder(folder)
-        if again.trained != model.trained or again.config != model.config:
-            raise WeightsError("what was written is not the model: it was not uploaded")
-        card = model_card(repo, folder, data=data, metrics=metrics or {}, license=license, run=run)
-        write_text(Path(folder) / "README.md", card)
-        api = HfApi(token=token, library_name="mgca")
-        with _explained(repo, "upload to"):
-            api.create_repo(repo, private=private, exist_ok=True)
-            commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=message)
-    return f"{PREFIX}{repo}@{commit.oid}"
 
 
 def _download(repo: str, file: str, revision: str | None) -> Path:

@@ -1,5 +1,6 @@
 """Dense features of convolutional towers, the lite backbone, and weights that cannot be had."""
 
+import dataclasses
 import math
 import os
 import subprocess
@@ -192,13 +193,15 @@ def test_lite_is_named_after_its_alignment(lite):
     assert names() == before
 
 
-@pytest.mark.parametrize("part, load", [("IMAGE", load_lite), ("TEXT", SentenceEncoder)])
+@pytest.mark.parametrize("part, load", [("IMAGES", load_lite), ("SENTENCES", SentenceEncoder)])
 def test_both_wheels_of_lite_are_checked(monkeypatch, part, load):
-    monkeypatch.setattr(mgca.backbone.lite, f"{part}_SHA256", "0" * 64)
+    known = getattr(mgca.backbone.lite, part)
+    monkeypatch.setattr(mgca.backbone.lite, part, dataclasses.replace(known, sha256="0" * 64))
     with pytest.raises(BackboneUnavailable, match="has SHA-256 .* expected 0{64}: reinstall"):
         load()
-    monkeypatch.setattr(mgca.backbone.lite, f"{part}_WHEEL", "no-such-wheel")
-    with pytest.raises(BackboneUnavailable, match="no-such-wheel is not installed: pip install"):
+    other = dataclasses.replace(known, package="no-such-wheel==1.0")
+    monkeypatch.setattr(mgca.backbone.lite, part, other)
+    with pytest.raises(BackboneUnavailable, match="missing: pip install no-such-wheel==1.0"):
         load()
 
 

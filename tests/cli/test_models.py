@@ -6,7 +6,6 @@ import pytest
 from huggingface_hub import constants
 from safetensors import safe_open
 
-from mgca.backbone import lite
 from mgca.cli import main
 from mgca.weights import catalogue, manifest
 
@@ -22,8 +21,6 @@ def parts() -> dict[str, catalogue.Part]:
 
 def test_hashes_are_those_that_are_checked():
     known = parts()
-    assert known[lite.IMAGE_FILE].sha256 == lite.IMAGE_SHA256
-    assert known[lite.TEXT_FILE].sha256 == lite.TEXT_SHA256
     own = {
         file.removesuffix(".safetensors"): p.sha256 for file, p in known.items() if not p.package
     }
@@ -86,7 +83,7 @@ def test_the_list_as_json_with_a_cached_file(tmp_path, capsys):
 
 
 def test_what_is_missing_or_damaged_is_said(tmp_path, monkeypatch):
-    part, here = parts()["lite-mgca.safetensors"], parts()[lite.IMAGE_FILE]
+    part, here = parts()["lite-mgca.safetensors"], parts()[catalogue.IMAGES.file]
     monkeypatch.setattr(catalogue, "WEIGHTS", tmp_path)
     assert part.damage() == "missing: pip install mgca"
     (tmp_path / part.file).write_bytes(b"x")

@@ -20,7 +20,7 @@ import shard_readers
 from targets import TARGETS
 from weight_readers import network
 
-from mgca.backbone.lite import Lite
+from mgca.backbone.lite import Lite, take_alignment
 from mgca.config import grid_side
 from mgca.data.benchmarks import read_benchmark
 from mgca.data.benchmarks.files import read_ids
@@ -143,9 +143,9 @@ def test_an_alignment_with_a_damaged_temperature(tmp_path):
     for temperature in (None, [], "warm", "nan", "inf", "0", -1):
         path = write_tensors(tmp_path / "a", state, {"temperature": temperature})
         with pytest.raises(WeightsError, match="lacks a temperature"):
-            saved._set_alignment(backbone, path)
+            take_alignment(backbone, *read_tensors(path))
     path = write_tensors(path, state, {"temperature": "0.5"})
-    saved._set_alignment(backbone, path)
+    take_alignment(backbone, *read_tensors(path))
     assert backbone.temperature == 0.5
 
 

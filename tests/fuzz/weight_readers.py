@@ -10,6 +10,7 @@ import torch
 from harness import Target, put, require
 from tiny import TinyBackbone
 
+import mgca.model
 from mgca.cli import EXPECTED
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
@@ -41,7 +42,7 @@ def _made(which: str) -> bytes:
             config = SegmentConfig(short_side=64, meta_points=9)
             model = Model(TinyBackbone(), _decoder(), config, rules(SIGMOID))
             file = saved.CONFIG if which == "saved config" else saved.DECODER
-            path = saved.save_folder(model, folder / "model") / file
+            path = model.save(folder / "model") / file
         elif which == "checkpoint":
             net, optimizer = network()
             net(torch.ones(1, 3)).sum().backward()
@@ -83,17 +84,17 @@ def _folder(data: bytes, folder: Path) -> None:
     """The configuration of a model, beside its decoder."""
     put(folder, saved.DECODER, _made("saved decoder"))
     put(folder, saved.CONFIG, data)
-    segment = saved.read_config(folder / saved.CONFIG)["segment"]
+    segment = saved.read_config(folder / saved.CONFIG).segment
     for name in ("short_side", "long_side", "window", "stride"):
         value = getattr(segment, name)
         require(type(value) is int and value > 0, f"{name} is {value!r}")
-    original = saved.load_backbone
+    original = mgca.model.load_backbone
     # Any name is the tiny backbone, so that what follows is reached.
-    saved.load_backbone = lambda *_, **__: TinyBackbone()
+    mgca.model.load_backbone = lambda *_, **__: TinyBackbone()
     try:
-        model = saved.load_folder(folder)
+        model = mgca.model.load(folder)
     finally:
-        saved.load_backbone = original
+        mgca.model.load_backbone = original
     require(model.config == segment, f"{model.config}")
 
 

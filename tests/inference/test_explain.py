@@ -12,7 +12,8 @@ from tiny import TinyBackbone
 
 from mgca.cli import loading, main
 from mgca.config import SegmentConfig
-from mgca.inference.explain import explain, known_names
+from mgca.data.benchmarks import known_names
+from mgca.inference.explain import explain
 from mgca.model import Model
 
 SMALL = SegmentConfig(short_side=64, window=64, stride=32)

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from tiny import TinyBackbone
 
 import mgca
+import mgca.model
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.decoder import GatedConvDecoder
@@ -21,7 +22,6 @@ from mgca.inference.scoring import rules
 from mgca.model import Model
 from mgca.weights import WeightsError, hub, saved, write_tensors
 from mgca.weights.hub import HubError, parse_name
-from mgca.weights.saved import load_folder, save_folder
 
 REPO = "someone/some-model"
 CLASSES = ["cat", "dog", "wood"]
@@ -52,7 +52,7 @@ def tiny(monkeypatch) -> None:
             return load_backbone(name, pretrained, last_block=last_block)
         return TinyBackbone({True: 0, False: 0, "other": 1}[pretrained])
 
-    monkeypatch.setattr(saved, "load_backbone", load)
+    monkeypatch.setattr(mgca.model, "load_backbone", load)
 
 
 def decoder(dim=16, half=True) -> GatedConvDecoder:
@@ -76,7 +76,7 @@ def image() -> torch.Tensor:
 
 
 def files(tmp_path, model=None) -> dict[str, bytes]:
-    folder = save_folder(model or tiny_model(), tmp_path / "made")
+    folder = (model or tiny_model()).save(tmp_path / "made")
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
@@ -122,7 +122,7 @@ def test_there_and_back(server, tiny, half):
 
 
 def test_a_card_without_words_says_so(tiny, tmp_path):
-    folder = save_folder(tiny_model(), tmp_path)
+    folder = tiny_model().save(tmp_path)
     card = saved.model_card(REPO, folder, data="", metrics={}, license=None, run="")
     assert "license" not in card.split("---")[1]
     assert card.count("Not stated") == 3 and "None given" in card
@@ -183,7 +183,7 @@ def test_other_weights_of_the_backbone_are_named(server, tiny):
 
 def test_what_is_not_the_model_when_loaded_again_is_not_uploaded(server, tiny, monkeypatch):
     other = tiny_model()
-    monkeypatch.setattr(hub, "load_folder", lambda folder: other)
+    monkeypatch.setattr(mgca.model, "_from_folder", lambda folder: other)
     with pytest.raises(WeightsError, match="it was not uploaded"):
         tiny_model().push_to_hub(REPO, token=WRITER)
     assert server.asked == []
@@ -278,11 +278,13 @@ def test_a_decoder_of_another_backbone_is_refused(server, tiny, tmp_path):
         ({"files": {}}, r"its files are \[\]"),
         ({"files": {"../decoder.safetensors": ""}}, "its files are"),
         ({"files": {"pytorch_model.bin": ""}}, "its files are"),
-        ({"files": None}, "'files'"),
-        ({"backbone": {"name": "tiny"}}, "last_block"),
-        ({"backbone": []}, "list indices"),
+        ({"files": None}, "files is missing"),
+        ({"backbone": {"name": "tiny"}}, "backbone.pretrained is missing"),
+        ({"backbone": []}, "backbone is a table"),
         ({"segment": {"window": 0}}, "must be positive"),
-        ({"segment": {"colour": 1}}, "colour"),
+        ({"segment": {"colour": 1}}, "no value segment.colour"),
+        ({"segment": {"window": True}}, "segment.window must be int, not True"),
+        ({"segment": {"window": 64.0}}, "segment.window must be int, not 64.0"),
     ],
 )
 def test_other_configurations_are_refused(server, tiny, tmp_path, values, message):
@@ -335,12 +337,12 @@ def test_nothing_trained_is_nothing_to_share():
 def test_lite_and_its_own_alignment_there_and_back(server, tmp_path):
     bare = mgca.load("lite", None)
     with pytest.raises(ValueError, match="nothing of this model is trained"):
-        save_folder(bare, tmp_path / "nothing")
+        bare.save(tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     backbone = bare.backbone
     old = {key: value.clone() for key, value in backbone.alignment().items()}
     backbone.temperature = 0.0625
-    alone = save_folder(bare, tmp_path / "alone")
+    alone = bare.save(tmp_path / "alone")
     backbone.set_alignment(old["weight"] * 1.01, old["bias"], old["text_centre"] * 0.5)
     model = Model(backbone, decoder(384))
     loaded = mgca.load(model.push_to_hub(REPO, token=WRITER))
@@ -351,31 +353,84 @@ def test_lite_and_its_own_alignment_there_and_back(server, tmp_path):
     assert loaded.backbone.temperature == 0.0625
     # The published alignment at another temperature is another one too.
     assert sorted(p.name for p in alone.iterdir()) == ["alignment.safetensors", "config.json"]
-    assert load_folder(alone).decoder is None
+    assert mgca.load(alone).decoder is None
+
+
+def test_a_folder_is_loaded_as_a_name_is(tiny, tmp_path, monkeypatch):
+    model, photo = tiny_model(), image()
+    folder = model.save(tmp_path / "lite", run="0123456789ab")
+    expected = model.segment(photo, CLASSES).labels
+    for name in (folder, str(folder)):
+        loaded = mgca.load(name)
+        assert loaded.trained == model.trained and loaded.config == model.config
+        assert torch.equal(loaded.segment(photo, CLASSES).labels, expected)
+    assert mgca.load(folder, None).decoder is None
+    with pytest.raises(ValueError, match="of its own"):
+        mgca.load(folder, pretrained=False)
+    # A folder that is called as a model is does not take its place, unless its path is written.
+    monkeypatch.chdir(tmp_path)
+    assert mgca.load("./lite").backbone.name == "tiny"
+    assert mgca.load("lite").backbone.name == "lite"
+    with pytest.raises(ValueError, match="unknown backbone 'nowhere'"):
+        mgca.load("nowhere")
+    (folder / "decoder.safetensors").unlink()
+    with pytest.raises(WeightsError, match="no weights file .*decoder.safetensors"):
+        mgca.load(folder)
+
+
+def test_what_was_written_before_is_read(tiny, tmp_path):
+    """Format 1 as models on the hub have it, written out by hand."""
+    made = files(tmp_path)
+    backbone = TinyBackbone()
+    config = {
+        "library": "mgca",
+        "format": 1,
+        "backbone": {
+            "name": "tiny",
+            "pretrained": True,
+            "last_block": "value",
+            "digest": backbone.digest,
+            "text_digest": backbone.text_digest,
+        },
+        "segment": {
+            "short_side": 64,
+            "long_side": 2048,
+            "window": 64,
+            "stride": 48,
+            "meta_points": 9,
+            "placement": "centre",
+            "average": "raw",
+        },
+        "files": {"decoder.safetensors": hashlib.sha256(made["decoder.safetensors"]).hexdigest()},
+    }
+    assert json.loads(made["config.json"]) == config
+    (tmp_path / "made" / "config.json").write_text(json.dumps(config))
+    assert mgca.load(tmp_path / "made").config == tiny_model().config
 
 
 def test_what_is_no_alignment_is_refused(tiny, tmp_path):
-    folder = save_folder(tiny_model(), tmp_path)
+    folder = tiny_model().save(tmp_path)
     written = write_tensors(folder / "alignment.safetensors", {"weight": torch.zeros(1)}, {})
     names = {"alignment.safetensors": hashlib.sha256(written.read_bytes()).hexdigest()}
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"files": names}))
     with pytest.raises(WeightsError, match="'tiny' has no alignment"):
-        load_folder(folder)
+        mgca.load(folder)
     config["backbone"]["name"] = "lite"
     (folder / "config.json").write_text(json.dumps(config | {"files": names}))
     with pytest.raises(WeightsError, match="not those of an alignment"):
-        load_folder(folder)
+        mgca.load(folder)
 
 
 THERE_AND_BACK = """
 import torch
-import mgca, mgca.weights.saved
+import mgca
+import mgca.model
 from mgca.decoder import GatedConvDecoder
 from mgca.model import Model
 from tiny import TinyBackbone
 
-mgca.weights.saved.load_backbone = lambda *_, **__: TinyBackbone()
+mgca.model.load_backbone = lambda *_, **__: TinyBackbone()
 model = Model(TinyBackbone(), GatedConvDecoder(16))
 name = model.push_to_hub("someone/tiny")
 assert mgca.load(name).trained == model.trained

@@ -6,13 +6,14 @@ against them, :mod:`mgca.data.benchmarks.prepare` makes the masks that a downloa
 
 import os
 import tomllib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
+
+from mgca.utils.settings import from_table
 
 # In the order of the paper's Table 1.
 _NAMES = ("voc", "context", "coco", "voc20", "c59", "stuff", "city", "ade")
@@ -160,44 +161,10 @@ def read_benchmark(path: str | os.PathLike | Traversable) -> Benchmark:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, or nested without end
         raise ValueError(f"{file.name}: {error}") from error
-    benchmark = _build(Benchmark, {"name": Path(file.name).stem, **table}, file.name)
+    benchmark = from_table(Benchmark, {"name": Path(file.name).stem, **table}, file.name)
     for wrong in _mistakes(benchmark):
         raise ValueError(f"{file.name}: {wrong}")
     return benchmark
-
-
-def _build(kind: type, table: Any, place: str) -> Any:
-    """An object of a dataclass from a TOML table; every key and type is checked."""
-    if not isinstance(table, dict):
-        raise ValueError(f"{place}: expected a table, got {table!r}")
-    hints = get_type_hints(kind)
-    for key in table:
-        if key not in hints:
-            raise ValueError(f"{place}: unknown field {key!r}, only {', '.join(hints)}")
-    for field in fields(kind):
-        if field.default is MISSING and field.name not in table:
-            raise ValueError(f"{place}: the field {field.name!r} is missing")
-    values = {key: _value(hints[key], table[key], f"{place}, {key}") for key in table}
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, place: str) -> Any:
-    if isinstance(hint, UnionType):  # "... | None": absence is None, so what is there is the other
-        hint = get_args(hint)[0]
-    if get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{place}: expected a list, got {value!r}")
-        return tuple(_value(get_args(hint)[0], entry, place) for entry in value)
-    if hasattr(hint, "__dataclass_fields__"):
-        return _build(hint, value, place)
-    # TOML tells 1 from true and from 1.0; Python's isinstance does not tell true from 1.
-    accepted = (int, float) if hint is float else (hint,)
-    if type(value) not in accepted:
-        raise ValueError(f"{place}: expected {hint.__name__}, got {value!r}")
-    try:
-        return hint(value)
-    except OverflowError:
-        raise ValueError(f"{place}: too large a number") from None
 
 
 def _mistakes(benchmark: Benchmark):
@@ -256,6 +223,16 @@ def classes(benchmark: Benchmark) -> list[str]:
             f"first {names[0]!r}, which are not those of {benchmark.name}"
         )
     return names[1:] if benchmark.background else names
+
+
+def known_names() -> list[str]:
+    """The class names of the eight benchmarks, each once.
+
+    Raises:
+        ImportError: If mmsegmentation, which has the names, is not installed.
+    """
+    names = (name.strip() for each in _NAMES for name in classes(load_benchmark(each)))
+    return list(dict.fromkeys(names))
 
 
 def dataset_config(benchmark: Benchmark, root: str | os.PathLike) -> dict[str, Any]:

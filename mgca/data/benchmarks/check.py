@@ -1,6 +1,5 @@
 """Is a benchmark's folder complete and sound? Asked before hours are spent on scoring it."""
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from mgca.data.benchmarks.files import (
 )
 from mgca.data.benchmarks.stamps import MANIFEST, Stamps, read_manifest, stat_of
 from mgca.data.masks import DataError
+from mgca.utils.files import file_digest
 from mgca.utils.progress import progress
 
 _EXAMPLES = 3
@@ -276,9 +276,7 @@ def _compare(path: Path, digest: str, known: list | None) -> str | None:
         return "missing file"
     if known == [*stat_of(path), digest]:
         return None
-    with path.open("rb") as file:
-        same = hashlib.file_digest(file, "sha256").hexdigest() == digest
-    return None if same else "other hash"
+    return None if file_digest(path) == digest else "other hash"
 
 
 def _under(root: Path, text: str) -> str:

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgca.backbone import UnsupportedBackbone, _hub
+from mgca.backbone import BackboneUnavailable, UnsupportedBackbone
 from mgca.backbone.base import check_texts, state_digest
 from mgca.inference.score_map import ScoreMap
+from mgca.utils.network import from_hub
 from mgca.weights import WeightsError
 
 CHECKPOINT = "nvidia/groupvit-gcc-yfcc"
@@ -314,7 +315,7 @@ def _fetch(name: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     # Not left to transformers: without safetensors it asks a service of the hub to convert them.
-    with _hub(f"the files of {name}, which is no folder here either"):
+    with from_hub(f"the files of {name}, which is no folder here either", BackboneUnavailable):
         folder = Path(
             snapshot_download(name, revision=revision, allow_patterns=[*_SMALL_FILES, _WEIGHTS])
         )
