@@ -33,9 +33,9 @@ project = here if (here / "results").is_dir() else here.parent
 results = project / "results"
 figures.use_style()
 main = read_results(results / "photos" / "main.csv")
-order = ["voc20", "coco80", "camvid"]
-titles = {"voc20": "VOC20", "coco80": "COCO, 80 things"}
-titles |= {"voc20-val": "VOC20, val", "coco80-val": "COCO, val2017", "camvid": "CamVid"}
+order = ["voc20-all", "coco80", "camvid"]
+titles = {"voc20-all": "VOC20", "coco80": "COCO, 80 things"}
+titles |= {"voc20": "VOC20, val", "coco80-val": "COCO, val2017", "camvid": "CamVid"}
 
 # %% [markdown]
 # ## Photos

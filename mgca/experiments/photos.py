@@ -51,10 +51,10 @@ log = logging.getLogger(__name__)
 
 UNITS = (None, 36)
 #: The sets that this scale is evaluated on.
-DATASETS = ("voc20", "coco80", "camvid")
+DATASETS = ("voc20-all", "coco80", "camvid")
 #: Of these, the images on which nothing was tried: settings were chosen on the others of VOC and
 #: COCO. Nothing was tried on CamVid.
-UNTOUCHED = {"voc20": "voc20-val", "coco80": "coco80-val"}
+UNTOUCHED = {"voc20-all": "voc20", "coco80": "coco80-val"}
 
 
 def photos_training() -> TrainConfig:

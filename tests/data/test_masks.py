@@ -246,7 +246,7 @@ def test_set_by_name(tmp_path, camvid):
 
 
 def test_unknown_set(tmp_path):
-    with pytest.raises(ValueError, match="unknown set 'ade20k', only voc20, coco80, voc20-val"):
+    with pytest.raises(ValueError, match="unknown set 'ade20k', only voc20, coco80, voc20-all"):
         load_masked("ade20k", tmp_path)
 
 
@@ -288,13 +288,13 @@ def test_data_root(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "count", "classes"),
     [
-        ("voc20", 364, 20),
+        ("voc20", 297, 20),
         ("coco80", 240, 80),
         ("camvid", 123, 11),
         ("voc21", 297, 20),
         ("voc21-extra", 67, 20),
         ("coco81", 240, 80),
-        ("voc20-val", 297, 20),
+        ("voc20-all", 364, 20),
         ("coco80-val", 137, 80),
     ],
 )

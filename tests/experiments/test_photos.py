@@ -73,7 +73,7 @@ def test_a_seed_is_evaluated_on_every_set_and_its_part(corpus, data_root, tmp_pa
     assert len(lines) == 2 * 2 * 2 and all(found == set(NAMES) for found in lines)
     assert table["value"].between(0, 100).all()
     value = table[table["metric"] == "accuracy"].groupby("dataset")["value"].agg(list)
-    assert value["voc20"] != value["voc20-val"]
+    assert value["voc20-all"] != value["voc20"]
     record = read_run(tmp_path / "out", of_seed(0).run("mgca"))
     assert set(record["data"]) == {"flickr8k", *NAMES}
 
@@ -102,4 +102,4 @@ def test_parts_hold_none_of_the_images_that_settings_were_chosen_on(data_root):
         assert untouched.source == whole.source and untouched.classes == whole.classes
         assert set(untouched.items) < set(whole.items)
     chosen_on = {identifier for identifier, _, _ in load_masked("voc21-extra", data_root).items}
-    assert not chosen_on & {i for i, _, _ in load_masked("voc20-val", data_root).items}
+    assert not chosen_on & {i for i, _, _ in load_masked("voc20", data_root).items}
