@@ -38,7 +38,6 @@ jobs = -1  # runs at a time where some are missing; -1: as many as there are cor
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 
@@ -68,7 +67,7 @@ figures.table(
 # ### The paper's own table
 
 # %% tags=["remove-input"]
-paper = pd.read_csv("results/paper/table3.csv")
+paper = page.paper("table3.csv")
 levels = ["object", "region", "pixel"]
 paper.insert(0, "levels", [" + ".join(x for x in levels if row[x]) for _, row in paper.iterrows()])
 paper = paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")

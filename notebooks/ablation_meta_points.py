@@ -37,7 +37,6 @@ jobs = -1  # runs at a time where some are missing; -1: as many as there are cor
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
-import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 
@@ -75,7 +74,7 @@ for metric, title in metrics.items():
 # ### The paper's own table
 
 # %% tags=["remove-input"]
-paper = pd.read_csv("results/paper/table4.csv")
+paper = page.paper("table4.csv")
 averages = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
 keys = {"semantic_unit": "unit", "meta_points": "meta-points"}
 paper = paper.rename(columns=keys | averages).set_index(list(keys.values()))

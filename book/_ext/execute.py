@@ -251,6 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     folders = Folders(ROOT)
     _set_up_kernel(folders.root / "_build" / "ipython")
+    os.environ["MGCA_PROJECT"] = str(folders.root)  # whatever library the kernel imports
     names = given.names or sorted(path.stem for path in folders.sources.glob("*.py"))
     try:
         with alone_in(folders.executed):

@@ -24,8 +24,9 @@ STATIC = Path(__file__).resolve().parents[2] / "book" / "_static"
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    (tmp_path / "notebooks").mkdir()
-    monkeypatch.chdir(tmp_path / "notebooks")
+    for name in ("notebooks", "results"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setenv("MGCA_PROJECT", str(tmp_path))
     return tmp_path
 
 
@@ -146,7 +147,7 @@ def test_data_is_a_script_below_the_project(project, monkeypatch):
     assert path == project / "_build" / "interactive" / "page" / "a-figure.js"
     assert read(path) == ("page/a-figure", {"words": ["é", 0.5]})
     assert path.read_bytes().isascii()  # whatever encoding a server says
-    monkeypatch.chdir(project)
+    monkeypatch.chdir(project / "notebooks")
     assert interactive.write("page/a-figure", {}) == path
 
 

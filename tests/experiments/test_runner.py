@@ -475,9 +475,12 @@ def page_of(done, tmp_path, monkeypatch):
     shutil.move(tmp_path / "results", tmp_path / "moved")
     shutil.move(tmp_path / "moved", tmp_path / "results" / "tiny")
     shutil.move(tmp_path / "work", tmp_path / "_build" / "tiny")
-    (tmp_path / "notebooks").mkdir()
+    for name in ("notebooks", "there"):
+        (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "notebooks")
-    monkeypatch.delenv("FRESH", raising=False)
+    monkeypatch.setenv("MGCA_PROJECT", str(tmp_path))
+    for name in ("FRESH", "MGCA_DATA"):
+        monkeypatch.delenv(name, raising=False)
     asked = []
     monkeypatch.setattr(
         ablation_page, "load_scale", lambda *names, **options: asked.append(options) or scale
@@ -494,12 +497,12 @@ def page_of(done, tmp_path, monkeypatch):
     matplotlib.pyplot.close("all")
 
 
-@pytest.mark.parametrize("seeds", [[1], "[1]"])
+@pytest.mark.parametrize("seeds", [[1], "[1]", 1, "1"])
 def test_a_page_reads_what_was_measured(page_of, done, tmp_path, seeds):
     page_of.scale.notes()
     page = page_of.open(seeds, data="there", jobs=1)
     assert page_of.scale.notes() == []  # Nothing was prepared, no backbone was made.
-    assert Path.cwd() == tmp_path and page_of.asked == [{"data": "there"}]
+    assert page_of.asked == [{"data": tmp_path / "there"}]
     assert (page.seeds, page.file) == ((1,), "tiny/granularity.csv")
     assert (page.results, page.work) == (tmp_path / "results/tiny", tmp_path / "_build/tiny")
     assert set(page.table["seed"]) == {1}

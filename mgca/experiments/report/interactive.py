@@ -35,6 +35,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mgca.experiments.report.page import find_project
 from mgca.utils.files import write_text
 
 #: What a figure can be.
@@ -114,10 +115,7 @@ def element(
 def _path(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise ValueError(f'name must be "<notebook>/<name>" in lower case, not {name!r}')
-    here = Path.cwd()
-    # A notebook runs in its own folder, or in the project's.
-    project = here.parent if here.name == "notebooks" else here
-    return project / "_build" / "interactive" / f"{name}.js"
+    return find_project() / "_build" / "interactive" / f"{name}.js"
 
 
 def _encoded(value: Any) -> Any:

@@ -1,53 +1,257 @@
-"""What the notebooks of the ablations share: the runs, their pictures, and where each came from."""
+"""What every notebook opens with: where its project is, and what its parameters mean.
 
-import json
+A notebook may run in its own folder, in the project's, or elsewhere, and its parameters come as
+Python writes them or as papermill passes them from a command line: ``-p seeds 0``,
+``-p seeds 0,1``, ``-p seeds "[0, 1]"``, ``-p steps None``, a folder relative to where the command
+was given. All of that is understood here, once.
+"""
+
+import ast
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+import mgca
+from mgca.evaluation.results import read_results
 from mgca.experiments import load_scale
 from mgca.experiments.report import figures
 from mgca.experiments.report.pictures import models_at_hand, pictures
-from mgca.experiments.report.tables import provenance_table
+from mgca.experiments.report.tables import group_means, provenance_table
 from mgca.experiments.runner import run_ablation
 from mgca.experiments.scale import Scale
 
 
+def find_project(given: str | os.PathLike | None = None) -> Path:
+    """The project: a folder that holds ``notebooks`` and ``results``.
+
+    It is the one given, or ``$MGCA_PROJECT``; else the one that this library lies in; else, for a
+    library that was installed without its project, the nearest above the current folder.
+
+    Args:
+        given: The folder, where it is known.
+
+    Raises:
+        FileNotFoundError: If the folder given is none, or none is found.
+    """
+    if chosen := given or os.environ.get("MGCA_PROJECT"):
+        if not _is_project(Path(chosen)):
+            raise FileNotFoundError(f"{chosen} is no project: it lacks notebooks/ or results/")
+        return Path(chosen).resolve()
+    here = Path.cwd()
+    for folder in (Path(mgca.__file__).resolve().parents[1], here, *here.parents):
+        if _is_project(folder):
+            return folder
+    raise FileNotFoundError(
+        f"no project, a folder with notebooks/ and results/, is found from {here}: set "
+        "MGCA_PROJECT to a clone of the repository"
+    )
+
+
+def _is_project(folder: Path) -> bool:
+    return all((folder / name).is_dir() for name in ("notebooks", "results"))
+
+
+def fresh() -> bool:
+    """Whether everything is computed again: ``FRESH=1`` in the environment."""
+    return os.environ.get("FRESH", "").lower() in ("1", "true", "yes")
+
+
+def one(value: Any) -> Any:
+    """A parameter of one value; ``None`` also as text."""
+    return None if value in ("None", "none", "null") else value
+
+
+def listed(value: Any, kind: Callable[[Any], Any] = str) -> tuple[Any, ...]:
+    """A parameter of several values.
+
+    Args:
+        value: Values, one value, or the text of either: as Python or JSON write it, or with
+            commas between.
+        kind: The type of each value.
+
+    Raises:
+        ValueError: If a value is not of that type.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            value = ast.literal_eval(text if text[:1] in ("[", "(") else f"[{text}]")
+        except (SyntaxError, ValueError):  # names without quotation marks
+            inside = text[1:-1] if text[:1] + text[-1:] == "[]" else text
+            value = [part.strip() for part in inside.split(",") if part.strip()]
+    elif not isinstance(value, Iterable):
+        value = [value]
+    return tuple(kind(each) for each in value)
+
+
+def whole_numbers(value: Any, name: str = "seeds") -> tuple[int, ...]:
+    """A parameter of different whole numbers from 0, such as seeds, as :func:`listed` reads it.
+
+    Args:
+        value: The parameter.
+        name: Name of the parameter, for the error.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    try:
+        numbers = listed(value, lambda each: int(str(each)))  # 1.5 is no seed
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
+        raise ValueError(f"{name} are different whole numbers such as 0,1,2, not {value!r}")
+    return numbers
+
+
 @dataclass(frozen=True)
-class AblationPage:
-    """An ablation at a scale, as its notebook shows it.
+class Page:
+    """A notebook that is open: its project, and its parameters as they are meant.
 
     Attributes:
-        name: Of the ablation.
-        setting: The scale.
-        seeds: One run of each variant per seed.
-        results: Results folder of the scale.
-        work: Folder of its decoders.
-        table: The rows of the seeds, with the columns of a results table.
+        name: Name of the notebook.
+        scale: Name of the scale; empty for none.
+        seeds: One run of each variant per seed; empty for none.
+        given_data: Folder of the real data sets as given.
+        given_project: Folder of the project as given.
     """
 
     name: str
-    setting: Scale
-    seeds: tuple[int, ...]
-    results: Path
-    work: Path
-    table: pd.DataFrame
+    scale: str = ""
+    seeds: tuple[int, ...] = ()
+    given_data: str = ""
+    given_project: str | os.PathLike | None = None
+
+    @cached_property
+    def project(self) -> Path:
+        """The project, as :func:`find_project` finds it."""
+        return find_project(self.given_project)
+
+    @property
+    def results(self) -> Path:
+        """The results of the project: those of the scale, or all where the page has no scale."""
+        return self.project / "results" / self.scale
+
+    @property
+    def work(self) -> Path:
+        """Folder of the decoders and checkpoints of the scale."""
+        return self.project / "_build" / self.scale
+
+    @cached_property
+    def data(self) -> Path | None:
+        """Folder of the real data sets: the one given, $MGCA_DATA, or shared/data beside the
+        project; None without any. A relative one is looked for from the current folder, then from
+        the project.
+
+        Raises:
+            FileNotFoundError: If the folder given does not exist.
+        """
+        if self.given_data:
+            return self.folder(self.given_data)
+        if chosen := os.environ.get("MGCA_DATA"):
+            # Whether it is there matters to the scales that need it: they say so.
+            return next(filter(Path.is_dir, self._places(chosen)), Path(chosen))
+        beside = self.project.parent / "shared" / "data"
+        return beside if beside.is_dir() else None
+
+    @cached_property
+    def setting(self) -> Scale:
+        """The scale; errors of :func:`mgca.experiments.load_scale`."""
+        return load_scale(self.scale, data=self.data)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether everything is computed again."""
+        return fresh()
+
+    def folder(self, name: str | os.PathLike) -> Path:
+        """A folder that a parameter names, from the current folder or else from the project.
+
+        Raises:
+            FileNotFoundError: If it is in neither.
+        """
+        for place in self._places(name):
+            if place.is_dir():
+                return place
+        raise FileNotFoundError(
+            f"no folder {name}, neither from {Path.cwd()} nor from {self.project}"
+        )
+
+    def _places(self, name: str | os.PathLike) -> tuple[Path, Path]:
+        return Path.cwd() / name, self.project / name
+
+    def read(self, file: str) -> pd.DataFrame:
+        """A results table below ``results``, as ``"scenes/k.csv"``; no rows if there is none."""
+        return read_results(self.project / "results" / file)
+
+    def paper(self, file: str) -> pd.DataFrame:
+        """A table of the paper's own numbers, such as ``"table3.csv"``."""
+        return pd.read_csv(self.project / "results" / "paper" / file)
+
+
+def open_page(
+    name: str,
+    scale: str = "",
+    seeds: Any = (),
+    *,
+    data: str | os.PathLike | None = "",
+    project: str | os.PathLike | None = None,
+) -> Page:
+    """Open a notebook: the style of the book, its project and its parameters.
+
+    The project is looked for when it is needed, so that a page that reads no results runs without.
+
+    Args:
+        name: Name of the notebook.
+        scale: Name of the scale, where the page has one.
+        seeds: Numbers, as :func:`whole_numbers` reads them, where the page has some.
+        data: Folder of the real data sets; empty: see :attr:`Page.data`.
+        project: Folder of the project; None: as :func:`find_project` finds it.
+
+    Raises:
+        ValueError: If the seeds are no different whole numbers.
+    """
+    figures.use_style()
+    numbers = () if seeds == () else whole_numbers(seeds)
+    return Page(name, scale, numbers, str(one(data) or ""), project)
+
+
+@dataclass(frozen=True)
+class AblationPage(Page):
+    """An ablation at a scale, as its notebook shows it.
+
+    Attributes:
+        table: The rows of the seeds, with the columns of a results table.
+    """
+
+    table: pd.DataFrame = None
 
     @property
     def file(self) -> str:
         """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show`
         takes it."""
-        return f"{self.setting.name}/{self.name}.csv"
+        return f"{self.scale}/{self.name}.csv"
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The means over the scale's groups of sets, seed by seed, as a results table."""
+        return group_means(self.table, self.setting.groups)
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of sets that means are taken over."""
+        return list(self.setting.groups)
 
     def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
         """Show what the variants make of the first images, those whose decoders are at hand.
 
         Args:
             columns: Variant and unit by title.
-            caption: Of the figure.
+            caption: What the figure shows.
         """
         from IPython.display import Markdown, display
 
@@ -86,31 +290,41 @@ class AblationPage:
 
 
 def open_ablation(
-    name: str, scale: str, seeds: Sequence[int] | str, *, data: str = "", jobs: int | None = None
+    name: str,
+    scale: str,
+    seeds: Any,
+    *,
+    data: str | os.PathLike | None = "",
+    jobs: Any = None,
+    project: str | os.PathLike | None = None,
 ) -> AblationPage:
-    """Read an ablation, and compute what is missing of it, or all with ``FRESH=1``.
-
-    The project becomes the current folder, so that a path relative to it means the same when the
-    notebook runs in its own. Figures are drawn in the style of the book from here on.
+    """Open the notebook of an ablation, and compute what is missing of it, or all with ``FRESH=1``.
 
     Args:
-        name: Of the ablation.
+        name: Name of the ablation.
         scale: Name of the scale.
-        seeds: Numbers, or their list as JSON: so papermill passes it from a command line.
-        data: Folder of the real data sets; empty: as :func:`mgca.data.masks.data_root` finds it.
-        jobs: Runs at a time.
+        seeds: Numbers, as :func:`whole_numbers` reads them; None: 0, 1 and 2, the published ones.
+        data: Folder of the real data sets; empty: see :attr:`Page.data`.
+        jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
+        project: Folder of the project; None: as :func:`find_project` finds it.
 
     Raises:
-        Errors of :func:`mgca.experiments.load_scale` and
-        :func:`mgca.experiments.runner.run_ablation`.
+        ValueError: For seeds that are no different whole numbers, or an unknown scale or ablation.
+        FileNotFoundError: If runs are missing and so is the scale's data.
+        mgca.experiments.runner.AblationError: If runs failed.
     """
-    figures.use_style()
-    here = Path.cwd()
-    project = here if (here / "results").is_dir() else here.parent
-    os.chdir(project)
-    results, work = project / "results" / scale, project / "_build" / scale
-    numbers = tuple(json.loads(seeds) if isinstance(seeds, str) else seeds)
-    setting = load_scale(scale, data=data or None)
-    fresh = os.environ.get("FRESH") == "1"
-    table = run_ablation(name, setting, numbers, out=results, work=work, jobs=jobs, fresh=fresh)
-    return AblationPage(name, setting, numbers, results, work, table)
+    seeds = (0, 1, 2) if one(seeds) is None else seeds
+    page = open_page(name, scale, seeds, data=data, project=project)
+    jobs = None if one(jobs) is None else int(jobs)
+    table = run_ablation(
+        name,
+        page.setting,
+        page.seeds,
+        out=page.results,
+        work=page.work,
+        jobs=jobs,
+        fresh=page.fresh,
+    )
+    return AblationPage(
+        name, scale, page.seeds, page.given_data, given_project=project, table=table
+    )
