@@ -35,39 +35,19 @@ data = ""  # folder of the real data sets; empty: see mgca.data.masks.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
-import seaborn as sns
-from IPython.display import Markdown
-
-from mgca.experiments.report import figures
-from mgca.experiments.report.page import open_ablation
-from mgca.experiments.report.tables import difference, group_means, mean_and_std, with_group_means
+from mgca.experiments.report import charts
+from mgca.experiments.report.ablation import open_ablation
 
 page = open_ablation("areas", scale, seeds, data=data, jobs=jobs)
-setting, table = page.setting, page.table
-means = group_means(table, setting.groups)
-groups = list(setting.groups)
-
-pixel = means[(means["unit"] == "pixel") & (means["metric"] == "miou")]
-name = pixel["variant"].str.extract(
-    r"^(?P<parameter>\w+)=(?P<share>[\d.]+)(?P<without>,no pixel)?$"
-)
-pixel = pixel.assign(
-    parameter=name["parameter"],
-    share=name["share"].astype(float),
-    losses=name["without"].notna().map({True: "object and region", False: "all three levels"}),
-)
+own = page.setting.training.loss
 
 # %% [markdown]
 # ## Table
 
 # %% tags=["remove-input"]
-lines = with_group_means(table, setting.groups)
-figures.table(
-    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
-    caption="Areas of object and hard region: mIoU in percent, pixel unit, mean ± standard "
-    "deviation over the seeds.",
-    results=page.file,
+page.show_table(
+    "Areas of object and hard region: mIoU in percent, pixel unit, mean ± standard "
+    "deviation over the seeds."
 )
 
 # %% [markdown]
@@ -86,53 +66,28 @@ figures.table(
 # ## Figure
 
 # %% tags=["remove-input"]
-own = setting.training.loss
-figure, axes = plt.subplots(
-    len(groups), 2, figsize=(7, 2.9 * len(groups)), squeeze=False, layout="constrained"
-)
-for row, group in zip(axes, groups, strict=True):
-    for axis, parameter in zip(row, ["alpha_neg", "alpha"], strict=True):
-        shown = pixel[(pixel["dataset"] == group) & (pixel["parameter"] == parameter)]
-        sns.lineplot(
-            shown,
-            x="share",
-            y="value",
-            hue="losses",
-            style="losses",
-            hue_order=["all three levels", "object and region"],
-            style_order=["all three levels", "object and region"],
-            markers=True,
-            errorbar="sd",
-            err_style="bars",
-            ax=axis,
-            legend=parameter == "alpha_neg",
-        )
-        axis.axvline(getattr(own, parameter), color="grey", linestyle=":")
-        axis.set(xscale="log", xlabel=f"{parameter}, share of the image", ylabel="mIoU (%)")
-        shares = sorted(shown["share"].unique())
-        # The scale's own value has the dotted line, and its label would run into its neighbour's.
-        shares = [a for a, b in zip(shares, [*shares[1:], 9], strict=True) if b > 1.3 * a]
-        axis.set_xticks(shares, [f"{share:g}" for share in shares])
-        axis.minorticks_off()
-        axis.set_title(group)
-    row[0].legend(title="")
-by_value = pixel.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
-best = {curve: by_value[curve].idxmax() for curve in by_value.index.droplevel("share").unique()}
+held = page.parameters(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)(?P<losses>,no pixel)?$")
+held["losses"] = held["losses"].map({",no pixel": "object and region"})
+held = held.fillna({"losses": "all three levels"})
+mean = held.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
+
+# %% tags=["remove-input"]
+best = mean.unstack("share").idxmax(axis=1)
 found = ". ".join(
     f"{group.capitalize()}: best `alpha_neg` is "
     f"{best[group, 'alpha_neg', 'all three levels']:g} with all levels and "
     f"{best[group, 'alpha_neg', 'object and region']:g} without the pixel level, best "
     f"`alpha` {best[group, 'alpha', 'all three levels']:g}"
-    for group in groups
+    for group in page.groups
 )
-figures.show(
-    figure,
-    caption=f"mIoU over the two areas. {found}. Bars: standard deviation over the seeds; dotted: "
-    "the scale's own value.",
-    alt="Line charts: mIoU against alpha_neg, with and without the pixel level, and against alpha, "
-    "for each group of sets.",
-    name="fig-areas",
-    results=page.file,
+
+# %% tags=["remove-input"]
+page.show(
+    charts.areas(held, ["alpha_neg", "alpha"], page.groups, vars(own)),
+    f"mIoU over the two areas. {found}. Bars: standard deviation over the seeds; "
+    "dotted: the scale's own value.",
+    alt="Line charts: mIoU against alpha_neg, with and without the pixel level, and "
+    "against alpha, for each group of sets.",
 )
 
 # %% [markdown]
@@ -143,41 +98,7 @@ figures.show(
 
 
 # %% tags=["remove-input"]
-def gain(more: str, less: str, group: str):
-    """By how much one variant exceeds another, per pixel."""
-    return difference(means, (more, "pixel"), (less, "pixel"), group)
-
-
-text = []
-for group in groups:
-    text.append(f"\n**{group.capitalize()}**\n")
-    full, reduced = (
-        by_value[group, "alpha_neg", losses] for losses in ("all three levels", "object and region")
-    )
-    spread = [curve.max() - curve.min() for curve in (full, reduced)]
-    seeds_std = pixel[pixel["dataset"] == group].groupby("variant")["value"].std().median()
-    little = spread[0] < spread[1]
-    text.append(
-        f"* `alpha_neg` has less effect with all levels than without the pixel level: "
-        f"**{'holds' if little else 'does not hold'}** (the curve spans {spread[0]:.2f} points "
-        f"with all levels, {spread[1]:.2f} without; a seed's standard deviation is typically "
-        f"{seeds_std:.2f})."
-    )
-    low, high = f"alpha_neg={own.alpha_neg:g}", f"alpha_neg={reduced.index.max():g}"
-    small = gain(f"{low},no pixel", f"{high},no pixel", group)
-    text.append(
-        "* Without the pixel level a small `alpha_neg` is better than a large one: "
-        f"{small.verdict}, {own.alpha_neg:g} less {reduced.index.max():g}."
-    )
-    area = best[group, "alpha", "all three levels"]
-    if area == own.alpha:
-        text.append(f"* The scale's own `alpha`, {own.alpha:g}, is the best of those tried.")
-    else:
-        text.append(
-            f"* `alpha` = {area:g} exceeds the scale's own, {own.alpha:g}, by "
-            f"{gain(f'alpha={area:g}', f'alpha={own.alpha:g}', group)} points."
-        )
-Markdown("\n".join(text))
+page.show_claims()
 
 # %% [markdown]
 # ## Pictures
@@ -185,16 +106,9 @@ Markdown("\n".join(text))
 # Small and large areas, on the same images as in the ablation of the granularity.
 
 # %% tags=["remove-input"]
-columns = {
-    name: (name, None)
-    for name in (
-        f"alpha_neg={own.alpha_neg:g}",
-        "alpha_neg=0.05,no pixel",
-        "alpha_neg=0.8,no pixel",
-        "alpha=0.05",
-        "alpha=0.8",
-    )
-}
+shown = [f"alpha_neg={own.alpha_neg:g}"]
+shown += ["alpha_neg=0.05,no pixel", "alpha_neg=0.8,no pixel", "alpha=0.05", "alpha=0.8"]
+columns = {name: (name, None) for name in shown}
 page.show_pictures(columns, "Small and large areas, on the same images.")
 
 # %% [markdown]

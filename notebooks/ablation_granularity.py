@@ -37,74 +37,37 @@ data = ""  # folder of the real data sets; empty: see mgca.data.masks.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
-import seaborn as sns
-from IPython.display import Markdown
-
-from mgca.evaluation.measure import CLASS_IOU
-from mgca.experiments.report import figures
-from mgca.experiments.report.page import open_ablation
-from mgca.experiments.report.tables import difference, group_means, mean_and_std, with_group_means
+from mgca.experiments.report import charts
+from mgca.experiments.report.ablation import open_ablation
+from mgca.experiments.report.tables import best_of_each
 
 page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs)
-setting, table = page.setting, page.table
-means = group_means(table, setting.groups)
-groups = list(setting.groups)
 
 # %% [markdown]
 # ## Table
 
 # %% tags=["remove-input"]
-lines = with_group_means(table, setting.groups)
-figures.table(
-    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
-    caption="What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over the "
-    "seeds.",
-    results=page.file,
+page.show_table(
+    "What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over "
+    "the seeds."
 )
 
 # %% [markdown]
 # ### The paper's own table
 
 # %% tags=["remove-input"]
-paper = page.paper("table3.csv")
-levels = ["object", "region", "pixel"]
-paper.insert(0, "levels", [" + ".join(x for x in levels if row[x]) for _, row in paper.iterrows()])
-paper = paper.replace({"levels": {"": "baseline"}}).drop(columns=levels).set_index("levels")
-averages = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
-figures.table(
-    paper.rename(columns=averages).add_prefix("paper, "),
-    caption="Table 3 of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight benchmarks. These "
-    "are the paper's numbers, on other data and with another encoder: to be compared in their "
-    "order only.",
-    results="paper/table3.csv",
-)
+page.show_paper(3)
 
 # %% [markdown]
 # ## Figure
 
 # %% tags=["remove-input"]
-shown = means[(means["unit"] == "pixel") & (means["metric"] == "miou")]
-variants = list(shown["variant"].unique())
-figure, axis = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
-sns.barplot(shown, x="variant", y="value", hue="dataset", errorbar="sd", ax=axis)
-axis.set(xlabel="", ylabel="mIoU (%)")
-axis.tick_params(axis="x", rotation=20)
-sns.move_legend(axis, "lower center", bbox_to_anchor=(0.5, 1), ncol=2, title="", frameon=False)
-by_variant = shown.groupby(["dataset", "variant"])["value"].mean()
-found = ". ".join(
-    f"{group.capitalize()}: best is **{by_variant[group].idxmax()}** with "
-    f"{by_variant[group].max():.1f}, "
-    f"{by_variant[group].max() - by_variant[group, 'baseline']:+.1f} over the baseline"
-    for group in groups
-)
-figures.show(
-    figure,
-    caption=f"mIoU by what was trained. {found}. Error bars: standard deviation over the seeds.",
-    alt="Bar chart: mIoU of the frozen features, of each level alone, of object and region level "
-    "together and of all three, for each group of sets.",
-    name="fig-granularity",
-    results=page.file,
+best = best_of_each(page.pixel, "variant", over="baseline", marked=True)
+page.show(
+    charts.bars(page.pixel, x="variant", hue="dataset", rotation=20),
+    f"mIoU by what was trained. {best}. Error bars: standard deviation over the seeds.",
+    alt="Bar chart: mIoU of the frozen features, of each level alone, of object and "
+    "region level together and of all three, for each group of sets.",
 )
 
 # %% [markdown]
@@ -115,42 +78,7 @@ figures.show(
 
 
 # %% tags=["remove-input"]
-def gain(more: str, less: str, group: str, metric: str = "miou"):
-    """By how much one variant exceeds another, per pixel."""
-    return difference(means, (more, "pixel"), (less, "pixel"), group, metric)
-
-
-def smallest_gain(variant: str, others: list[str], group: str):
-    """The difference to the nearest of the others, and which that is."""
-    return min((gain(variant, other, group), other) for other in others)
-
-
-frozen = variants[: variants.index("object")]
-pieces = (
-    means[means["metric"] == "components"].groupby(["dataset", "variant", "unit"])["value"].mean()
-)
-text = []
-for group in groups:
-    text.append(f"\n**{group.capitalize()}**\n")
-    for level in levels:
-        against = "; ".join(f"over {name} {gain(level, name, group).verdict}" for name in frozen)
-        text.append(f"* The {level} level alone improves the frozen features: {against}.")
-    nearest, other = smallest_gain("pixel", ["object", "region"], group)
-    text.append(f"* The pixel level brings most: {nearest.verdict}, against the {other} level.")
-    nearest, other = smallest_gain("all", [name for name in variants if name != "all"], group)
-    text.append(f"* All three together are best: {nearest.verdict}, against {other}.")
-    patches = gain("baseline", "object+region", group, "components")
-    before, after = (pieces[group, name, "pixel"] for name in ("baseline", "object+region"))
-    text.append(
-        f"* Object and region level remove noisy patches: {patches.verdict}, in connected "
-        f"components per component of the truth: {before:.2f} without them, {after:.2f} with both."
-    )
-    contours = gain("all", "object+region", group, "boundary_iou")
-    text.append(
-        f"* The pixel level makes masks more accurate: {contours.verdict} points of boundary IoU, "
-        "all less object+region."
-    )
-Markdown("\n".join(text))
+page.show_claims()
 
 # %% [markdown]
 # ## Class by class
@@ -158,15 +86,7 @@ Markdown("\n".join(text))
 # IoU in percent with the pixel as the unit, mean over the seeds; classes that occur.
 
 # %% tags=["remove-input", "hide-output"]
-classes = table[(table["unit"] == "pixel") & table["metric"].str.startswith(CLASS_IOU)]
-classes = classes.assign(**{"class": classes["metric"].str.removeprefix(CLASS_IOU)})
-for dataset, rows in classes.groupby("dataset", sort=False):
-    wide = rows.pivot_table(index="class", columns="variant", values="value", sort=False)
-    figures.table(
-        wide[variants].round(1),
-        caption=f"{dataset}: IoU of each class in percent, pixel unit, mean over the seeds.",
-        results=page.file,
-    )
+page.show_classes()
 
 # %% [markdown]
 # ## Pictures
@@ -182,9 +102,8 @@ columns = {
     "+ pixel": ("all", None),
     "+ units": ("all", 36),
 }
-page.show_pictures(
-    columns, "What each level adds, image by image. Colours are the classes of the legend."
-)
+caption = "What each level adds, image by image. Colours are the classes of the legend."
+page.show_pictures(columns, caption)
 
 # %% [markdown]
 # ## Where each number comes from

@@ -36,33 +36,18 @@ data = ""  # folder of the real data sets; empty: see mgca.data.masks.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
-import seaborn as sns
-from IPython.display import Markdown
-
-from mgca.experiments.report import figures
-from mgca.experiments.report.page import open_ablation
-from mgca.experiments.report.tables import difference, group_means, mean_and_std, with_group_means
+from mgca.experiments.report import charts
+from mgca.experiments.report.ablation import open_ablation
 
 page = open_ablation("k", scale, seeds, data=data, jobs=jobs)
-setting, table = page.setting, page.table
-means = group_means(table, setting.groups)
-groups = list(setting.groups)
-
-pixel = means[(means["unit"] == "pixel") & (means["metric"] == "miou")]
-name = pixel["variant"].str.extract(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)$")
-pixel = pixel.assign(parameter=name["parameter"], share=name["share"].astype(float))
 
 # %% [markdown]
 # ## Table
 
 # %% tags=["remove-input"]
-lines = with_group_means(table, setting.groups)
-figures.table(
-    mean_and_std(lines[lines["unit"] == "pixel"]).droplevel("unit"),
-    caption="Ranks of the positive and the negative pixel: mIoU in percent, pixel unit, mean ± "
-    "standard deviation over the seeds.",
-    results=page.file,
+page.show_table(
+    "Ranks of the positive and the negative pixel: mIoU in percent, pixel unit, mean ± "
+    "standard deviation over the seeds."
 )
 
 # %% [markdown]
@@ -81,40 +66,21 @@ figures.table(
 # ## Figure
 
 # %% tags=["remove-input"]
-own = setting.training.loss
-figure, axes = plt.subplots(1, 2, figsize=(7, 3.4), layout="constrained")
-for axis, parameter in zip(axes, ["k", "k_neg"], strict=True):
-    # Equal steps: the values range from 0 to 1 and lie densest near 0.
-    shown = pixel[pixel["parameter"] == parameter].sort_values("share")
-    shown = shown.assign(share=shown["share"].map("{:g}".format))
-    sns.pointplot(
-        shown,
-        x="share",
-        y="value",
-        hue="dataset",
-        hue_order=groups,
-        errorbar="sd",
-        capsize=0.15,
-        dodge=0.15,
-        ax=axis,
-        legend=parameter == "k",
-    )
-    axis.set(xlabel=f"{parameter}, share of the object", ylabel="mIoU (%)")
-axes[0].legend(title="")
-by_value = pixel.groupby(["dataset", "parameter", "share"])["value"].mean()
+held = page.parameters(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)$")
+mean = held.groupby(["dataset", "parameter", "share"])["value"].mean()
 found = ". ".join(
-    f"{group.capitalize()}: best `k` is {by_value[group, 'k'].idxmax():g} "
-    f"({by_value[group, 'k'].max():.1f}), "
-    f"best `k_neg` {by_value[group, 'k_neg'].idxmax():g} ({by_value[group, 'k_neg'].max():.1f})"
-    for group in groups
+    f"{group.capitalize()}: best `k` is {mean[group, 'k'].idxmax():g} "
+    f"({mean[group, 'k'].max():.1f}), "
+    f"best `k_neg` {mean[group, 'k_neg'].idxmax():g} ({mean[group, 'k_neg'].max():.1f})"
+    for group in page.groups
 )
-figures.show(
-    figure,
-    caption="mIoU over the rank of the positive pixel (left) and of the negative one (right). "
+
+# %% tags=["remove-input"]
+page.show(
+    charts.ranks(held, ["k", "k_neg"], page.groups),
+    "mIoU over the rank of the positive pixel (left) and of the negative one (right). "
     f"{found}. Bars: standard deviation over the seeds.",
     alt="Two line charts: mIoU against k and against k_neg, a line for each group of sets.",
-    name="fig-k",
-    results=page.file,
 )
 
 # %% [markdown]
@@ -125,30 +91,7 @@ figures.show(
 
 
 # %% tags=["remove-input"]
-def gain(more: str, less: str, group: str):
-    """By how much one variant exceeds another, per pixel."""
-    return difference(means, (more, "pixel"), (less, "pixel"), group)
-
-
-text = []
-for group in groups:
-    text.append(f"\n**{group.capitalize()}**\n")
-    semi = f"k={own.k:g}"
-    for extreme, meaning in (("k=0", "the most trustworthy"), ("k=1", "the hardest")):
-        text.append(
-            f"* Semi-hard positives ({semi}) are better than {meaning} ({extreme}): "
-            f"{gain(semi, extreme, group).verdict}."
-        )
-    curve = by_value[group, "k"]
-    between = curve[(curve.index > 0) & (curve.index < 1)].idxmax()
-    text.append(
-        f"* The best value in between is {between:g}: {gain(f'k={between:g}', 'k=0', group)} over "
-        f"k=0 and {gain(f'k={between:g}', 'k=1', group)} over k=1."
-    )
-    others = [share for share in by_value[group, "k_neg"].index if share > 0]
-    shares = ", ".join(f"{gain('k_neg=0', f'k_neg={s:g}', group)} over {s:g}" for s in others)
-    text.append(f"* The hardest negative (k_neg=0) against lower ranks: {shares}.")
-Markdown("\n".join(text))
+page.show_claims()
 
 # %% [markdown]
 # ## Pictures
@@ -156,6 +99,7 @@ Markdown("\n".join(text))
 # The two extremes and the value in between, on the same images as in the other ablations.
 
 # %% tags=["remove-input"]
+own = page.setting.training.loss
 columns = {name: (name, None) for name in ("k=0", f"k={own.k:g}", "k=1", "k_neg=1")}
 page.show_pictures(columns, "The two extremes and the value between, on the same images.")
 

@@ -26,245 +26,24 @@
 # ViT-B/16 on CC3M.
 
 # %% tags=["remove-input"]
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from IPython.display import HTML, Markdown
 
-import matplotlib.pyplot as plt
-import pandas as pd
-from IPython.display import HTML, Markdown, display
+from mgca.experiments import load_scale
+from mgca.experiments.report import charts, claims, figures, verdicts
+from mgca.experiments.report.page import open_page
 
-from mgca.evaluation.results import read_results
-from mgca.experiments.photos import PhotosScale, photos_training
-from mgca.experiments.report import figures
-from mgca.experiments.report.tables import Difference, difference, group_means
-from mgca.experiments.scenes import ScenesScale, scenes_training
-
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-results = project / "results"
-figures.use_style()
-
-ABLATIONS = ("granularity", "areas", "k", "meta_points")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A group of sets at a scale: its tables of group means and the scale's own values."""
-
-    title: str
-    group: str
-    tables: dict[str, pd.DataFrame]
-    own: object
-
-    def gain(
-        self, ablation: str, more: str, less: str, unit: str = "pixel", metric: str = "miou"
-    ) -> Difference:
-        """By how much one variant exceeds another."""
-        return difference(self.tables[ablation], (more, unit), (less, unit), self.group, metric)
-
-    def units(self, more: str, less: str, metric: str = "miou") -> Difference:
-        """By how much one unit exceeds another."""
-        table = self.tables["meta_points"]
-        return difference(table, ("all", more), ("all", less), self.group, metric)
-
-    def curve(self, ablation: str, pattern: str) -> pd.Series:
-        """Mean mIoU of the variants that match a pattern with one group, the value."""
-        table = self.tables[ablation]
-        chosen = table[
-            (table["dataset"] == self.group)
-            & (table["metric"] == "miou")
-            & (table["unit"] == "pixel")
-        ]
-        value = chosen["variant"].str.extract(pattern, expand=False)
-        return chosen.assign(at=value.astype(float)).dropna().groupby("at")["value"].mean()
-
-
-def columns_of(scale, own) -> list[Column]:
-    """The groups of a scale with the tables that it has."""
-    tables = {}
-    for ablation in ABLATIONS:
-        table = read_results(results / scale.name / f"{ablation}.csv")
-        if len(table):
-            tables[ablation] = group_means(table, scale.groups)
-    name = scale.name.capitalize()
-    return [Column(f"{name}, {group}", group, tables, own) for group in scale.groups]
-
-
-columns = columns_of(ScenesScale, scenes_training().loss)
-columns += columns_of(PhotosScale, photos_training().loss)
-
-# %% tags=["remove-input"]
-LEVELS = ["object", "region", "pixel"]
-
-
-def lowest(differences: list[Difference]) -> Difference:
-    """The claim of being best is the claim against the nearest."""
-    return min(differences)
-
-
-def best_of_levels(column: Column) -> Difference:
-    return lowest([column.gain("granularity", "pixel", level) for level in ("object", "region")])
-
-
-def all_best(column: Column) -> Difference:
-    table = column.tables["granularity"]
-    others = [name for name in table["variant"].unique() if name != "all"]
-    return lowest([column.gain("granularity", "all", other) for other in others])
-
-
-def span(curve: pd.Series) -> float:
-    return curve.max() - curve.min()
-
-
-def little_effect(column: Column) -> tuple[bool, str]:
-    """Whether the area of the negative matters less with the pixel level than without."""
-    full = span(column.curve("areas", r"^alpha_neg=([\d.]+)$"))
-    reduced = span(column.curve("areas", r"^alpha_neg=([\d.]+),no pixel$"))
-    return full < reduced, f"{full:.2f} with it, {reduced:.2f} without"
-
-
-def small_negative(column: Column) -> Difference:
-    largest = column.curve("areas", r"^alpha_neg=([\d.]+),no pixel$").index.max()
-    low, high = (f"alpha_neg={area:g},no pixel" for area in (column.own.alpha_neg, largest))
-    return column.gain("areas", low, high)
-
-
-def semi_hard(column: Column, extreme: str) -> Difference:
-    return column.gain("k", f"k={column.own.k:g}", extreme)
-
-
-def down_to_36(column: Column) -> tuple[bool, str]:
-    """Whether fewer units are better at every step, from the pixel to 36."""
-    numbers = column.tables["meta_points"]["unit"].unique()
-    points = sorted((n for n in numbers if n != "pixel" and int(n) >= 36), key=int, reverse=True)
-    order = ["pixel", *points]
-    rises = [column.units(b, a).mean > 0 for a, b in zip(order, order[1:], strict=False)]
-    return all(rises), f"{sum(rises)} of {len(rises)} steps"
-
-
-def marginal_below(column: Column) -> tuple[bool, str]:
-    """Whether 25 and 16 units gain less than half of what 36 gain on the pixel."""
-    gain = column.units("36", "pixel")
-    further = [column.units(points, "36") for points in ("25", "16")]
-    held = all(step.mean < gain.mean / 2 for step in further)
-    return held, f"25: {further[0]}, 16: {further[1]}"
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper and how it is judged.
-
-    Attributes:
-        text: The claim.
-        ablation: Table and page.
-        judge: The difference it speaks of, or whether it held and the numbers.
-        plotted: Whether that is a difference in mIoU.
-    """
-
-    text: str
-    ablation: str
-    judge: Callable[[Column], Difference | tuple[bool, str]]
-    plotted: bool = True
-
-
-CLAIMS = [
-    *(
-        Claim(
-            f"The {level} level alone improves on the frozen features",
-            "granularity",
-            lambda column, level=level: column.gain("granularity", level, "baseline"),
-        )
-        for level in LEVELS
-    ),
-    Claim("The pixel level brings most of the three", "granularity", best_of_levels),
-    Claim("All three levels together are best", "granularity", all_best),
-    Claim(
-        "Object and region level remove noisy patches (components, less is better)",
-        "granularity",
-        lambda column: column.gain("granularity", "baseline", "object+region", metric="components"),
-        plotted=False,
-    ),
-    Claim(
-        "The pixel level makes masks more accurate (boundary IoU)",
-        "granularity",
-        lambda column: column.gain("granularity", "all", "object+region", metric="boundary_iou"),
-        plotted=False,
-    ),
-    Claim(
-        "The area of the hard negative matters less with the pixel level (span of the curve)",
-        "areas",
-        little_effect,
-        plotted=False,
-    ),
-    Claim("Without the pixel level a small area beats a large one", "areas", small_negative),
-    Claim(
-        "Semi-hard positives beat the most trustworthy, k = 0",
-        "k",
-        lambda column: semi_hard(column, "k=0"),
-    ),
-    Claim(
-        "Semi-hard positives beat the hardest, k = 1", "k", lambda column: semi_hard(column, "k=1")
-    ),
-    Claim(
-        "36 units beat the pixel",
-        "meta_points",
-        lambda column: column.units("36", "pixel"),
-    ),
-    Claim("Fewer units are better at each step down to 36", "meta_points", down_to_36, False),
-    Claim("Below 36 units the returns are marginal", "meta_points", marginal_below, False),
-    Claim(
-        "Units make predictions less over-segmented (components, less is better)",
-        "meta_points",
-        lambda column: column.units("pixel", "36", "components"),
-        plotted=False,
-    ),
-]
-SOURCES = {
-    "granularity": "Table 3, Fig. 5",
-    "areas": "Fig. 7",
-    "k": "Fig. 7",
-    "meta_points": "Table 4",
-}
-
-verdicts = []
-for claim in CLAIMS:
-    for column in columns:
-        row = {"claim": claim.text, "ablation": claim.ablation, "column": column.title}
-        if claim.ablation not in column.tables:
-            verdicts.append(row | {"held": None, "shown": "not run"})
-            continue
-        judged = claim.judge(column)
-        if isinstance(judged, Difference):
-            held, shown = judged.holds, str(judged)
-            row |= {"mean": judged.mean, "std": judged.std, "plotted": claim.plotted}
-        else:
-            held, shown = judged
-        verdicts.append(row | {"held": held, "shown": shown})
-verdicts = pd.DataFrame(verdicts)
-for name in ("mean", "std", "plotted"):
-    if name not in verdicts:
-        verdicts[name] = None
+page = open_page("what_held")
+columns = []
+for scale in map(load_scale, ("scenes", "photos")):
+    tables = {name: page.read(f"{scale.name}/{name}.csv") for name in claims.SOURCES}
+    columns += claims.columns_of(scale, tables)
+judged = verdicts.table(columns)
 
 # %% [markdown]
 # ## In short
 
 # %% tags=["remove-input"]
-lines = []
-for title, rows in verdicts.groupby("column", sort=False):
-    judged = rows[rows["held"].notna()]
-    if judged.empty:
-        lines.append(f"* **{title}**: not run.")
-        continue
-    failed = judged[~judged["held"].astype(bool)]["claim"]
-    text = f"* **{title}**: {len(judged) - len(failed)} of {len(judged)} claims held."
-    if len(judged) < len(rows):
-        text += f" {len(rows) - len(judged)} were not run."
-    if len(failed):
-        short = [claim.split(" (")[0] for claim in failed]  # without the measure
-        text += f" Did not hold: {'; '.join(short)}."
-    lines.append(text)
-Markdown("\n".join(lines))
+Markdown(verdicts.in_short(judged))
 
 # %% [markdown]
 # ## Claim by claim
@@ -273,65 +52,30 @@ Markdown("\n".join(lines))
 # tables, curves and pictures.
 
 # %% tags=["remove-input"]
-head = "".join(f"<th>{title}</th>" for title in ("claim", "source", *(c.title for c in columns)))
-body = []
-for claim in CLAIMS:
-    own = verdicts[verdicts["claim"] == claim.text].set_index("column")
-    cells = []
-    for column in columns:
-        held, shown = own.loc[column.title, ["held", "shown"]]
-        if held is None:
-            cells.append(f"<td>{shown}</td>")
-        else:
-            cells.append(f"<td><b>{'held' if held else 'did not hold'}</b><br>{shown}</td>")
-    source = f'<a href="ablation_{claim.ablation}.html">{SOURCES[claim.ablation]}</a>'
-    body.append(f"<tr><td>{claim.text}</td><td>{source}</td>{''.join(cells)}</tr>")
-HTML(
-    '<table class="dataframe words">'
-    f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-)
+HTML(verdicts.html(judged))
 
 # %% [markdown]
 # ## The differences
 
 # %% tags=["remove-input"]
-shown = verdicts[verdicts["plotted"].eq(True)]
-if len(shown):
-    claims = list(dict.fromkeys(shown["claim"]))
-    titles = list(dict.fromkeys(shown["column"]))
-    figure, axis = plt.subplots(figsize=(7, 0.75 * len(claims) + 1.2), layout="constrained")
-    for number, (title, marker) in enumerate(zip(titles, "osD^v", strict=False)):
-        rows = shown[shown["column"] == title]
-        places = [claims.index(c) + 0.18 * (number - (len(titles) - 1) / 2) for c in rows["claim"]]
-        axis.errorbar(
-            rows["mean"].astype(float),
-            places,
-            xerr=rows["std"].astype(float).fillna(0),
-            fmt=marker,
-            capsize=3,
-            label=title,
-        )
-    axis.axvline(0, color="black", linewidth=1)
-    wrapped = [
-        claim.replace(" improves", "\nimproves").replace(" beat", "\nbeat") for claim in claims
-    ]
-    axis.set_yticks(range(len(claims)), wrapped)
-    axis.invert_yaxis()
-    axis.set_xlabel("points of mIoU in favour of the claim")
-    figure.legend(loc="outside upper center", ncols=2)
-    counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
-    text = ", ".join(
-        f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows()
-    )
-    figures.show(
-        figure,
-        caption="The claims that are differences in mIoU. To the right of 0 by more than its bar, "
-        f"the standard deviation over the seeds, a claim held: {text}.",
-        alt="A point and a bar for each claim and column: points of mIoU in its favour.",
-        name="fig-claims",
-    )
-else:
-    display(Markdown("No figure: not run."))
+shown = judged.dropna(subset=["mean"])
+broken = {" improves": "\nimproves", " beat": "\nbeat"}
+names = shown["claim"].replace(broken, regex=True).unique()
+counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
+text = ", ".join(
+    f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows()
+)
+
+# %% tags=["remove-input"]
+axis = {"xlabel": "points of mIoU in favour of the claim", "height": 0.75, "apart": 0.18}
+figure = charts.points(shown, "claim", "column", names=names, **axis)
+figures.show(
+    figure,
+    caption="The claims that are differences in mIoU. To the right of 0 by more than its "
+    f"bar, the standard deviation over the seeds, a claim held: {text}.",
+    alt="A point and a bar for each claim and column: points of mIoU in its favour.",
+    name="fig-claims",
+)
 
 # %% [markdown]
 # ## Where it did not hold: likely reasons

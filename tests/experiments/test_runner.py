@@ -22,7 +22,7 @@ from mgca.evaluation.results import COLUMNS, read_results, read_run
 from mgca.experiments import load_scale
 from mgca.experiments.grid import ABLATIONS, grid
 from mgca.experiments.photos import PhotosScale
-from mgca.experiments.report import page as ablation_page
+from mgca.experiments.report import ablation as ablation_page
 from mgca.experiments.report.pictures import models_at_hand, pictures
 from mgca.experiments.report.tables import (
     difference,
@@ -483,7 +483,8 @@ def page_of(done, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     asked = []
     monkeypatch.setattr(
-        ablation_page, "load_scale", lambda *names, **options: asked.append(options) or scale
+        "mgca.experiments.report.page.load_scale",
+        lambda *names, **options: asked.append(options) or scale,
     )
 
     def page(seeds, without: str = "", **options):

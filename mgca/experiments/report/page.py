@@ -8,7 +8,7 @@ was given. All of that is understood here, once.
 
 import ast
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,9 +20,6 @@ import mgca
 from mgca.evaluation.results import read_results
 from mgca.experiments import load_scale
 from mgca.experiments.report import figures
-from mgca.experiments.report.pictures import models_at_hand, pictures
-from mgca.experiments.report.tables import group_means, provenance_table
-from mgca.experiments.runner import run_ablation
 from mgca.experiments.scale import Scale
 
 
@@ -218,113 +215,3 @@ def open_page(
     figures.use_style()
     numbers = () if seeds == () else whole_numbers(seeds)
     return Page(name, scale, numbers, str(one(data) or ""), project)
-
-
-@dataclass(frozen=True)
-class AblationPage(Page):
-    """An ablation at a scale, as its notebook shows it.
-
-    Attributes:
-        table: The rows of the seeds, with the columns of a results table.
-    """
-
-    table: pd.DataFrame = None
-
-    @property
-    def file(self) -> str:
-        """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show`
-        takes it."""
-        return f"{self.scale}/{self.name}.csv"
-
-    @cached_property
-    def means(self) -> pd.DataFrame:
-        """The means over the scale's groups of sets, seed by seed, as a results table."""
-        return group_means(self.table, self.setting.groups)
-
-    @property
-    def groups(self) -> list[str]:
-        """The groups of sets that means are taken over."""
-        return list(self.setting.groups)
-
-    def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
-        """Show what the variants make of the first images, those whose decoders are at hand.
-
-        Args:
-            columns: Variant and unit by title.
-            caption: What the figure shows.
-        """
-        from IPython.display import Markdown, display
-
-        first = self.seeds[0]
-        try:
-            models = models_at_hand(self.name, dict(columns), self.setting, first, self.work)
-            if models:
-                figures.show(
-                    pictures(self.setting.sets()[0], models),
-                    caption=caption,
-                    alt="A grid. Columns: three images of the first evaluation set. Rows: the "
-                    f"image, its true classes, and the prediction of {', '.join(models)}, in the "
-                    "classes' colours.",
-                    name=f"fig-{self.name.replace('_', '-')}-pictures",
-                )
-        except FileNotFoundError as error:
-            display(Markdown(f"No pictures: {error}."))
-            return
-        absent = [title for title in columns if title not in models]
-        if absent:
-            display(
-                Markdown(
-                    f"Left out, because their decoders are not at hand: {', '.join(absent)}. To "
-                    f"train them: `python -m mgca.experiments.runner {self.name} --scale "
-                    f"{self.setting.name} --seeds {first} --fresh`."
-                )
-            )
-
-    def show_runs(self) -> None:
-        """Show the run behind each line of the table."""
-        figures.table(
-            provenance_table(self.table, self.results),
-            caption="The run behind each line: commit, device and seconds.",
-            results=self.file,
-        )
-
-
-def open_ablation(
-    name: str,
-    scale: str,
-    seeds: Any,
-    *,
-    data: str | os.PathLike | None = "",
-    jobs: Any = None,
-    project: str | os.PathLike | None = None,
-) -> AblationPage:
-    """Open the notebook of an ablation, and compute what is missing of it, or all with ``FRESH=1``.
-
-    Args:
-        name: Name of the ablation.
-        scale: Name of the scale.
-        seeds: Numbers, as :func:`whole_numbers` reads them; None: 0, 1 and 2, the published ones.
-        data: Folder of the real data sets; empty: see :attr:`Page.data`.
-        jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
-        project: Folder of the project; None: as :func:`find_project` finds it.
-
-    Raises:
-        ValueError: For seeds that are no different whole numbers, or an unknown scale or ablation.
-        FileNotFoundError: If runs are missing and so is the scale's data.
-        mgca.experiments.runner.AblationError: If runs failed.
-    """
-    seeds = (0, 1, 2) if one(seeds) is None else seeds
-    page = open_page(name, scale, seeds, data=data, project=project)
-    jobs = None if one(jobs) is None else int(jobs)
-    table = run_ablation(
-        name,
-        page.setting,
-        page.seeds,
-        out=page.results,
-        work=page.work,
-        jobs=jobs,
-        fresh=page.fresh,
-    )
-    return AblationPage(
-        name, scale, page.seeds, page.given_data, given_project=project, table=table
-    )

@@ -49,6 +49,26 @@ def mean_and_std(table: pd.DataFrame, metric: str = "miou", digits: int = 1) -> 
     return shown.reindex(index=list(rows), columns=list(table["dataset"].unique()))
 
 
+def best_of_each(
+    table: pd.DataFrame, column: str, *, over: str | None = None, marked: bool = False
+) -> str:
+    """Which line has the most in each group of sets, in words.
+
+    Args:
+        table: Rows of a results table, of one metric, whose ``dataset`` is a group of sets.
+        column: Column that names the lines.
+        over: The line that the best is compared with; None for none.
+        marked: Whether the best is set in bold.
+    """
+    found = []
+    for group, rows in table.groupby("dataset", sort=False):
+        mean = rows.groupby(column)["value"].mean()
+        best = f"**{mean.idxmax()}**" if marked else mean.idxmax()
+        text = f"{group.capitalize()}: best is {best} with {mean.max():.1f}"
+        found.append(text + (f", {mean.max() - mean[over]:+.1f} over the {over}" if over else ""))
+    return ". ".join(found)
+
+
 class Difference(NamedTuple):
     """By how much one line of a table exceeds another, over seeds.
 

@@ -1,0 +1,239 @@
+"""The page of an ablation: its table, the paper's, what holds, pictures, and the runs behind."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from mgca.evaluation.measure import CLASS_IOU
+from mgca.experiments.report import claims, figures, verdicts
+from mgca.experiments.report.page import Page, one, open_page
+from mgca.experiments.report.pictures import models_at_hand, pictures
+from mgca.experiments.report.tables import (
+    group_means,
+    mean_and_std,
+    provenance_table,
+    with_group_means,
+)
+from mgca.experiments.runner import run_ablation
+
+_LEVELS = ["object", "region", "pixel"]
+_PAPER = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
+_PAPER |= {"semantic_unit": "unit", "meta_points": "meta-points"}
+
+
+@dataclass(frozen=True)
+class AblationPage(Page):
+    """An ablation at a scale, as its notebook shows it.
+
+    Attributes:
+        jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
+    """
+
+    jobs: int | None = None
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """The rows of the seeds, with the columns of a results table. What is missing is computed
+        first, or all with ``FRESH=1``."""
+        return run_ablation(
+            self.name,
+            self.setting,
+            self.seeds,
+            out=self.results,
+            work=self.work,
+            jobs=self.jobs,
+            fresh=self.fresh,
+        )
+
+    @property
+    def file(self) -> str:
+        """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show`
+        takes it."""
+        return f"{self.scale}/{self.name}.csv"
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of sets that means are taken over."""
+        return list(self.setting.groups)
+
+    @cached_property
+    def means(self) -> pd.DataFrame:
+        """The means over the groups of sets, seed by seed, as a results table."""
+        return group_means(self.table, self.setting.groups)
+
+    @cached_property
+    def pixel(self) -> pd.DataFrame:
+        """Of the means, mIoU with the pixel as the unit."""
+        return self.means[(self.means["unit"] == "pixel") & (self.means["metric"] == "miou")]
+
+    def parameters(self, pattern: str) -> pd.DataFrame:
+        """:attr:`pixel` with what the names of its variants hold.
+
+        Args:
+            pattern: Regular expression with a name for each group, which is that of a column;
+                ``share`` becomes a number.
+        """
+        held = self.pixel["variant"].str.extract(pattern)
+        return self.pixel.assign(**held.assign(share=held["share"].astype(float)))
+
+    @cached_property
+    def columns(self) -> list[claims.Column]:
+        """The groups of sets, as claims are judged on them."""
+        return claims.columns_of(self.setting, {self.name: self.table})
+
+    def show_table(
+        self, caption: str, metric: str = "miou", *, digits: int = 1, lines: Any = None
+    ) -> None:
+        """Show the table: mean ± standard deviation over the seeds, by set and by group of sets.
+
+        Args:
+            caption: What the table shows.
+            metric: The metric shown.
+            digits: Digits after the point.
+            lines: Units of the only variant; None for all variants with the pixel as the unit.
+        """
+        table = with_group_means(self.table, self.setting.groups)
+        if lines is None:
+            shown = mean_and_std(table[table["unit"] == "pixel"], metric, digits).droplevel("unit")
+        else:
+            shown = mean_and_std(table, metric, digits).droplevel("variant").loc[lines]
+        figures.table(shown, caption=caption, results=self.file)
+
+    def show_paper(self, number: int) -> None:
+        """Show a table of the paper.
+
+        Args:
+            number: 3, with a line for each combination of levels, or 4, with one for each unit.
+        """
+        paper = self.paper(f"table{number}.csv").rename(columns=_PAPER)
+        if number == 3:
+            levels = paper[_LEVELS].astype(bool).to_numpy()
+            paper["levels"] = [
+                " + ".join(level for level, there in zip(_LEVELS, line, strict=True) if there)
+                or "baseline"
+                for line in levels
+            ]
+            paper = paper.drop(columns=_LEVELS).set_index("levels")
+        else:
+            paper = paper.set_index(["unit", "meta-points"])
+        figures.table(
+            paper.add_prefix("paper, "),
+            caption=f"Table {number} of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight "
+            "benchmarks. These are the paper's numbers, on other data and with another encoder: to "
+            "be compared in their order only.",
+            results=f"paper/table{number}.csv",
+        )
+
+    def show_classes(self) -> None:
+        """Show the IoU of every class, by variant, a table for each set."""
+        chosen = self.table["metric"].str.startswith(CLASS_IOU) & (self.table["unit"] == "pixel")
+        classes = self.table[chosen]
+        classes = classes.assign(**{"class": classes["metric"].str.removeprefix(CLASS_IOU)})
+        for dataset, rows in classes.groupby("dataset", sort=False):
+            wide = rows.pivot_table(index="class", columns="variant", values="value", sort=False)
+            figures.table(
+                wide[self.pixel["variant"].unique()].round(1),
+                caption=f"{dataset}: IoU of each class in percent, pixel unit, mean over the "
+                "seeds.",
+                results=self.file,
+            )
+
+    def show(self, figure: Any, caption: str, *, alt: str, name: str = "") -> None:
+        """Show a figure of this ablation's numbers.
+
+        Args:
+            figure: A figure of matplotlib.
+            caption: What the figure shows.
+            alt: What is drawn, for those who do not see it.
+            name: Label of the figure; empty: that of the ablation.
+        """
+        name = name or f"fig-{self.name.replace('_', '-')}"
+        figures.show(figure, caption=caption, alt=alt, name=name, results=self.file)
+
+    def show_claims(self) -> None:
+        """Show whether the claims on this ablation hold, group by group of sets."""
+        from IPython.display import Markdown, display
+
+        display(Markdown(verdicts.sentences(self.name, self.columns)))
+
+    def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
+        """Show what the variants make of the first images, those whose decoders are at hand.
+
+        Args:
+            columns: Variant and unit by title.
+            caption: What the figure shows.
+        """
+        from IPython.display import Markdown, display
+
+        first = self.seeds[0]
+        try:
+            models = models_at_hand(self.name, dict(columns), self.setting, first, self.work)
+            if models:
+                figures.show(
+                    pictures(self.setting.sets()[0], models),
+                    caption=caption,
+                    alt="A grid. Columns: three images of the first evaluation set. Rows: the "
+                    f"image, its true classes, and the prediction of {', '.join(models)}, in the "
+                    "classes' colours.",
+                    name=f"fig-{self.name.replace('_', '-')}-pictures",
+                )
+        except FileNotFoundError as error:
+            display(Markdown(f"No pictures: {error}."))
+            return
+        absent = [title for title in columns if title not in models]
+        if absent:
+            display(
+                Markdown(
+                    f"Left out, because their decoders are not at hand: {', '.join(absent)}. To "
+                    f"train them: `python -m mgca.experiments.runner {self.name} --scale "
+                    f"{self.setting.name} --seeds {first} --fresh`."
+                )
+            )
+
+    def show_runs(self) -> None:
+        """Show the run behind each line of the table."""
+        figures.table(
+            provenance_table(self.table, self.results),
+            caption="The run behind each line: commit, device and seconds.",
+            results=self.file,
+        )
+
+
+def open_ablation(
+    name: str,
+    scale: str,
+    seeds: Any,
+    *,
+    data: str | os.PathLike | None = "",
+    jobs: Any = None,
+    project: str | os.PathLike | None = None,
+) -> AblationPage:
+    """Open the notebook of an ablation, and compute what is missing of it, or all with ``FRESH=1``.
+
+    Args:
+        name: Name of the ablation.
+        scale: Name of the scale.
+        seeds: Numbers, as :func:`mgca.experiments.report.page.whole_numbers` reads them; None: 0,
+            1 and 2, the published ones.
+        data: Folder of the real data sets; empty: as
+            :attr:`mgca.experiments.report.page.Page.data` has it.
+        jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
+        project: Folder of the project; None: as
+            :func:`mgca.experiments.report.page.find_project` finds it.
+
+    Raises:
+        ValueError: For seeds that are no different whole numbers, or an unknown scale or ablation.
+        FileNotFoundError: If runs are missing and so is the scale's data.
+        mgca.experiments.runner.AblationError: If runs failed.
+    """
+    opened = open_page(
+        name, scale, (0, 1, 2) if one(seeds) is None else seeds, data=data, project=project
+    )
+    jobs = None if one(jobs) is None else int(jobs)
+    page = AblationPage(**vars(opened), jobs=jobs)
+    _ = page.table  # what cannot be computed is said here
+    return page
