@@ -29,15 +29,11 @@ meta_points = 36
 picture_file = ""  # where to save the first picture, if anywhere
 
 # %%
-import matplotlib.pyplot as plt
-import numpy as np
 import skimage.data
-from PIL import Image
 from sklearn.datasets import load_sample_image
 
 import mgca
-from mgca.experiments.report import figures
-from mgca.inference.overlay import palette
+from mgca.experiments.report import figures, plots
 
 figures.use_style()
 model = mgca.load("lite")
@@ -98,35 +94,16 @@ print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixel
 
 
 # %% tags=["hide-input"]
-def coloured(labels: np.ndarray, photo: Image.Image, classes: list[str]) -> np.ndarray:
-    """The photograph under the colours of its classes."""
-    return (0.4 * np.asarray(photo) + 0.6 * palette(classes)[labels]).astype(np.uint8)
-
-
-def panel(axis, picture, title: str) -> None:
-    axis.imshow(picture)
-    axis.set_title(title)
-    axis.axis("off")
-
-
 for name, classes in vocabulary.items():
-    photo = embedded[name].image
-    height = 6.8 / 3 * photo.height / photo.width
-    figure, axes = plt.subplots(1, 3, figsize=(6.8, height + 0.7), layout="constrained")
-    panel(axes[0], photo, name)
-    shares = []
-    for axis, points, unit in ((axes[1], None, "pixel"), (axes[2], meta_points, "adaptive")):
+    photo, row, shares = embedded[name].image, [plots.Panel(embedded[name].image, name)], []
+    for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
-        panel(axis, coloured(result.labels.numpy(), photo, classes), f"{unit} unit")
+        row.append(plots.Panel(plots.coloured(result), f"{unit} unit"))
         word, share = max(result.areas().items(), key=lambda item: item[1])
         shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
-        for colour, word in zip(palette(classes), classes, strict=True)
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(classes))
+    size, legend = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7), plots.key(classes)
     figures.show(
-        figure,
+        plots.panels([row], size, legend=legend, columns=len(classes)),
         caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
@@ -141,23 +118,12 @@ for name, classes in vocabulary.items():
 import pandas as pd
 from skimage.measure import label
 
-regions = pd.DataFrame(
-    [
-        {
-            "photograph": name,
-            "unit": "pixel" if points is None else f"{points} meta-points",
-            "regions": label(
-                model.segment(embedded[name], classes, points).labels.numpy(), background=-1
-            ).max(),
-        }
-        for name, classes in vocabulary.items()
-        for points in (None, meta_points)
-    ]
-)
-figures.table(
-    regions.pivot(index="photograph", columns="unit", values="regions"),
-    caption="Number of connected regions of one class.",
-)
+regions = pd.DataFrame(index=pd.Index(vocabulary, name="photograph").sort_values())
+for points, unit in ((meta_points, f"{meta_points} meta-points"), (None, "pixel")):
+    for name, classes in vocabulary.items():
+        labels = model.segment(embedded[name], classes, points).labels.numpy()
+        regions.loc[name, unit] = label(labels, background=-1).max()
+figures.table(regions.astype(int), caption="Number of connected regions of one class.")
 
 # %% [markdown]
 # ## The similarity map of one word
@@ -171,16 +137,11 @@ words = ["temple", "sky", "tree", "motorcycle"]
 scores = model.segment(embedded["temple"], words, meta_points=None).scores  # (4, H, W)
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.6), layout="constrained")
-low, high = scores.min().item(), scores.max().item()
-for axis, word, similarity in zip(axes.flat, words, scores, strict=True):
-    drawn = axis.imshow(similarity, vmin=low, vmax=high)
-    axis.set_title(word)
-    axis.axis("off")
-figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
+limits = {"vmin": scores.min().item(), "vmax": scores.max().item()}
+maps = [plots.Panel(s, word, options=limits) for s, word in zip(scores, words, strict=True)]
 highest = ", ".join(f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True))
 figures.show(
-    figure,
+    plots.panels([maps[:2], maps[2:]], (6.8, 4.6), colorbar="cosine similarity"),
     caption="Each of the first three words has its own place in the photograph: *temple* on the "
     "building, *tree* at the right, *sky* beside the temple rather than above it. The highest "
     f"values: {highest}.",
@@ -206,14 +167,10 @@ lists = [
 results = [model.segment(embedded["chelsea"], classes, meta_points) for classes in lists]
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(2, 2, figsize=(6.8, 6), layout="constrained")
-for axis, classes, result in zip(axes.flat, lists, results, strict=True):
-    panel(axis, coloured(result.labels.numpy(), result.image, classes), "")
-    handles = [
-        plt.Rectangle((0, 0), 1, 1, color=colour / 255, label=word)
-        for colour, word in zip(palette(classes), classes, strict=True)
-    ]
-    axis.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+pictures = [plots.Panel(plots.coloured(result)) for result in results]
+figure = plots.panels([pictures[:2], pictures[2:]], (6.8, 6))
+for axis, classes in zip(figure.axes, lists, strict=True):
+    axis.legend(handles=plots.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
 figures.show(
     figure,
     caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",
