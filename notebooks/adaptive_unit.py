@@ -35,20 +35,17 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Markdown
-from matplotlib.patches import Patch
-from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import TEST_SEED, evaluation_set
 from mgca.evaluation.boundary import count_components
-from mgca.evaluation.measure import CLASS_IOU, measure
 from mgca.evaluation.results import read_results
-from mgca.experiments.report import figures, interactive
+from mgca.experiments.report import figures, interactive, overlays, plots, unit_steps
+from mgca.experiments.report.plots import Panel
 from mgca.experiments.report.tables import group_means, mean_and_std
 from mgca.experiments.scenes import ScenesScale
-from mgca.inference.overlay import palette
 from mgca.units import meta_point_index, semantic_units
 
 figures.use_style()
@@ -119,97 +116,43 @@ scores = model.scores(embedded.pixels, texts, side)
 assert torch.equal(named, scores.table.argmax(dim=1)[scores.index[0]].flatten())
 
 # %% tags=["remove-input"]
-pieces = [
-    count_components(np.where(assignment.view(pixels.shape[1:]) == unit, 0, 255), ignore=255)
-    for unit in range(side**2)
-]
+cells = pixels.shape[1:]
+alone = [np.where(assignment.view(cells) == unit, 0, 255) for unit in range(side**2)]
+parted = sum(count_components(unit, ignore=255) > 1 for unit in alone)
 sizes = torch.bincount(assignment)
 Markdown(
     f"The {side**2} units of this scene have {sizes.min()} to {sizes.max()} pixels. Distance plays "
-    f"no part in the assignment: {sum(n > 1 for n in pieces)} of them lie in more than one piece."
+    f"no part in the assignment: {parted} of them lie in more than one piece."
 )
 
 # %% [markdown]
 # ## Before and after
 
 # %% tags=["hide-input"]
-OTHER = (245, 245, 245)  # of a class that the scene does not have
-
-
-def colours_of(classes, truth) -> np.ndarray:
-    """(K, 3): those of the classes that the mask has, and white for all others."""
-    present = np.unique(truth)
-    colours = np.full((len(classes), 3), OTHER, np.uint8)
-    colours[present] = palette([classes[k] for k in present])
-    return colours
-
-
-colours = colours_of(data.classes, truth)
-height, width = pixels.shape[1:]
-
-
-def labels_of(points: int | None) -> np.ndarray:
-    """(H, W) of the scene: the class that each pixel is given."""
-    return model.segment(embedded, data.classes, points).labels.numpy()
-
-
-def over(labels: np.ndarray, photo: Image.Image, colours: np.ndarray) -> np.ndarray:
-    """The image under the colours of its labels."""
-    return (0.35 * np.asarray(photo) + 0.65 * colours[labels]).astype(np.uint8)
-
-
-def draw_meta_points(axis, index: torch.Tensor, cells: tuple[int, int], size: int) -> None:
-    """Dots at the meta-points, on an image of another size."""
-    y, x = np.divmod(index.numpy(), cells[1])
-    axis.scatter(
-        (x + 0.5) * size / cells[1] - 0.5,
-        (y + 0.5) * size / cells[0] - 0.5,
-        s=16,
-        c="white",
-        edgecolors="black",
-        linewidths=1,
-    )
-
-
-points = meta_point_index(height, width, side)
-shuffled = np.random.default_rng(0).permutation(side**2)
-unit_colours = (255 * plt.get_cmap("nipy_spectral")(shuffled / side**2)[:, :3]).astype(np.uint8)
-unit_map = np.kron(assignment.view(height, width), np.ones((4, 4), int))
-shown = {
-    "meta-points": np.asarray(picture),
-    f"{side**2} units": over(unit_map, picture, unit_colours),
-    "exact mask": over(truth, picture, colours),
-    "pixels named": over(labels_of(None), picture, colours),
-    f"{side**2} units named": over(labels_of(side**2), picture, colours),
-    "4 units named": over(labels_of(4), picture, colours),
-}
-figure, axes = plt.subplots(2, 3, figsize=(7, 5.6), layout="constrained")
-for axis, (title, drawn) in zip(axes.flat, shown.items(), strict=True):
-    axis.imshow(drawn)
-    axis.set_title(title)
-    axis.axis("off")
-for axis in axes[0, :2]:
-    draw_meta_points(axis, points, (height, width), picture.height)
-legend = [(colours[k] / 255, data.classes[k]) for k in np.unique(truth)]
-legend.append((np.array(OTHER) / 255, "a class not there"))
-figure.legend(
-    handles=[Patch(facecolor=colour, edgecolor="0.4", label=name) for colour, name in legend],
-    loc="outside lower center",
-    ncols=3,
-)
-
-
-def right(points: int | None) -> float:
-    """Percent of the scene's pixels that have the right class."""
-    return 100 * (labels_of(points) == truth).mean()
-
-
+colours = overlays.own_colours(data.classes, np.unique(truth))
+shuffled = np.random.default_rng(0)
+arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[:, :3]
+labels = {n: model.segment(embedded, data.classes, n).labels.numpy() for n in (None, side**2, 4)}
+unit_map = np.kron(assignment.view(cells), np.ones((4, 4), int))
+panels = [
+    Panel(picture, "meta-points"),
+    Panel(overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)), f"{side**2} units"),
+    Panel(overlays.over(truth, picture, colours), "exact mask"),
+]
+for own, unit in zip(labels.values(), ("pixels", f"{side**2} units", "4 units"), strict=True):
+    panels.append(Panel(overlays.over(own, picture, colours), f"{unit} named"))
+legend = overlays.own_key(data.classes, np.unique(truth))
+figure = plots.panels([panels[:3], panels[3:]], (7, 5.6), legend=legend)
+for axis in figure.axes[:2]:
+    plots.dots(axis, meta_point_index(*cells, side).numpy(), cells[1], picture.height)
+right = [100 * (own == truth).mean() for own in labels.values()]
+regions = [count_components(own) for own in labels.values()]
 figures.show(
     figure,
-    caption=f"One scene, the first of the test set. Right are {right(None):.0f} % of its pixels "
-    f"when each is named by itself, {right(side**2):.0f} % with {side**2} units and "
-    f"{right(4):.0f} % with 4; connected regions of one class: {count_components(labels_of(None))},"
-    f" {count_components(labels_of(side**2))} and {count_components(labels_of(4))}, against "
+    caption=f"One scene, the first of the test set. Right are {right[0]:.0f} % of its pixels "
+    f"when each is named by itself, {right[1]:.0f} % with {side**2} units and "
+    f"{right[2]:.0f} % with 4; connected regions of one class: {regions[0]},"
+    f" {regions[1]} and {regions[2]}, against "
     f"{count_components(truth)} in the mask.",
     alt="A drawn scene with a grid of meta-points, its units in arbitrary colours, its exact mask, "
     "and the classes it is given by pixels, by units, and by only four units.",
@@ -224,80 +167,19 @@ figures.show(
 # *over-segmentation*. Point at the picture to see all pixels of one unit.
 
 # %% tags=["hide-input"]
-SIDES = range(1, 29)  # 28 squared is 784
-
-
-def steps_of(model, embedded, classes, truth=None) -> list[dict]:
-    """The units of one window, and what they are named, for every number of meta-points."""
-    pixels, texts = embedded.pixels, model.texts(classes)
-    steps = []
-    for side in (*SIDES, None):
-        scores = model.scores(pixels, texts, side)
-        named = scores.table.argmax(dim=1)
-        labels = named[scores.index[0]].numpy()
-        steps.append(
-            {
-                "points": side,
-                "assignment": scores.index[0]
-                .numpy()
-                .astype(np.uint8 if side and side < 17 else np.uint16)
-                if side
-                else None,
-                "named": (named if side else torch.from_numpy(labels)).numpy().astype(np.uint8),
-                "regions": count_components(labels),
-                "right": None if truth is None else 100 * float((labels == truth).mean()),
-            }
-        )
-    return steps
-
-
-def handled(title, model, picture, classes, truth=None) -> dict:
-    """An image of the interactive figure."""
-    embedded = model.embed(picture)
-    if truth is not None:  # one pixel of the mask for each pixel embedding, from its middle
-        step = truth.shape[0] // embedded.pixels.shape[2]
-        truth = truth[step // 2 :: step, step // 2 :: step]
-    return {
-        "title": title,
-        "picture": picture.resize((448, 448), Image.Resampling.BICUBIC),
-        "classes": list(classes),
-        "colours": (palette(classes) if truth is None else colours_of(classes, truth)).tolist(),
-        "truth": truth,
-        "steps": steps_of(model, embedded, classes, truth),
-    }
-
-
-temple = Image.fromarray(load_sample_image("china.jpg"))
-left = (temple.width - temple.height) // 2
-temple = temple.crop((left, 0, left + temple.height, temple.height))  # one window
-lite = mgca.load("lite")
+temple = overlays.square(load_sample_image("china.jpg"))  # one window
 words = ["temple", "sky", "tree", "people", "pavement"]
-payload = {
-    "start": SIDES.index(side),
-    "images": [
-        *(
-            handled(f"scene {number + 1}", model, *(data[number][1], data.classes, data[number][2]))
-            for number in range(2)
-        ),
-        handled("a photograph", lite, temple, words),
-    ],
-}
-interactive.write("adaptive_unit/meta-points", payload)
-
-figure, axes = plt.subplots(3, 4, figsize=(7, 5.8), layout="constrained")
-for row, own in zip(axes, payload["images"], strict=True):
-    photo, own_colours = own["picture"].resize((224, 224)), np.array(own["colours"], np.uint8)
-    for axis, chosen in zip(row, (1, 3, 6, None), strict=True):
-        step = own["steps"][-1 if chosen is None else SIDES.index(chosen)]
-        labels = step["named"] if chosen is None else step["named"][step["assignment"]]
-        factor = 224 // len(labels)
-        axis.imshow(over(np.kron(labels, np.ones((factor, factor), int)), photo, own_colours))
-        axis.set_title("pixel" if chosen is None else f"{chosen**2}, {step['regions']} regions")
-        axis.axis("off")
+images = [
+    unit_steps.unit_image(f"scene {n + 1}", model, data[n][1], data.classes, data[n][2])
+    for n in range(2)
+]
+images.append(unit_steps.unit_image("a photograph", mgca.load("lite"), temple, words))
+start = unit_steps.SIDES.index(side)
+interactive.write("adaptive_unit/meta-points", {"start": start, "images": images})
 interactive.element(
     "units",
     "adaptive_unit/meta-points",
-    fallback=figure,
+    fallback=unit_steps.still(images, (1, 3, 6, None)),
     alt="Two scenes and a photograph, segmented with few meta-points, with many and by the pixel.",
     caption="Two scenes and a photograph with 1 to 784 meta-points and with the pixel as the unit, "
     "drawn at the resolution of the pixel embeddings. The scenes have 784 of them, so that 784 "
@@ -313,25 +195,13 @@ interactive.element(
 # losses would have 1.
 
 # %% tags=["hide-input"]
-NUMBERS = (1, 4, 9, 16, 25, 36, 64, 100, 196, 400, 784, None)
+numbers = (1, 4, 9, 16, 25, 36, 64, 100, 196, 400, 784, None)
 kept: dict = {}  # the embeddings of the scenes, which all of the page shares
-
-
-def measured(model, numbers) -> pd.DataFrame:
-    """Measures of the first scenes by number of meta-points, None for the pixel unit."""
-    rows = pd.DataFrame(measure(model, data, numbers, kept=kept))
-    rows = rows[~rows["metric"].str.startswith(CLASS_IOU)]
-    table = rows.pivot(index="unit", columns="metric", values="value")
-    return table.loc[["pixel" if n is None else str(n) for n in numbers]]
-
-
-curve = measured(model, NUMBERS)
+curve = unit_steps.measured(model, data, numbers, kept)
 figure, axes = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True, layout="constrained")
-at = np.array([n for n in NUMBERS if n])
-for axis, metric, label in zip(
-    axes, ("miou", "components"), ("mIoU (%)", "regions / those of the mask"), strict=True
-):
-    axis.plot(at, curve[metric].iloc[:-1], "o-", color="C0")
+labels_of = {"miou": "mIoU (%)", "components": "regions / those of the mask"}
+for axis, (metric, label) in zip(axes, labels_of.items(), strict=True):
+    axis.plot(numbers[:-1], curve[metric].iloc[:-1], "o-", color="C0")
     axis.axhline(curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit")
     axis.set(xscale="log", ylabel=label)
     axis.set_xticks([1, 4, 16, 36, 100, 784], ["1", "4", "16", "36", "100", "784"])
@@ -340,13 +210,13 @@ axes[0].legend(loc="lower right")
 axes[1].axhline(1, color="grey", linestyle=":")
 axes[1].set_xlabel("meta-points")
 best = curve["miou"].idxmax()
+few, paper, single = curve.loc[["4", "36", "pixel"], "components"]
 figures.show(
     figure,
     caption=f"mIoU is best at {best} meta-points, {curve.loc[best, 'miou']:.1f} against "
     f"{curve.loc['pixel', 'miou']:.1f} with pixels, and falls steeply below 16. Regions are "
-    f"{curve.loc['4', 'components']:.1f} times those of the mask with 4 meta-points, "
-    f"{curve.loc['36', 'components']:.1f} times with 36 and "
-    f"{curve.loc['pixel', 'components']:.1f} times with pixels. Averaging removes "
+    f"{few:.1f} times those of the mask with 4 meta-points, {paper:.1f} times with 36 and "
+    f"{single:.1f} times with pixels. Averaging removes "
     f"some of the specks, not most of them. First {scenes} test scenes, one decoder.",
     alt="Two curves over the number of meta-points: mIoU rises to about 36 and then falls slowly "
     "to the value of pixels; the number of regions is least with few, and largest with pixels.",
@@ -363,23 +233,15 @@ figures.show(
 assert (curve.loc["784"] == curve.loc["pixel"]).all()
 published = read_results(results / "scenes" / "meta_points.csv")
 means = group_means(published, setting.groups)
-ours = {
-    metric: mean_and_std(means, metric, digits=digits).droplevel("variant")
-    for metric, digits in (("miou", 1), ("components", 2))
-}
 paper = pd.read_csv(results / "paper" / "table4.csv", dtype={"meta_points": str})
-paper = paper.assign(unit=paper["meta_points"].replace("3136", "pixel")).set_index("unit")
-order = ["16", "25", "36", "49", "64", "81", "121", "pixel"]
-frame = pd.DataFrame(
-    {
-        "mIoU, with background": ours["miou"]["with background"],
-        "mIoU, without": ours["miou"]["without background"],
-        "regions, with background": ours["components"]["with background"],
-        "regions, without": ours["components"]["without background"],
-        "paper: mIoU, with background": paper["avg_with_bg"],
-        "paper: mIoU, without": paper["avg_without_bg"],
-    }
-).loc[order]
+paper = paper.set_index(paper["meta_points"].replace("3136", "pixel"))
+frame = pd.DataFrame(index=["16", "25", "36", "49", "64", "81", "121", "pixel"])
+for metric, name, digits in (("miou", "mIoU", 1), ("components", "regions", 2)):
+    ours = mean_and_std(means, metric, digits=digits).droplevel("variant")
+    frame[f"{name}, with background"] = ours["with background"]
+    frame[f"{name}, without"] = ours["without background"]
+frame["paper: mIoU, with background"] = paper["avg_with_bg"]
+frame["paper: mIoU, without"] = paper["avg_without_bg"]
 figures.table(
     frame.rename_axis("meta-points"),
     caption="Scenes, mean ± standard deviation over three decoders; regions are connected regions "
@@ -395,29 +257,12 @@ figures.table(
 # the wrong gathering is lost, even if it was named rightly by itself.
 
 # %% tags=["remove-input"]
-counts = np.zeros(4, dtype=int)
-closer = []
-for identifier, _, mask in data:
-    own = kept[data.source, identifier]
-    single = model.segment(own, data.classes, None).labels.numpy() == mask
-    joint = model.segment(own, data.classes, side**2).labels.numpy() == mask
-    counts += [(single & joint).sum(), (~single & joint).sum(), (single & ~joint).sum(), mask.size]
-    units = semantic_units(own.pixels, side)
-    members = units.units[0][units.assignment[0]].permute(2, 0, 1)[None]  # (1, C, H, W)
-    step = mask.shape[0] // own.pixels.shape[2]
-    true = texts[torch.from_numpy(mask[step // 2 :: step, step // 2 :: step].astype(int))]
-    closer.append(
-        [
-            F.cosine_similarity(each[0].permute(1, 2, 0), true, dim=-1).mean().item()
-            for each in (own.pixels, members)
-        ]
-    )
-mended, spoilt = 100 * counts[1] / counts[3], 100 * counts[2] / counts[3]
-alone, together = np.mean(closer, axis=0)
+means = unit_steps.averaged(model, data, side, kept)
 Markdown(
-    f"On these {scenes} scenes the {side**2} units mend **{mended:.1f} %** of all pixels and spoil "
-    f"**{spoilt:.1f} %**. The cosine between a pixel's embedding and its true class is "
-    f"{alone:.3f} on average; between its unit's embedding and that class, {together:.3f}."
+    f"On these {scenes} scenes the {side**2} units mend **{means['mended']:.1f} %** of all pixels "
+    f"and spoil **{means['spoilt']:.1f} %**. The cosine between a pixel's embedding and its true "
+    f"class is {means['alone']:.3f} on average; between its unit's embedding and that class, "
+    f"{means['together']:.3f}."
 )
 
 # %% [markdown]
@@ -429,40 +274,30 @@ Markdown(
 # the default here.
 
 # %% tags=["hide-input"]
-CHOICES = {
+choices = {
     "cell centres, raw": {},
     "edge to edge, raw": {"placement": "corner"},
     "cell centres, directions": {"average": "normalised"},
 }
-variants = {
-    title: mgca.Model(
-        model.backbone, model.decoder, dataclasses.replace(setting.segment(), **options)
-    )
-    for title, options in CHOICES.items()
-}
-default = labels_of(side**2)
-figure, axes = plt.subplots(1, 3, figsize=(7, 2.9), layout="constrained")
-changed, values = {}, {}
-for axis, (title, variant) in zip(axes, variants.items(), strict=True):
-    labels = variant.segment(embedded, data.classes, side**2).labels.numpy()
-    axis.imshow(over(labels, picture, colours))
-    differs = labels != default
-    if differs.any():
-        axis.contour(differs, [0.5], colors="white", linewidths=2.5)
-        axis.contour(differs, [0.5], colors="black", linewidths=1)
-    index = meta_point_index(height, width, side, variant.config.placement)
-    draw_meta_points(axis, index, (height, width), picture.height)
-    axis.set_title(title)
-    axis.axis("off")
-    changed[title] = 100 * differs.mean()
-    values[title] = measured(variant, (side**2,))["miou"].item()
-first, corner, directions = CHOICES
+panels, points, changed, miou = [], [], [], []
+for title, options in choices.items():
+    config = dataclasses.replace(setting.segment(), **options)
+    variant = mgca.Model(model.backbone, model.decoder, config)
+    own = variant.segment(embedded, data.classes, side**2).labels.numpy()
+    differs = own != labels[side**2]
+    panels.append(Panel(overlays.over(own, picture, colours), title, outline=differs))
+    points.append(meta_point_index(*cells, side, config.placement).numpy())
+    changed.append(100 * differs.mean())
+    miou.append(unit_steps.measured(variant, data, (side**2,), kept)["miou"].item())
+figure = plots.panels([panels], (7, 2.9))
+for axis, index in zip(figure.axes, points, strict=True):
+    plots.dots(axis, index, cells[1], picture.height)
 figures.show(
     figure,
     caption=f"The scene above with the other values, outlined where the class changes: "
-    f"{changed[corner]:.0f} % of the pixels with points from edge to edge, "
-    f"{changed[directions]:.1f} % with directions averaged. mIoU over the first {scenes} scenes: "
-    f"{values[first]:.1f} by default, {values[corner]:.1f} and {values[directions]:.1f} with them.",
+    f"{changed[1]:.0f} % of the pixels with points from edge to edge, "
+    f"{changed[2]:.1f} % with directions averaged. mIoU over the first {scenes} scenes: "
+    f"{miou[0]:.1f} by default, {miou[1]:.1f} and {miou[2]:.1f} with them.",
     alt="The scene under its classes three times, with meta-points in cell centres and from edge "
     "to edge, and with normalised averages; changed pixels are outlined.",
     name="fig-unit-choices",

@@ -39,7 +39,9 @@ import mgca
 from mgca.backbone import load_backbone
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
-from mgca.experiments.report import figures
+from mgca.experiments.report import figures, plots
+from mgca.experiments.report.plots import Panel
+from mgca.experiments.report.validation import named_rightly, similarities
 from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.objective import mgca_loss
 from mgca.prompts import class_embeddings
@@ -49,41 +51,21 @@ from mgca.weights.decoders import decoder_from
 
 figures.use_style()
 
-
-def panel(axis, picture, title="", **options):
-    """A map over the whole scene, without axes."""
-    axis.set_title(title)
-    axis.set_axis_off()
-    return axis.imshow(picture, extent=(0, SIDE, SIDE, 0), **options)
-
-
-def outline(axis, inside: np.ndarray) -> None:
-    axis.contour(inside, levels=[0.5], colors="white", linewidths=2.4)
-    axis.contour(inside, levels=[0.5], colors="black", linewidths=1.2)
-
-
 # %%
 backbone = load_backbone("scenes")
 trained = decoder_from(*load_weights("scenes-mgca"), backbone).requires_grad_(False)
 
-_, pictures, masks = zip(*evaluation_set("scenes", scenes, seed=VALIDATION_SEED), strict=True)
+unseen = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
+_, pictures, masks = zip(*unseen, strict=True)
+inputs = [to_tensor(picture, backbone.mean, backbone.std) for picture in pictures]
 with torch.no_grad():
-    images = torch.stack([to_tensor(picture, backbone.mean, backbone.std) for picture in pictures])
-    dense = backbone.dense(images)  # (images, 96, 14, 14)
-
-# %% tags=["hide-input"]
-names = class_embeddings(backbone, CLASSES)  # (30, C)
+    dense = backbone.dense(torch.stack(inputs))  # (images, 96, 14, 14)
+names = class_embeddings(backbone, CLASSES)  # (30, 96)
 
 
-def similarities(pixels: torch.Tensor) -> torch.Tensor:
-    """Cosines (images, 30, H, W) of pixel embeddings with the words."""
-    return torch.einsum("kc,nchw->nkhw", names, F.normalize(pixels, dim=1))
-
-
-def named_rightly(pixels: torch.Tensor) -> float:
-    """% of the pixels whose most similar word is right; cosines are enlarged to the scene."""
-    found = F.interpolate(similarities(pixels), (SIDE, SIDE), mode="bilinear").argmax(dim=1)
-    return 100 * float((found.numpy() == np.stack(masks)).mean())
+def right(pixels: torch.Tensor) -> float:
+    """% of the pixels whose most similar word is right."""
+    return named_rightly(similarities(pixels, names), np.stack(masks))
 
 
 # %% [markdown]
@@ -182,7 +164,7 @@ opened.load_state_dict(
 )
 with torch.no_grad():
     for title, new in (("shut", decoder), ("open", opened)):
-        print(f"gates {title}: {named_rightly(new(dense)):.0f} % of the pixels named rightly")
+        print(f"gates {title}: {right(new(dense)):.0f} % of the pixels named rightly")
 
 # %% [markdown]
 # Less is lost than one may think: the sum $x + \dots$ carries the features past the random
@@ -247,22 +229,23 @@ figures.table(
 )
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
+figure, (gates, gradients) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
 for n, style in ((1, "-"), (2, "--")):
-    axes[0].plot([0, *curve.index], [0, *np.tanh(curve[f"gate {n}"])], style, label=f"block {n}")
-axes[0].axhline(0, color="0.4", linewidth=0.8)
-axes[0].set(xlabel="step", ylabel="tanh of the gate")
-axes[0].legend()
+    opening = [0, *np.tanh(curve[f"gate {n}"])]
+    gates.plot([0, *curve.index], opening, style, label=f"block {n}")
+gates.axhline(0, color="0.4", linewidth=0.8)
+gates.set(xlabel="step", ylabel="tanh of the gate")
 for name, style in zip(parts, ("-", "--", ":"), strict=True):
-    axes[1].plot(curve.index, curve[name].replace(0, np.nan), style, label=name)
-axes[1].set(xlabel="step", ylabel="norm of the gradient", yscale="log", xlim=(0, None))
-axes[1].legend()
-tenth = max(1, steps // 5)
+    gradients.plot(curve.index, curve[name].replace(0, np.nan), style, label=name)
+gradients.set(xlabel="step", ylabel="norm of the gradient", yscale="log", xlim=(0, None))
+for axis in (gates, gradients):
+    axis.legend()
+fifth = max(1, steps // 5)
 figures.show(
     figure,
     caption="The gates open step by step; zero gradients, those of the first step, cannot be drawn "
-    f"on the right. The loss falls from {curve['loss'].iloc[:tenth].mean():.2f} to "
-    f"{curve['loss'].iloc[-tenth:].mean():.2f} (means of the first and last {tenth} steps).",
+    f"on the right. The loss falls from {curve['loss'].iloc[:fifth].mean():.2f} to "
+    f"{curve['loss'].iloc[-fifth:].mean():.2f} (means of the first and last {fifth} steps).",
     alt="Two line plots. Left: tanh of both gates against the step, from 0. Right: norms of the "
     "gradients of gates, convolutions and normalisations; the latter two begin at step 2.",
     name="fig-decoder-gates",
@@ -291,19 +274,14 @@ with torch.no_grad():
     photograph = lite.backbone.project(lite.features(windows))
 
 # %% tags=["remove-input"]
-rows = []
+rows = {}
 for name, of, on in (("scenes", trained, dense), ("lite", lite.decoder, photograph)):
     first, second = (torch.tanh(block.gate).item() for block in of.blocks)
-    rows.append(
-        {
-            "decoder": name,
-            "tanh of gate 1": f"{first:+.3f}",
-            "tanh of gate 2": f"{second:+.3f}",
-            "change, share of the length": f"{change(of, on):.2f}",
-        }
-    )
+    rows[name] = [f"{first:+.3f}", f"{second:+.3f}", f"{change(of, on):.2f}"]
+columns = ["tanh of gate 1", "tanh of gate 2", "change, share of the length"]
+frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
 figures.table(
-    pd.DataFrame(rows).set_index("decoder"),
+    frame.rename_axis("decoder"),
     caption=f"The published decoders, on {scenes} scenes and on one photograph. That of the scenes "
     "adds nearly as much as there was; that of `lite`, which gains nothing by it, adds little.",
     name="tab-decoder-change",
@@ -311,28 +289,14 @@ figures.table(
 
 # %% tags=["hide-input"]
 before, after = upsample2(dense), trained(dense)
-words = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[:3]
-maps = {}
-for title, pixels in (("before", before), ("after", after)):
-    cosines = similarities(pixels[shown : shown + 1])[0]
-    maps[title] = cosines - cosines.mean(dim=0)
-reach = max(own[words].abs().max() for own in maps.values())
-figure, axes = plt.subplots(2, 3, figsize=(6.6, 5.3), layout="constrained")
-for row, (title, own) in zip(axes, maps.items(), strict=True):
-    for axis, word in zip(row, words, strict=True):
-        drawn = panel(
-            axis, own[word], f"{CLASSES[word]}, {title}", cmap="PuOr_r", vmin=-reach, vmax=reach
-        )
-        outline(axis, masks[shown] == word)
-figure.colorbar(
-    drawn, ax=axes, location="bottom", label="cosine less its mean over words", shrink=0.6
-)
+stages = {"before": before, "after": after}
+maps = {title: similarities(pixels, names)[shown] for title, pixels in stages.items()}
 figures.show(
-    figure,
+    plots.word_maps(maps, CLASSES, masks[shown]),
     caption="Before and after training: the three largest contents of a scene, outlined. "
     "What was right stands out more, and what was faint among other places is the strongest. "
-    f"Over {scenes} scenes {named_rightly(before):.0f} % of the pixels are named rightly before, "
-    f"{named_rightly(after):.0f} % after.",
+    f"Over {scenes} scenes {right(before):.0f} % of the pixels are named rightly before, "
+    f"{right(after):.0f} % after.",
     alt="Maps of the similarity to three words in two rows, before and after training, with the "
     "outlines of the contents.",
     name="fig-decoder-maps",
@@ -380,24 +344,19 @@ torch.testing.assert_close(mine, upsample2(dense, "bilinear"))
 
 # %% tags=["hide-input"]
 modes = {mode: upsample2(dense, mode) for mode in ("nearest", "bilinear")}
-distinct = {
-    mode: len(torch.unique(pixels[shown].flatten(1), dim=1).T) for mode, pixels in modes.items()
-}
-word = words[-1]
-own = {mode: similarities(pixels[shown : shown + 1])[0, word] for mode, pixels in modes.items()}
-low, high = min(m.min() for m in own.values()), max(m.max() for m in own.values())
-figure, axes = plt.subplots(1, 3, figsize=(7, 2.5), layout="constrained")
-panel(axes[0], pictures[shown], "scene")
-for axis, (mode, map_) in zip(axes[1:], own.items(), strict=True):
-    panel(axis, map_, f"{CLASSES[word]}, {mode}", vmin=low, vmax=high)
-    outline(axis, masks[shown] == word)
-right = {mode: named_rightly(pixels) for mode, pixels in modes.items()}
+distinct = [len(torch.unique(p[shown].flatten(1), dim=1).T) for p in modes.values()]
+word = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[2]
+maps = {mode: similarities(pixels, names)[shown, word] for mode, pixels in modes.items()}
+low, high = min(m.min() for m in maps.values()), max(m.max() for m in maps.values())
+outlined = {"outline": masks[shown] == word, "options": {"vmin": low, "vmax": high}}
+row = [Panel(map_, f"{CLASSES[word]}, {mode}", **outlined) for mode, map_ in maps.items()]
+rightly = [right(pixels) for pixels in modes.values()]
 figures.show(
-    figure,
+    plots.panels([[Panel(pictures[shown], "scene"), *row]], (7, 2.5), side=SIDE),
     caption="The same features before training, upsampled in two ways: "
-    f"{distinct['nearest']} different pixel embeddings of 784 with nearest, "
-    f"{distinct['bilinear']} with bilinear. Pixels named rightly over {scenes} scenes: "
-    f"{right['nearest']:.1f} % and {right['bilinear']:.1f} %.",
+    f"{distinct[0]} different pixel embeddings of 784 with nearest, "
+    f"{distinct[1]} with bilinear. Pixels named rightly over {scenes} scenes: "
+    f"{rightly[0]:.1f} % and {rightly[1]:.1f} %.",
     alt="A drawn scene and two maps of the similarity to a word: the first in blocks of four equal "
     "pixels, the second smooth.",
     name="fig-decoder-upsampling",

@@ -31,7 +31,6 @@ words = ["woman", "flag", "spacesuit"]  # looked for in the photograph of the la
 scenes = 24  # validation scenes over which numbers are taken
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import skimage.data
@@ -45,33 +44,21 @@ from mgca.backbone.last_block import last_block
 from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
-from mgca.experiments.report import figures
+from mgca.experiments.report import figures, overlays, plots, validation
+from mgca.experiments.report.plots import Panel
 from mgca.experiments.scenes import SIDE
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
 
-figures.use_style()
 torch.set_grad_enabled(False)
-
-
-def panel(axis, picture, title="", **options):
-    """An image without axes; maps are laid over the whole scene."""
-    axis.set_title(title)
-    axis.set_axis_off()
-    if isinstance(picture, torch.Tensor):
-        options["extent"] = (0, SIDE, SIDE, 0)
-    return axis.imshow(picture, **options)
-
-
-def outline(axis, inside: np.ndarray) -> None:
-    axis.contour(inside, levels=[0.5], colors="white", linewidths=2.4)
-    axis.contour(inside, levels=[0.5], colors="black", linewidths=1.2)
-
+figures.use_style()
 
 # %%
 backbone = load_backbone("scenes")
-_, pictures, masks = zip(*evaluation_set("scenes", scenes, seed=VALIDATION_SEED), strict=True)
-images = torch.stack([to_tensor(picture, backbone.mean, backbone.std) for picture in pictures])
+unseen = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
+_, pictures, masks = zip(*unseen, strict=True)
+inputs = [to_tensor(picture, backbone.mean, backbone.std) for picture in pictures]
+images = torch.stack(inputs)
 
 visual = backbone.model.visual  # open_clip's vision transformer
 block = visual.transformer.resblocks[-1]
@@ -159,39 +146,28 @@ print(f"same for all patches: attention {common(attended[:, 1:]):.0%}, value onl
 
 # %% tags=["hide-input"]
 plain = visual.ln_post(block(tokens)[:, 1:]) @ visual.proj  # (images, 196, C), as trained
-named = torch.from_numpy(np.stack([mask[4::8, 4::8] for mask in masks])).long().flatten(1)
-same = named[:, :, None] == named[:, None, :]
-other_patch = ~torch.eye(196, dtype=torch.bool)
-
-
-def alike(embeddings: torch.Tensor) -> tuple[float, float]:
-    """Mean cosine of two patches of one content, and of two of different ones."""
-    unit = F.normalize(embeddings, dim=-1)
-    cosines = unit @ unit.transpose(1, 2)
-    return cosines[same & other_patch].mean().item(), cosines[~same].mean().item()
-
-
-number = patch[0] * 14 + patch[1]
-content = masks[shown] == named[shown, number].item()
-own = torch.zeros(196)
-own[number] = 1
-figure, axes = plt.subplots(2, 3, figsize=(6.6, 5.3), layout="constrained")
-panel(axes[0, 0], pictures[shown], "scene and patch")
-panel(axes[0, 1], weights[shown, :, 1 + number, 1:].mean(dim=0).view(14, 14), "attention, trained")
-panel(axes[0, 2], own.view(14, 14), "value only")
-inside = np.asarray(pictures[shown]) * (0.25 + 0.75 * content[..., None])
-panel(axes[1, 0], inside.astype(np.uint8), f"its content: {CLASSES[named[shown, number]]}")
-for axis, embeddings, title in (
-    (axes[1, 1], plain[shown], "alike, trained"),
-    (axes[1, 2], mine[shown], "alike, value only"),
-):
+patches = validation.Patches(masks, 14)
+number, scene = patch[0] * 14 + patch[1], pictures[shown]
+content = patches.named[shown, number].item()
+inside = masks[shown] == content
+attention = weights[shown, :, 1 + number, 1:].mean(dim=0)
+first = {
+    "scene and patch": scene,
+    "attention, trained": attention.view(14, 14),
+    "value only": torch.eye(196)[number].view(14, 14),
+    f"its content: {CLASSES[content]}": overlays.dimmed(scene, inside.ravel(), SIDE),
+}
+options = plots.DIVERGING | {"vmin": -1, "vmax": 1}
+panels = [Panel(picture, title) for title, picture in first.items()]
+for title, embeddings in (("trained", plain[shown]), ("value only", mine[shown])):
     cosines = F.cosine_similarity(embeddings[number], embeddings, dim=-1).view(14, 14)
-    drawn = panel(axis, cosines, title, cmap="PuOr_r", vmin=-1, vmax=1)
-    outline(axis, content)
-for axis in axes.flat:
-    axis.plot(8 * patch[1] + 4, 8 * patch[0] + 4, "o", color="white", markeredgecolor="black")
-figure.colorbar(drawn, ax=axes, location="bottom", label="cosine to the patch", shrink=0.6)
-with_attention, without = alike(plain), alike(mine)
+    panels.append(Panel(cosines, f"alike, {title}", inside, options=options))
+rows, label = [panels[:3], panels[3:]], "cosine to the patch"
+figure = plots.panels(rows, (6.6, 5.3), side=SIDE, colorbar=label, location="bottom")
+for axis in figure.axes[:6]:
+    x, y = plots.centre(number, 14, SIDE)
+    axis.plot(x, y, "o", color="white", markeredgecolor="black")
+with_attention, without = patches.alike(plain), patches.alike(mine)
 figures.show(
     figure,
     caption="What one patch takes in, and which patches its embedding is then like. As trained it "
@@ -216,48 +192,19 @@ figures.show(
 
 # %% tags=["hide-input"]
 texts = class_embeddings(backbone, CLASSES)  # (30, C) unit vectors
-present = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[:3]
-figure, axes = plt.subplots(2, 3, figsize=(6.6, 5.3), layout="constrained")
 changed = visual.ln_post(last_block(block, tokens, (14, 14), compared)) @ visual.proj
 maps = {}
 for title, embeddings in (("trained", plain), (compared, changed)):
-    scores = F.normalize(embeddings[shown], dim=-1) @ texts.T  # (196, 30)
-    maps[title] = (scores - scores.mean(dim=1, keepdim=True)).T.unflatten(1, (14, 14))
-reach = max(own[present].abs().max() for own in maps.values())
-for row, (title, own) in zip(axes, maps.items(), strict=True):
-    for axis, word in zip(row, present, strict=True):
-        drawn = panel(
-            axis, own[word], f"{CLASSES[word]}, {title}", cmap="PuOr_r", vmin=-reach, vmax=reach
-        )
-        outline(axis, masks[shown] == word)
-figure.colorbar(
-    drawn, ax=axes, location="bottom", label="cosine less its mean over words", shrink=0.6
-)
-
-
-def top_words(embeddings: torch.Tensor) -> torch.Tensor:
-    """(images, 196) most similar word of each patch."""
-    return (F.normalize(embeddings, dim=-1) @ texts.T).argmax(dim=-1)
-
-
-def named_rightly(embeddings: torch.Tensor) -> float:
-    """% of the patches whose most similar word is the content at their centre."""
-    return 100 * (top_words(embeddings) == named).float().mean().item()
-
-
-def somewhere(embeddings: torch.Tensor) -> float:
-    """% of the patches whose most similar word is in the scene."""
-    found = zip(top_words(embeddings).numpy(), masks, strict=True)
-    return 100 * float(np.mean([np.isin(top, mask) for top, mask in found]))
-
-
+    cosines = F.normalize(embeddings[shown], dim=-1) @ texts.T  # (196, 30)
+    maps[title] = cosines.T.unflatten(1, (14, 14))
+before, after = (patches.named_rightly(e, texts) for e in (plain, changed))
 figures.show(
-    figure,
+    plots.word_maps(maps, CLASSES, masks[shown]),
     caption="The three largest contents of a scene, outlined. As trained, the maps hardly say "
     f"where a word is; with the changed block they do. Of the patches of {scenes} scenes "
-    f"{named_rightly(plain):.0f} % and {named_rightly(changed):.0f} % are named rightly, among 30 "
+    f"{before[0]:.0f} % and {after[0]:.0f} % are named rightly, among 30 "
     "words. The name given is of something in the scene, wherever, for "
-    f"{somewhere(plain):.0f} % and {somewhere(changed):.0f} %: *what* was known all along.",
+    f"{before[1]:.0f} % and {after[1]:.0f} %: *what* was known all along.",
     alt="Maps of the similarity to three words, in two rows: as trained, and with the changed "
     "block; the contents are outlined.",
     name="fig-dense-words",
@@ -268,26 +215,22 @@ figures.show(
 # are: to those with similar queries or keys, or to its neighbours. None is trained.
 
 # %% tags=["remove-input"]
+attends = {
+    "trained": "all, as trained",
+    "self": "itself",
+    "correlative": "like queries and like keys",
+    "queries": "like queries",
+    "neighbours": "like keys, near by",
+}
 rows = []
 for name, kind in LAST_BLOCKS.items():
     embeddings = visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
-    within, between = alike(embeddings)
-    rows.append(
-        {
-            "last block": name,
-            "attends to": {
-                "trained": "all, as trained",
-                "self": "itself",
-                "correlative": "like queries and like keys",
-                "queries": "like queries",
-                "neighbours": "like keys, near by",
-            }[kind.attention],
-            "residual, MLP": "yes" if kind.residual else "no",
-            "cosine, same content": round(within, 2),
-            "cosine, different": round(between, 2),
-            "patches named rightly, %": round(named_rightly(embeddings), 1),
-        }
-    )
+    within, between = patches.alike(embeddings)
+    row = {"last block": name, "attends to": attends[kind.attention]}
+    row |= {"residual, MLP": "yes" if kind.residual else "no"}
+    row |= {"cosine, same content": round(within, 2), "cosine, different": round(between, 2)}
+    rightly = round(patches.named_rightly(embeddings, texts)[0], 1)
+    rows.append(row | {"patches named rightly, %": rightly})
 figures.table(
     pd.DataFrame(rows).set_index("last block"),
     caption=f"Choices of the last block (`last_block=`) on {scenes} validation scenes. The "
@@ -332,34 +275,30 @@ few, truth = pictures[:10], np.stack(masks[:10])
 def at(side: int) -> float:
     """% of the pixels named rightly where the scenes are enlarged or reduced to a side."""
     resized = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in few]
-    batch = torch.stack([to_tensor(image, backbone.mean, backbone.std) for image in resized])
-    cosines = torch.einsum("kc,nchw->nkhw", texts, F.normalize(backbone.dense(batch), dim=1))
-    found = F.interpolate(cosines, (SIDE, SIDE), mode="bilinear").argmax(dim=1)
-    return 100 * float((found.numpy() == truth).mean())
+    batch = [to_tensor(image, backbone.mean, backbone.std) for image in resized]
+    pixels = backbone.dense(torch.stack(batch))
+    return validation.named_rightly(validation.similarities(pixels, texts), truth)
 
 
 learned = positions.clone()
 right = {side: at(side) for side in (56, 112, 168, 224)}
 positions[1:] = 0
 blank = {side: at(side) for side in right}
-positions.copy_(learned)
+positions[:] = learned
 
-figure, axes = plt.subplots(1, 3, figsize=(7, 2.7), layout="constrained")
-for axis, size in zip(axes, (14, 28), strict=False):
-    all_ = interpolate_positions(positions, (14, 14), (size, size))[1:]
-    middle = all_[(size // 2) * size + size // 2]
-    panel(
-        axis,
-        F.cosine_similarity(middle, all_, dim=-1).view(size, size),
-        f"{size} × {size} positions",
-        cmap="PuOr_r",
-        vmin=-1,
-        vmax=1,
-    )
-axes[2].plot(list(right), list(right.values()), "o-", label="interpolated")
-axes[2].plot(list(blank), list(blank.values()), "s--", label="set to 0")
-axes[2].set(xlabel="side of the image", ylabel="pixels right, %", ylim=(0, 50), xticks=list(right))
-axes[2].legend(loc="lower center")
+# %% tags=["hide-input"]
+maps, options = [], plots.DIVERGING | {"vmin": -1, "vmax": 1}
+for size in (14, 28):
+    grid = interpolate_positions(positions, (14, 14), (size, size))[1:]
+    cosines = F.cosine_similarity(grid[(size // 2) * size + size // 2], grid, dim=-1)
+    title = f"{size} × {size} positions"
+    maps.append(Panel(cosines.view(size, size), title, options=options))
+figure = plots.panels([[*maps, None]], (7, 2.7), side=SIDE)
+axis = figure.axes[2]
+axis.plot(list(right), list(right.values()), "o-", label="interpolated")
+axis.plot(list(blank), list(blank.values()), "s--", label="set to 0")
+axis.set(xlabel="side of the image", ylabel="pixels right, %", ylim=(0, 50), xticks=list(right))
+axis.legend(loc="lower center")
 figures.show(
     figure,
     caption="Cosines of the position in the middle with all others, as trained and interpolated. "
@@ -399,15 +338,12 @@ dense = lite.backbone.project(features)  # (1, 384, 28, 28)
 torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.backbone.tower(image))
 
 # %% tags=["hide-input"]
-cosines = torch.einsum("kc,chw->khw", lite.texts(words), F.normalize(dense[0], dim=0))
-figure, axes = plt.subplots(2, 2, figsize=(5.6, 5), layout="constrained")
-panel(axes[0, 0], photograph, "photograph")
-low, high = cosines.min(), cosines.max()
-for axis, word, map_ in zip(axes.flat[1:], words, cosines.numpy(), strict=True):
-    drawn = panel(axis, map_, word, vmin=low, vmax=high)
-figure.colorbar(drawn, ax=axes, label="cosine similarity", shrink=0.8)
+cosines = validation.similarities(dense, lite.texts(words))[0]
+limits = {"vmin": cosines.min(), "vmax": cosines.max()}
+maps = [Panel(own, word, options=limits) for own, word in zip(cosines, words, strict=True)]
+rows = [[Panel(photograph, "photograph"), maps[0]], maps[1:]]
 figures.show(
-    figure,
+    plots.panels(rows, (5.6, 5), colorbar="cosine similarity"),
     caption="Dense features of `lite` as they are, without a decoder. The flag is found; “woman” "
     "is highest beside the face, “spacesuit” on one sleeve and about the face. The maps are "
     "coarse: a position of this network has seen much of its surroundings.",

@@ -29,35 +29,34 @@ counted = 256  # scenes to measure on
 
 # %% tags=["hide-input"]
 import math
-import textwrap
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca.data.scenes import CLASSES
-from mgca.decoder import GatedConvDecoder
-from mgca.experiments.report import figures
+from mgca.experiments.report import figures, plots
 from mgca.experiments.report.correspondence import (
     by_rank,
-    contents,
     cut_out,
-    described,
     frozen_features,
     kept,
-    named,
     photo_pairs,
-    scene_pairs,
 )
-from mgca.losses.levels import area_in_pixels, object_loss, region_embeddings, similarity
+from mgca.experiments.report.plots import Panel
+from mgca.experiments.report.truth import Scenes, own_scores
+from mgca.losses.levels import (
+    area_in_pixels,
+    object_loss,
+    region_embeddings,
+    similarity,
+)
 
 figures.use_style()
-lite, small_clip = mgca.load("lite"), mgca.load("scenes")
+lite = mgca.load("lite")
 photos = photo_pairs()
-scenes = scene_pairs(counted)
+scenes = Scenes(mgca.load("scenes"), counted)
 
 # %% [markdown]
 # ## A batch
@@ -68,7 +67,8 @@ scenes = scene_pairs(counted)
 
 
 # %%
-features, texts = frozen_features(lite, photos.images), lite.backbone.encode_text(photos.captions)
+features = frozen_features(lite, photos.images)
+texts = lite.backbone.encode_text(photos.captions)
 pixels = lite.pixels(features)  # Eq. 1
 
 # %% [markdown]
@@ -117,33 +117,17 @@ torch.testing.assert_close(objects, region_embeddings(pixels, own, alpha_photos)
 
 
 # %% tags=["hide-input"]
-def bare(axis, title=""):
-    """A panel without axes, with a title of a few lines at most."""
-    axis.set_axis_off()
-    axis.set_title(textwrap.fill(title, 26))
-
-
-def heat(axis, values, cmap="viridis"):
-    """One value per pixel embedding, as a map."""
-    axis.imshow(values.reshape(28, 28), cmap=cmap)
-
-
-def weights_of(scores, alpha):
-    """The weights of Eq. 4: those of the pixels kept add up to 1."""
-    return scores.masked_fill(~kept(scores, alpha), -torch.inf).softmax(-1)
-
-
-drawn = [2, 0, 3]
-figure, axes = plt.subplots(len(drawn), 3, figsize=(7, 7.9), layout="constrained")
-for row, i in zip(axes, drawn, strict=True):
-    heat(row[0], own[i, 0])
-    row[1].imshow(cut_out(photos.images[i], kept(own[i, 0], alpha_photos)))
-    heat(row[2], weights_of(own[i, 0], alpha_photos), "magma")
-    for axis, title in zip(row, ("similarity", "pixels kept", "weights"), strict=True):
-        bare(axis, title)
-    row[1].set_title(f"“{textwrap.fill(photos.captions[i], 26)}”\npixels kept")
+rows = []
+for i in (2, 0, 3):
+    inside = kept(own[i, 0], alpha_photos)
+    # Those of Eq. 4: the weights of the pixels kept add up to 1.
+    weights = own[i, 0].masked_fill(~inside, -torch.inf).softmax(-1)
+    title = f"{plots.quoted(photos.captions[i], 26)}\npixels kept"
+    cut, options = cut_out(photos.images[i], inside), {"cmap": "magma"}
+    rows.append([Panel(own[i, 0].view(28, 28), "similarity"), Panel(cut, title)])
+    rows[-1].append(Panel(weights.view(28, 28), "weights", options=options))
 figures.show(
-    figure,
+    plots.panels(rows, (7, 7.9)),
     caption="The caption's similarity to each pixel, the "
     f"{area_in_pixels(alpha_photos, 784)} pixels that $\\alpha = {alpha_photos:g}$ keeps, and "
     "their weights. The motorcycle is found, and a few of its pixels have nearly all the weight. "
@@ -179,32 +163,16 @@ torch.testing.assert_close(
 )
 
 # %% tags=["hide-input"]
-figure, axis = plt.subplots(figsize=(6, 5.2), layout="constrained")
-top = cosines.abs().max().item()
-axis.imshow(cosines, cmap="PuOr", vmin=-top, vmax=top)
+labels = {"rows": "object", "columns": "caption"}
+figure = plots.matrices({"": cosines}, photos.names, (6, 5.2), **labels, numbers=True, rotation=40)
 count = len(photos.names)
-for i in range(count):
-    for j in range(count):
-        shade = "white" if abs(cosines[i, j]) > 0.6 * top else "black"
-        axis.text(
-            j,
-            i,
-            f"{cosines[i, j] + 0.0:.2f}".replace("-0.00", "0.00"),
-            ha="center",
-            va="center",
-            color=shade,
-        )
-axis.set_xticks(range(count), photos.names, rotation=40, ha="right")
-axis.set_yticks(range(count), photos.names)
-axis.set(xlabel="caption", ylabel="object")
-axis.grid(False)
 right = (cosines.argmax(dim=1) == torch.arange(count)).sum().item()
-off = cosines[~torch.eye(count, dtype=torch.bool)]
+pair, off = cosines.diagonal(), cosines[~torch.eye(count, dtype=torch.bool)]
 figures.show(
     figure,
     caption=f"Cosine similarity of each object to each caption. {right} of {count} objects "
-    f"are most like their own caption; the pairs lie between {cosines.diagonal().min():.2f} and "
-    f"{cosines.diagonal().max():.2f}, the others between {off.min():.2f} and {off.max():.2f}. The "
+    f"are most like their own caption; the pairs lie between {pair.min():.2f} and "
+    f"{pair.max():.2f}, the others between {off.min():.2f} and {off.max():.2f}. The "
     f"loss of this batch is {loss:.2f}; guessing would give $\\log {count}$ = "
     f"{math.log(count):.2f}.",
     alt="A matrix of seven objects by seven captions; the diagonal is darkest.",
@@ -220,46 +188,20 @@ figures.show(
 # A smaller $\alpha$ keeps less of the object, a larger one more of what is not the object.
 
 # %% tags=["hide-input"]
-backbone = small_clip.backbone
-features = frozen_features(small_clip, scenes.images)
-scene_pixels, scene_texts = small_clip.pixels(features), backbone.encode_text(scenes.captions)
-# A new decoder is upsampling and nothing else.
-frozen_pixels = mgca.Model(backbone, GatedConvDecoder(backbone.dim)).pixels(features)
-
-
-def own_scores(pixels, texts):
-    """(B, N): similarities to each image's own text."""
-    return torch.einsum("bcn,bc->bn", pixels.flatten(2), texts)
-
-
-shares = contents(scenes.masks, 28)
-scene_own = own_scores(scene_pixels, scene_texts)
-
-
-def of_own(texts):
-    """(B, N): how much of each pixel shows what the image's own text names."""
-    return torch.cat([described(s[None], [t])[0] for s, t in zip(shares, texts, strict=True)])
-
-
-truth = of_own(scenes.captions)
 # A caption of one thing or two, of which one sees enough.
-scene = next(
-    i for i, t in enumerate(scenes.captions) if len(named(t)) == 2 and 0.2 < truth[i].mean() < 0.35
-)
-alphas = [0.1, 0.4, 0.8]
-figure, axes = plt.subplots(2, 3, figsize=(7, 5.3), layout="constrained")
-for axis, alpha in zip(axes[0], alphas, strict=True):
-    axis.imshow(cut_out(photos.images[1], kept(own[1, 0], alpha)))
-    bare(axis, f"α = {alpha:g}")
-for axis, alpha in zip(axes[1], alphas, strict=True):
-    inside = kept(scene_own[scene], alpha)
-    axis.imshow(cut_out(scenes.images[scene], inside))
-    bare(axis, f"{100 * truth[scene][inside].mean():.0f} % named")
-lost = truth[scene][~kept(scene_own[scene], 0.1)].sum() / truth[scene].sum()
+i = scenes.first(2, 0.2, 0.35)
+truth, scores = scenes.captions.truth[i], own_scores(scenes.trained, scenes.captions.embeddings)[i]
+above, below = [], []
+for area in (0.1, 0.4, 0.8):
+    inside = kept(scores, area)
+    above.append(Panel(cut_out(photos.images[1], kept(own[1, 0], area)), f"α = {area:g}"))
+    named = f"{100 * truth[inside].mean():.0f} % named"
+    below.append(Panel(cut_out(scenes.images[i], inside), named))
+lost = truth[~kept(scores, 0.1)].sum() / truth.sum()
 figures.show(
-    figure,
+    plots.panels([above, below], (7, 5.3)),
     caption=f"What three areas keep, for “{photos.captions[1]}” and, below, "
-    f"“{scenes.captions[scene]}” "
+    f"“{scenes.captions.words[i]}” "
     "with the small CLIP of the scenes. *Named* is the share of the kept pixels that the caption "
     "names, by the exact mask. At $\\alpha = 0.1$ nearly all is right and "
     f"{100 * lost:.0f} % of what is named is missed; at 0.8 most of what is kept is wrong.",
@@ -296,43 +238,35 @@ def quality(scores, truth, alphas):
 
 
 # %% tags=["hide-input"]
-generator = np.random.default_rng(0)
-single = [f"a photo of a {CLASSES[generator.choice(named(text))]}" for text in scenes.captions]
-single_texts = small_clip.backbone.encode_text(single)
-kinds = {
-    "a caption": (scene_texts, truth),
-    "one class it names": (single_texts, of_own(single)),
-}
-grid = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.27, alpha_scenes, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-at = grid.index(alpha_scenes)
+kinds = {"a caption": scenes.captions, "one class it names": scenes.single}
+grid = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.27, alpha_scenes, *(n / 10 for n in range(4, 11))]
 found = {
-    (kind, name): quality(own_scores(pixels, texts), truth, grid)
-    for kind, (texts, truth) in kinds.items()
-    for name, pixels in (("frozen", frozen_pixels), ("trained", scene_pixels))
+    (kind, name): quality(own_scores(pixels, own.embeddings), own.truth, grid)
+    for kind, own in kinds.items()
+    for name, pixels in (("frozen", scenes.frozen), ("trained", scenes.trained))
 }
-colours = ("#0072B2", "#E69F00", "#CC79A7")
-names = ("precision", "recall", "weighted precision")
+
+# %% tags=["hide-input"]
+names = {"precision": "#0072B2", "recall": "#E69F00", "weighted precision": "#CC79A7"}
 figure, axes = plt.subplots(2, 1, figsize=(6, 7), sharex=True, layout="constrained")
-for axis, (kind, (_, of_kind)) in zip(axes, kinds.items(), strict=True):
-    for column, (colour, name) in enumerate(zip(colours, names, strict=True)):
+for axis, (kind, own) in zip(axes, kinds.items(), strict=True):
+    for column, (name, colour) in enumerate(names.items()):
         axis.plot(grid, found[kind, "trained"][:, column], color=colour, label=name)
         axis.plot(grid, found[kind, "frozen"][:, column], color=colour, linestyle=":")
     axis.axvline(alpha_scenes, color="grey", linewidth=1)
     axis.text(alpha_scenes + 0.01, 0.03, f"α = {alpha_scenes:g}", color="dimgrey")
-    area = of_kind[of_kind.sum(-1) > 0].mean()
-    axis.set(
-        title=f"text: {kind} ({100 * area:.0f} % of the image)", ylim=(0, 1.02), ylabel="share"
-    )
+    title = f"text: {kind} ({100 * own.truth[own.visible].mean():.0f} % of the image)"
+    axis.set(title=title, ylim=(0, 1.02), ylabel="share")
 axes[0].plot([], [], color="grey", linestyle=":", label="before training")
 axes[0].legend(loc="lower right")
 axes[1].set_xlabel("α")
-name_trained = found["one class it names", "trained"]
+weighted = found["one class it names", "trained"][:, 2]
 figures.show(
     figure,
     caption=f"Over {counted} scenes, with the published decoder and, dotted, before its training. "
     "A larger $\\alpha$ trades precision for recall. The weighted precision hardly falls: for one "
-    f"class it is {name_trained[grid.index(0.05), 2]:.2f} at $\\alpha = 0.05$ and "
-    f"{name_trained[-1, 2]:.2f} at 1, because the softmax has put the weight where the text "
+    f"class it is {weighted[grid.index(0.05)]:.2f} at $\\alpha = 0.05$ and "
+    f"{weighted[-1]:.2f} at 1, because the softmax has put the weight where the text "
     "points. Before training it falls further.",
     alt="Two diagrams of precision, recall and weighted precision over alpha, for captions and for "
     "single classes. Precision falls, recall rises to one, weighted precision stays nearly level.",
@@ -340,16 +274,18 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-kept_scores = own_scores(scene_pixels, single_texts).sort(-1, descending=True).values
-kept_weights = kept_scores[:, : area_in_pixels(alpha_scenes, 784)].softmax(-1)
-even = (-(kept_weights * kept_weights.clamp_min(1e-30).log()).sum(-1)).exp().median()
-before, after = (found["one class it names", name][at] for name in ("frozen", "trained"))
+size = area_in_pixels(alpha_scenes, 784)
+weights = own_scores(scenes.trained, scenes.single.embeddings).topk(size).values.softmax(-1)
+entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1)
+before, after = (
+    found["one class it names", name][grid.index(alpha_scenes)] for name in ("frozen", "trained")
+)
 Markdown(
     f"At α = {alpha_scenes:g}, for one class: precision goes from {before[0]:.2f} to "
     f"{after[0]:.2f} with training, recall from {before[1]:.2f} to {after[1]:.2f}, weighted "
-    f"precision from {before[2]:.2f} to {after[2]:.2f}. Of the {kept_weights.shape[1]} pixels kept "
-    f"the weights are as uneven as if {even:.0f} shared the weight equally (the exponential "
-    "of the entropy, median)."
+    f"precision from {before[2]:.2f} to {after[2]:.2f}. Of the {size} pixels kept "
+    f"the weights are as uneven as if {entropy.exp().median():.0f} shared the weight equally "
+    "(the exponential of the entropy, median)."
 )
 
 # %% [markdown]

@@ -30,7 +30,6 @@ batch = 32  # scenes of a batch, as in training
 
 # %% tags=["hide-input"]
 import math
-import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -42,27 +41,17 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES
-from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.results import read_results
-from mgca.experiments.report import figures
-from mgca.experiments.report.correspondence import (
-    by_rank,
-    contents,
-    described,
-    frozen_features,
-    named,
-    photo_pairs,
-    scene_pairs,
-)
+from mgca.experiments.report import figures, plots, truth
+from mgca.experiments.report.correspondence import frozen_features, photo_pairs
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
 
 figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
-lite, small_clip = mgca.load("lite"), mgca.load("scenes")
+lite = mgca.load("lite")
 photos = photo_pairs()
-scenes = scene_pairs(counted)
-
+scenes = truth.Scenes(mgca.load("scenes"), counted)
 
 # %% [markdown]
 # ## The two pixels, written out
@@ -115,75 +104,28 @@ MARKS = {
     f"semi-hard, k = {k:g}": ("#E69F00", "*"),
     "hardest, k = 1": ("#CC79A7", "s"),
 }
-
-
-def ranks_of(size):
-    """The ranks of the three positives in an object of so many pixels."""
-    return [1, rank_in_region(k, size), size]
-
-
-def point(axis, x, y, colour, shape, label=None):
-    """One mark, above the lines."""
-    size = 240 if shape == "*" else 110
-    axis.scatter(x, y, size, color=colour, marker=shape, edgecolors="black", zorder=3, label=label)
-
-
-def mark(axis, image, positions, styles):
-    """Pixel embeddings marked on the image that they are of."""
-    axis.imshow(image)
-    axis.set_axis_off()
-    cell = image.width / 28
-    for position, (colour, shape) in zip(positions, styles, strict=True):
-        x, y = (position % 28 + 0.5) * cell, (position // 28 + 0.5) * cell
-        point(axis, x, y, colour, shape)
-
-
-features = frozen_features(small_clip, scenes.images)
-backbone = small_clip.backbone
-scene_pixels, scene_texts = small_clip.pixels(features), backbone.encode_text(scenes.captions)
-# A new decoder is upsampling and nothing else: where training starts.
-frozen_pixels = mgca.Model(backbone, GatedConvDecoder(backbone.dim)).pixels(features)
-shares = contents(scenes.masks, 28)
-
-
-def own_scores(pixels, texts):
-    """(B, N): similarities to each image's own text."""
-    return torch.einsum("bcn,bc->bn", pixels.flatten(2), texts)
-
-
-def of_own(texts):
-    """(B, N): how much of each pixel shows what the image's own text names."""
-    return torch.cat([described(s[None], [t])[0] for s, t in zip(shares, texts, strict=True)])
-
-
-own = own_scores(pixels, texts)
-scene_own, truth = own_scores(scene_pixels, scene_texts), of_own(scenes.captions)
 # A caption of one thing and nothing else, smaller than the object that is assumed.
-scene = next(
-    i
-    for i, text in enumerate(scenes.captions)
-    if len(named(text)) == 1 and 0.08 < truth[i].mean() < 0.25
-)
-shown = [
-    (photos.images[3], photos.captions[3], own[3], alpha),
-    (photos.images[5], photos.captions[5], own[5], alpha),
-    (scenes.images[scene], scenes.captions[scene], scene_own[scene], alpha_scenes),
-]
+i = scenes.first(1, 0.08, 0.25)
+shown = [(photos.images[n], photos.captions[n], pixels[n], texts[n], alpha) for n in (3, 5)]
+own = (scenes.images[i], scenes.captions.words[i], scenes.trained[i])
+shown.append((*own, scenes.captions.embeddings[i], alpha_scenes))
+
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(3, 2, figsize=(7, 9), layout="constrained")
-for row, (image, caption, scores, area) in zip(axes, shown, strict=True):
-    falling = scores.sort(descending=True)
-    ranks = ranks_of(area_in_pixels(area, 784))
-    mark(row[0], image, [falling.indices[r - 1].item() for r in ranks], MARKS.values())
-    row[0].set_title(f"“{textwrap.fill(caption, 28)}”")
-    row[1].plot(range(1, 785), falling.values, color="dimgrey")
-    row[1].axvspan(0, ranks[2], color="lightgrey", alpha=0.4, linewidth=0)
-    for r, (label, (colour, shape)) in zip(ranks, MARKS.items(), strict=True):
-        point(row[1], r, falling.values[r - 1], colour, shape, label)
-    row[1].set(ylabel="similarity")
-last = scene_own[scene].sort(descending=True).indices[area_in_pixels(alpha_scenes, 784) - 1]
-last_shows = CLASSES[shares[scene, :, last].argmax()]
+for (left, right), (image, caption, pixels_of, text, area) in zip(axes, shown, strict=True):
+    falling = truth.own_scores(pixels_of[None], text[None])[0].sort(descending=True)
+    last = area_in_pixels(area, 784)
+    plots.Panel(image, plots.quoted(caption, 28)).draw(left)
+    right.plot(range(1, 785), falling.values, color="dimgrey")
+    right.axvspan(0, last, color="lightgrey", alpha=0.4, linewidth=0)
+    for rank, (label, style) in zip((1, rank_in_region(k, last), last), MARKS.items(), strict=True):
+        x, y = plots.centre(falling.indices[rank - 1].item(), 28, image.width)
+        plots.mark(left, x, y, style)
+        plots.mark(right, rank, falling.values[rank - 1], style, label)
+    right.set(ylabel="similarity")
 axes[0, 1].legend(loc="upper right")
 axes[2, 1].set_xlabel("rank of the pixel; grey: the object")
+last_shows = CLASSES[scenes.shares[i, :, falling.indices[last - 1]].argmax()]
 figures.show(
     figure,
     caption="Left, the three positives; right, the similarities to the caption in falling order. "
@@ -202,34 +144,23 @@ figures.show(
 # is made of one class that it names.
 
 # %% tags=["hide-input"]
-generator = np.random.default_rng(0)
-single = [f"a photo of a {CLASSES[generator.choice(named(text))]}" for text in scenes.captions]
-kinds = {
-    "a caption": (scene_texts, truth),
-    "one class it names": (backbone.encode_text(single), of_own(single)),
-}
+kinds = {"a caption": scenes.captions, "one class it names": scenes.single}
 size = area_in_pixels(alpha_scenes, 784)
 # Ranks in bins of equal width on a logarithmic axis, so that single scenes show less.
 edges = np.unique(np.geomspace(1, 785, 22).round().astype(int))
 centres = np.sqrt(edges[:-1] * (edges[1:] - 1))
+right = {kind: truth.trust(scenes.trained, own, edges) for kind, own in kinds.items()}
+before = {kind: truth.trust(scenes.frozen, own, edges) for kind, own in kinds.items()}
 
-
-def trust(pixels, texts, truth):
-    """By bins of the rank, how often the pixel shows what its text, if anything, names."""
-    right = by_rank(own_scores(pixels, texts), truth)[truth.sum(-1) > 0].mean(0)
-    return [right[low - 1 : high - 1].mean() for low, high in zip(edges, edges[1:], strict=False)]
-
-
+# %% tags=["hide-input"]
 figure, axes = plt.subplots(2, 1, figsize=(6, 6.6), sharex=True, layout="constrained")
-for axis, (kind, (of_texts, of_truth)) in zip(axes, kinds.items(), strict=True):
-    right = trust(scene_pixels, of_texts, of_truth)
-    axis.plot(centres, right, color="#0072B2", label="trained")
-    before = trust(frozen_pixels, of_texts, of_truth)
-    axis.plot(centres, before, ":", color="#0072B2", label="before training")
-    for r, (label, (colour, shape)) in zip(ranks_of(size), MARKS.items(), strict=True):
-        height = np.interp(np.log(r), np.log(centres), right)
-        point(axis, r, height, colour, shape, label=label)
-    axis.axhline(of_truth[of_truth.sum(-1) > 0].mean(), color="grey", linewidth=1, linestyle="--")
+for axis, (kind, own) in zip(axes, kinds.items(), strict=True):
+    axis.plot(centres, right[kind], color="#0072B2", label="trained")
+    axis.plot(centres, before[kind], ":", color="#0072B2", label="before training")
+    for rank, (label, style) in zip((1, rank_in_region(k, size), size), MARKS.items(), strict=True):
+        height = np.interp(np.log(rank), np.log(centres), right[kind])
+        plots.mark(axis, rank, height, style, label)
+    axis.axhline(own.truth[own.visible].mean(), color="grey", linewidth=1, linestyle="--")
     axis.set(xscale="log", ylim=(0, 1.02), ylabel="shows what is named", title=f"text: {kind}")
 axes[0].legend(loc="lower left")
 axes[1].set_xlabel("rank of the pixel")
@@ -252,38 +183,17 @@ figures.show(
 # ablation](ablation_k.ipynb)).
 
 # %% tags=["remove-input"]
-values = [0, 0.03, 0.06, 0.12, 0.25, 0.5, 1]
-
-
-def positives_at(share, pixels, texts, truth):
-    """Over the batches: similarity, pull and truth of the positive at a share of the object."""
-    rows = []
-    at = rank_in_region(share, size)
-    for start in range(0, counted - batch + 1, batch):
-        now = slice(start, start + batch)
-        s = similarity(pixels[now], texts[now])
-        own = s.diagonal(dim1=0, dim2=1).T
-        positive = own.sort(-1, descending=True).values[:, at - 1]
-        z = torch.where(torch.eye(batch, dtype=torch.bool), positive[:, None], s.amax(-1))
-        z = z / math.sqrt(pixels.shape[1])
-        pull = 1 - (z.softmax(0) + z.softmax(1)).diagonal() / 2
-        rows.append(torch.stack([positive, pull, by_rank(own, truth[now])[:, at - 1]]))
-    similar, pull, right = torch.cat(rows, dim=1)
-    return similar.mean(), pull.mean(), right[truth.sum(-1)[: len(right)] > 0].mean()
-
-
 trained = read_results(project / "results" / "scenes" / "k.csv")
 trained = trained[(trained["unit"] == "pixel") & (trained["metric"] == "miou")]
 reached = trained.groupby(["variant", "dataset"])["value"].mean()
 rows = []
-for share in values:
+for share in (0, 0.03, 0.06, 0.12, 0.25, 0.5, 1):
     row = {"k": f"{share:g}", "rank": rank_in_region(share, size)}
-    for kind, (of_texts, of_truth) in kinds.items():
-        similar, pull, right = positives_at(share, scene_pixels, of_texts, of_truth)
-        row |= {f"right, {kind} (%)": round(100 * right.item(), 1)}
-    row |= {"similarity": round(similar.item(), 1), "pull": round(pull.item(), 3)}
-    for name in ("things", "scenes"):
-        row |= {f"mIoU, {name}": round(reached[f"k={share:g}", name], 1)}
+    for kind, own in kinds.items():
+        similar, pull, shows = truth.positives_at(row["rank"], scenes.trained, own, batch)
+        row |= {f"right, {kind} (%)": round(100 * shows, 1)}
+    row |= {"similarity": round(similar, 1), "pull": round(pull, 3)}
+    row |= {f"mIoU, {n}": round(reached[f"k={share:g}", n], 1) for n in ("things", "scenes")}
     rows.append(row)
 table = pd.DataFrame(rows).set_index("k")
 figures.table(
@@ -316,19 +226,15 @@ Markdown(
 # level](region_level.ipynb), shrunk to one pixel.
 
 # %% tags=["hide-input"]
-foreign = {"motorcycle": 3, "rocket": 4, "flower": 6}
-styles = [("#56B4E9", "o"), ("#E69F00", "D"), ("#CC79A7", "s")]
-scores = similarity(pixels, texts)
-figure, axes = plt.subplots(1, 3, figsize=(7, 3.1), layout="constrained")
-for axis, i in zip(axes, (2, 1, 5), strict=True):
-    mark(axis, photos.images[i], [scores[i, j].argmax().item() for j in foreign.values()], styles)
-handles = [
-    plt.Line2D(
-        [], [], color=colour, marker=shape, linestyle="", markeredgecolor="black", markersize=10
-    )
-    for colour, shape in styles
-]
-figure.legend(handles, [f"“{name}”" for name in foreign], loc="outside lower center", ncols=3)
+foreign = {"motorcycle": (3, "#56B4E9", "o"), "rocket": (4, "#E69F00", "D")}
+foreign |= {"flower": (6, "#CC79A7", "s")}
+images, scores = [photos.images[i] for i in (2, 1, 5)], similarity(pixels, texts)[[2, 1, 5]]
+figure = plots.panels([[plots.Panel(image) for image in images]], (7, 3.1))
+for axis, image, own in zip(figure.axes, images, scores, strict=True):
+    for name, (j, *style) in foreign.items():
+        x, y = plots.centre(own[j].argmax().item(), 28, image.width)
+        plots.mark(axis, x, y, style, f"“{name}”")
+figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
 figures.show(
     figure,
     caption="The pixels most like the captions of the motorcycle, the rocket and the flower, in "
@@ -346,22 +252,11 @@ figures.show(
 # %% tags=["remove-input"]
 rows = []
 for share in (0, 0.06, 0.25, 1):
-    at = rank_in_region(share, size)
-    row = {"k_neg": f"{share:g}", "rank": at}
-    for kind, words, of_texts in (
-        ("a caption", scenes.captions, scene_texts),
-        ("one class", single, kinds["one class it names"][0]),
-    ):
-        wrong = []
-        for start in range(0, counted - batch + 1, batch):
-            now = slice(start, start + batch)
-            shown_there = by_rank(
-                similarity(scene_pixels[now], of_texts[now]), described(shares[now], words[now])
-            )[..., at - 1]
-            wrong.append(shown_there[~torch.eye(batch, dtype=torch.bool)])
-        row |= {f"wrong, {kind} (%)": round(100 * torch.cat(wrong).mean().item(), 1)}
-    for name in ("things", "scenes"):
-        row |= {f"mIoU, {name}": round(reached[f"k_neg={share:g}", name], 1)}
+    row = {"k_neg": f"{share:g}", "rank": rank_in_region(share, size)}
+    for kind, own in {"a caption": scenes.captions, "one class": scenes.single}.items():
+        wrong = truth.wrong_negatives(row["rank"], scenes, own, batch)
+        row |= {f"wrong, {kind} (%)": round(100 * wrong, 1)}
+    row |= {f"mIoU, {n}": round(reached[f"k_neg={share:g}", n], 1) for n in ("things", "scenes")}
     rows.append(row)
 figures.table(
     pd.DataFrame(rows).set_index("k_neg"),

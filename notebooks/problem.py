@@ -34,57 +34,43 @@ in_batch = 10  # image of the batch that is drawn at the end
 import dataclasses
 import re
 import textwrap
-from collections import defaultdict
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import skimage.data
 import torch
-from matplotlib.patches import Patch
-from scipy.stats import rankdata
 from torch.nn import functional as F
 
 import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
-from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set, training_pairs
-from mgca.experiments.report import figures
+from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
+from mgca.experiments.report import figures, overlays, plots, validation
+from mgca.experiments.report.plots import Panel
 from mgca.experiments.scenes import SIDE, scenes_training
-from mgca.inference.overlay import palette
-from mgca.losses.levels import area_in_pixels, rank_in_region, region_embeddings, similarity
-from mgca.model import Model
-from mgca.utils.images import to_tensor
+from mgca.losses.levels import (
+    area_in_pixels,
+    rank_in_region,
+    region_embeddings,
+    similarity,
+)
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
 figures.use_style()
 torch.set_grad_enabled(False)
-window = SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)  # one window that is the image
+# One window that is the image.
+window = SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)
 backbone = load_backbone("scenes")
-
-
-def trunk_features(images) -> torch.Tensor:
-    """(n, 112, 14, 14) features of the frozen convolutions below the small CLIP."""
-    tensors = [to_tensor(image, backbone.mean, backbone.std) for image in images]
-    return torch.cat([backbone.trunk.features(part) for part in torch.stack(tensors).split(30)])
-
-
-def panel(axis, picture, title="", **options):
-    """An image without axes."""
-    axis.set_title(title)
-    axis.set_axis_off()
-    return axis.imshow(picture, **options)
-
 
 # %%
 pairs = training_pairs(pairs_seen, seed=0)
 captions = [own[0] for own in pairs.captions]
-features = trunk_features(pairs.images)
+features = validation.trunk_features(backbone, pairs.images)
 
-validation = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
-_, pictures, masks = zip(*validation, strict=True)
-unseen = trunk_features(pictures)
+unseen_scenes = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
+_, pictures, masks = zip(*unseen_scenes, strict=True)
+unseen = validation.trunk_features(backbone, pictures)
 
 # %% [markdown]
 # ## Captions sort images
@@ -123,59 +109,40 @@ def maps(direction: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
 
 
 # %% tags=["hide-input"]
-def example(word: str) -> int:
-    """The first validation scene that shows enough of it."""
-    return next(i for i, mask in enumerate(masks) if (mask == CLASSES.index(word)).mean() > 0.08)
-
-
-def outline(axis, mask: np.ndarray) -> None:
-    axis.contour(mask, levels=[0.5], colors="white", linewidths=2.4)
-    axis.contour(mask, levels=[0.5], colors="black", linewidths=1.2)
-
-
-def ordered(score: torch.Tensor, inside: np.ndarray) -> float:
-    """Of the pairs of a pixel inside and one outside, % in which the one inside scores higher."""
-    score = F.interpolate(score[None, None], inside.shape, mode="bilinear")[0, 0].numpy()
-    ranks, size = rankdata(score)[inside.ravel()], inside.sum()
-    return 100 * float((ranks.sum() - size * (size + 1) / 2) / (size * (~inside).sum()))
-
-
-figure, axes = plt.subplots(len(words), 3, figsize=(6.6, 2.4 * len(words)), layout="constrained")
-for row, word in zip(axes, words, strict=True):
-    i = example(word)
-    alone, contrast = (maps(direction, new[i]) for direction in directions(saying(word)))
-    panel(row[0], pictures[i], f"new image: {word}")
-    panel(row[1], alone, "images with the word", extent=(0, SIDE, SIDE, 0))
-    panel(row[2], contrast, "minus the others", extent=(0, SIDE, SIDE, 0))
-    for axis in row:
-        outline(axis, masks[i] == CLASSES.index(word))
-
 shuffle = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
-right = defaultdict(list)
-for number, word in enumerate(CLASSES):
-    said = saying(word)
-    if not said.any():
-        continue
-    kind = "thing" if word in THINGS else "stuff"
-    for feature, mask in zip(new, masks, strict=True):
-        inside = mask == number
-        if 0.01 < inside.mean() < 1:
-            alone, contrast = directions(said)
-            right["alone", kind].append(ordered(maps(alone, feature), inside))
-            right["contrast", kind].append(ordered(maps(contrast, feature), inside))
-            # Each caption beside the image of another.
-            shuffled = directions(said[shuffle])[1]
-            right["shuffled", kind].append(ordered(maps(shuffled, feature), inside))
-right = {key: np.mean(values) for key, values in right.items()}
+said = {word: saying(word) for word in CLASSES if saying(word).any()}
+alone, contrast, shuffled = (
+    validation.found_by(found, new, masks)
+    for found in (
+        {word: directions(own)[0] for word, own in said.items()},
+        {word: directions(own)[1] for word, own in said.items()},
+        # Each caption beside the image of another.
+        {word: directions(own[shuffle])[1] for word, own in said.items()},
+    )
+)
+
+# %% tags=["hide-input"]
+# For each word the first scene that shows enough of it, and where it does.
+contents = {word: [mask == CLASSES.index(word) for mask in masks] for word in CLASSES}
+examples = [next(i for i, m in enumerate(contents[word]) if m.mean() > 0.08) for word in words]
+insides = [contents[word][i] for word, i in zip(words, examples, strict=True)]
+rows = []
+for word, i, inside in zip(words, examples, insides, strict=True):
+    row = {f"new image: {word}": pictures[i]}
+    row["images with the word"], row["minus the others"] = (
+        maps(direction, new[i]) for direction in directions(saying(word))
+    )
+    rows.append([Panel(picture, title, inside) for title, picture in row.items()])
+figure = plots.panels(rows, (6.6, 2.4 * len(words)), side=SIDE)
 figures.show(
     figure,
     caption="Where a word is, from captions that only sort images; outlined, the truth. The mean "
     "of the images with the word points to much else; minus the mean of the others it points more "
     "to the word. Over all words, a pixel inside beats one outside in "
-    f"{right['alone', 'thing']:.0f} % of the pairs for things and {right['alone', 'stuff']:.0f} % "
-    f"for stuffs without the contrast, in {right['contrast', 'thing']:.0f} % and "
-    f"{right['contrast', 'stuff']:.0f} % with it, and in {right['shuffled', 'thing']:.0f} % and "
-    f"{right['shuffled', 'stuff']:.0f} % if the captions are shuffled (chance: 50 %).",
+    f"{alone['thing']:.0f} % of the pairs for things and {alone['stuff']:.0f} % "
+    f"for stuffs without the contrast, in {contrast['thing']:.0f} % and "
+    f"{contrast['stuff']:.0f} % with it, and in {shuffled['thing']:.0f} % and "
+    f"{shuffled['stuff']:.0f} % if the captions are shuffled (chance: 50 %).",
     alt="Drawn scenes with the outline of what a word names. Beside each, two heat maps: the first "
     "is bright on much else, the second more within the outline.",
     name="fig-problem-contrast",
@@ -202,8 +169,7 @@ figures.show(
 
 # %%
 model = mgca.load("scenes", config=window)  # the small CLIP and its trained decoder
-shown_images = [example(word) for word in words]
-pixels = model.decoder(backbone.project(backbone.from_trunk(unseen[shown_images])))
+pixels = model.decoder(backbone.project(backbone.from_trunk(unseen[examples])))
 texts = backbone.encode_text(captions)
 
 mine = torch.empty(len(pixels), len(texts), 28 * 28)
@@ -214,41 +180,25 @@ scores = similarity(pixels, texts)  # (images, texts, N)
 torch.testing.assert_close(mine, scores, rtol=1e-4, atol=1e-4)
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(len(words), 3, figsize=(6.6, 2.5 * len(words)), layout="constrained")
-averages = {"captions with it": [], "captions without": [], "difference": []}
-for word, own in zip(words, scores, strict=True):
-    said = saying(word)
-    averages["captions with it"].append(own[said].mean(dim=0).view(28, 28))
-    averages["captions without"].append(own[~said].mean(dim=0).view(28, 28))
-    averages["difference"].append((own[said].mean(dim=0) - own[~said].mean(dim=0)).view(28, 28))
-reach = max(map_.abs().max() for own in averages.values() for map_ in own)
-higher = defaultdict(list)
-for column, (title, own) in zip(axes.T, averages.items(), strict=True):
-    for axis, map_, word, i in zip(column, own, words, shown_images, strict=True):
-        inside = masks[i] == CLASSES.index(word)
-        drawn = panel(
-            axis,
-            map_,
-            f"{word}: {title}" if title.startswith("captions") else title,
-            cmap="PuOr_r",
-            vmin=-reach,
-            vmax=reach,
-            extent=(0, SIDE, SIDE, 0),
-        )
-        outline(axis, inside)
-        fine = F.interpolate(map_[None, None], (SIDE, SIDE), mode="bilinear")[0, 0]
-        higher[title].append((fine[inside].mean() - fine[~inside].mean()).item())
-figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.6, label="mean similarity")
-gained = {
-    title: " and ".join(f"{v:+.1f}".replace("-", "−") for v in values)
-    for title, values in higher.items()
-}
+averages = {}  # by word: with it, without it, the difference
+for word, own in zip(words, scores.unflatten(2, (28, 28)), strict=True):
+    with_it, without = own[saying(word)].mean(dim=0), own[~saying(word)].mean(dim=0)
+    averages[word] = (with_it, without, with_it - without)
+reach = max(map_.abs().max() for row in averages.values() for map_ in row)
+options = plots.DIVERGING | {"vmin": -reach, "vmax": reach}
+rows, gained = [], []
+for (word, row), inside in zip(averages.items(), insides, strict=True):
+    titles = (f"{word}: captions with it", f"{word}: captions without", "difference")
+    rows.append([Panel(m, t, inside, options=options) for m, t in zip(row, titles, strict=True)])
+    gained.append([f"{validation.higher_inside(map_, inside):+.1f}" for map_ in row])
+gained = [" and ".join(own).replace("-", "−") for own in zip(*gained, strict=True)]
+label, size = "mean similarity", (6.6, 2.5 * len(words))
 figures.show(
-    figure,
+    plots.panels(rows, size, side=SIDE, colorbar=label, location="bottom"),
     caption="$s_{ij}^n$ of the trained model for the same images, averaged over the captions $j$ "
     "with the word and those without. The former alone now tell where: training has put the "
     f"contrast into the embeddings. Within the outlines the mean is higher by "
-    f"{gained['captions with it']} with them, {gained['captions without']} with the others.",
+    f"{gained[0]} with them, {gained[1]} with the others.",
     alt="Three heat maps for each of two scenes with the outline of what the word names: mean "
     "similarity to captions with the word, high within; to captions without it, pale; and the "
     "difference, much like the first.",
@@ -271,38 +221,31 @@ figures.show(
 # * **pixel**: are the pixels of that content named rightly, one by one?
 
 # %% tags=["hide-input"]
-plain = Model(load_backbone("scenes", last_block="attention"), config=window)
-decoders = {
-    trained: decoder_from(*load_weights(f"scenes-{weights}"), backbone)
-    for trained, weights in {
-        "object": "object",
-        "object, region": "object+region",
-        "object, region, pixel": "mgca",
-    }.items()
-}
-names = plain.texts(CLASSES)  # (30, C)
-asked = defaultdict(list)
-for mask, trunk in zip(masks, unseen, strict=True):
-    trunk = trunk[None]
-    value = backbone.project(backbone.from_trunk(trunk))
-    embedded = {"image (CLIP)": plain.backbone.project(plain.backbone.from_trunk(trunk))}
-    embedded["image, last layer changed"] = value
-    embedded |= {trained: decoder(value) for trained, decoder in decoders.items()}
-    for trained, pixels in embedded.items():
-        pixels = F.interpolate(pixels, (SIDE, SIDE), mode="bilinear")[0].flatten(1)  # (C, N)
-        # What CLIP itself takes for the image is its class token.
-        whole = plain.backbone.model.visual(trunk)[0] if "CLIP" in trained else pixels.mean(dim=1)
-        asked[trained, "image"].append((names @ whole).argmax().item() in mask)
-        found = (names @ F.normalize(pixels, dim=0)).argmax(dim=0)
-        for number in np.unique(mask):
-            within = torch.from_numpy(mask.ravel() == number)
-            if within.float().mean() > 0.01:
-                mean = pixels[:, within].mean(dim=1)
-                asked[trained, "region"].append((names @ mean).argmax().item() == number)
-                asked[trained, "pixel"].append((found[within] == number).float().mean().item())
-answers = 100 * pd.Series({key: np.mean(values) for key, values in asked.items()}).unstack()
-answers = answers.loc[list(embedded), ["image", "region", "pixel"]]
+plain = load_backbone("scenes", last_block="attention")
 
+
+def dense(trunk):
+    return backbone.project(backbone.from_trunk(trunk))
+
+
+encoders = {  # pixel embeddings, and that of the image if it is not their mean
+    # What CLIP itself takes for the image is its class token.
+    "image (CLIP)": lambda trunk: (
+        plain.project(plain.from_trunk(trunk)),
+        plain.model.visual(trunk)[0],
+    ),
+    "image, last layer changed": lambda trunk: (dense(trunk), None),
+}
+for trained, weights in {
+    "object": "object",
+    "object, region": "object+region",
+    "object, region, pixel": "mgca",
+}.items():
+    decoder = decoder_from(*load_weights(f"scenes-{weights}"), backbone)
+    encoders[trained] = lambda trunk, decoder=decoder: (decoder(dense(trunk)), None)
+answers = validation.granularity(encoders, unseen, masks, model.texts(CLASSES))
+
+# %% tags=["hide-input"]
 figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
 for (trained, row), marker in zip(answers.iterrows(), "ovs^D", strict=True):
     axis.plot(row.index, row, marker=marker, markersize=8, label=trained)
@@ -342,54 +285,39 @@ figures.show(
 
 # %% tags=["hide-input"]
 units = {f"{groups} groups": groups, "adaptive, 36": 36, "pixels": None}
-
-
-def found_and_named(points: int | None) -> tuple[float, float]:
-    """Mean number of words used, and share of a scene's contents whose word is among them."""
-    used, share = [], []
-    for embedded, mask in zip(embeddings, masks, strict=True):
-        labels = np.unique(model.segment(embedded, CLASSES, points).labels.numpy())
-        used.append(len(labels))
-        share.append(np.isin(np.unique(mask), labels).mean())
-    return float(np.mean(used)), 100 * float(np.mean(share))
-
-
 # As model.embed, from the features at hand.
+decoded = model.decoder(backbone.project(backbone.from_trunk(unseen))).split(1)
 embeddings = [
-    dataclasses.replace(model.windows(picture)[0], pixels=decoded[None])
-    for picture, decoded in zip(
-        pictures, model.decoder(backbone.project(backbone.from_trunk(unseen))), strict=True
-    )
+    dataclasses.replace(model.windows(picture)[0], pixels=pixels)
+    for picture, pixels in zip(pictures, decoded, strict=True)
 ]
-counted = {title: found_and_named(points) for title, points in units.items()}
+numbers = []
+for title, points in units.items():
+    used, share = validation.words_used(model, embeddings, masks, points)
+    numbers.append(f"{title}: {used:.1f} words used, {share:.0f} % of the contents among them")
 true = np.mean([len(np.unique(mask)) for mask in masks])
 
-picture, mask = pictures[shown], masks[shown]
-present = [int(i) for i in np.argsort(-np.bincount(mask.ravel())) if (mask == i).any()]
-colours = np.empty((len(CLASSES), 3), np.uint8)
+# %% tags=["hide-input"]
+mask, count = masks[shown], np.bincount(masks[shown].ravel(), minlength=len(CLASSES))
+present = np.argsort(-count)[: (count > 0).sum()]
 # Words of what is not in the scene: greys, so that wrong pieces are seen and not read.
-colours[:] = np.linspace(70, 220, len(CLASSES)).astype(np.uint8)[:, None]
-colours[present] = palette([CLASSES[i] for i in present])
-figure, axes = plt.subplots(2, 3, figsize=(6.6, 4.9), layout="constrained")
-panel(axes[0, 0], picture, "scene")
-panel(axes[0, 1], colours[mask], "truth")
-axes[0, 2].axis("off")
-axes[0, 2].legend(
-    handles=[Patch(color=colours[i] / 255, label=CLASSES[i]) for i in present]
-    + [Patch(color="0.6", label="not in the scene")],
-    loc="center left",
-)
-for axis, (title, points) in zip(axes[1], units.items(), strict=True):
-    labels = model.segment(embeddings[shown], CLASSES, points).labels.numpy()
-    panel(axis, colours[labels], title)
-numbers = "; ".join(
-    f"{title}: {used:.1f} words used, {share:.0f} % of the contents among them"
-    for title, (used, share) in counted.items()
-)
+greys = np.linspace(70, 220, len(CLASSES)).astype(np.uint8)[:, None]
+colours = overlays.own_colours(CLASSES, present, greys)
+named = [
+    Panel(colours[model.segment(embeddings[shown], CLASSES, points).labels.numpy()], title)
+    for title, points in units.items()
+]
+first = [Panel(pictures[shown], "scene"), Panel(colours[mask], "truth"), None]
+figure = plots.panels([first, named], (6.6, 4.9))
+figure.axes[2].axis("off")
+names = [*(CLASSES[i] for i in present), "not in the scene"]
+handles = overlays.key(names, [*colours[present], (153, 153, 153)])
+figure.axes[2].legend(handles=handles, loc="center left")
 figures.show(
     figure,
     caption="Few groups lose the things, single pixels shatter them into words of things that are "
-    f"not there. Means over {scenes} scenes, which have {true:.1f} contents each; {numbers}.",
+    f"not there. Means over {scenes} scenes, which have {true:.1f} contents each; "
+    f"{'; '.join(numbers)}.",
     alt="A drawn scene, its true mask, and three segmentations: a few large pieces, more and "
     "smaller ones, and many small scattered ones, mostly grey.",
     name="fig-problem-units",
@@ -409,14 +337,9 @@ parts = figure.subfigures(len(photographs), 1)
 for part, (photograph, vocabulary) in zip(parts, photographs.values(), strict=True):
     embedded = lite.embed(photograph)
     for axis, (title, points) in zip(part.subplots(1, 3), units.items(), strict=True):
-        labels = lite.segment(embedded, vocabulary, points).labels.numpy()
-        blended = 0.4 * np.asarray(embedded.image) + 0.6 * palette(vocabulary)[labels]
-        panel(axis, blended.astype(np.uint8), title if part is parts[0] else "")
-    handles = [
-        Patch(color=colour / 255, label=name)
-        for colour, name in zip(palette(vocabulary), vocabulary, strict=True)
-    ]
-    part.legend(handles=handles, loc="outside lower center", ncols=4)
+        picture = overlays.coloured(lite.segment(embedded, vocabulary, points))
+        Panel(picture, title if part is parts[0] else "").draw(axis)
+    part.legend(handles=overlays.key(vocabulary), loc="outside lower center", ncols=4)
 figures.show(
     figure,
     caption="A rocket launch: four groups lose the rocket among the towers, single pixels tear it "
@@ -454,49 +377,25 @@ print(f"object {size}, hard region {small} of 784 pixels; positive pixel of rank
 # %% tags=["hide-input"]
 i = in_batch
 # Of the other captions the one whose hard region is most like it: the hardest negative.
-j = int(hardness[i].masked_fill(torch.arange(batch) == i, -1).argmax())
-image = np.asarray(pairs.images[i])
-
-
-def spot(pixel: int) -> tuple[float, float]:
-    """Where a pixel embedding lies in the image, x and y."""
-    return (pixel % 28 + 0.5) * SIDE / 28, (pixel // 28 + 0.5) * SIDE / 28
-
-
-figure, axes = plt.subplots(2, 3, figsize=(6.9, 5.6), layout="constrained")
-panel(axes[0, 0], image, f"image {i}")
-axes[1, 0].imshow(hardness.masked_fill(torch.eye(batch, dtype=torch.bool), torch.nan), "viridis")
-axes[1, 0].plot(j, i, "s", markersize=9, markerfacecolor="none", color="white", markeredgewidth=2)
-axes[1, 0].set(
-    title="hard regions",
-    xlabel="caption $j$",
-    ylabel="image $i$",
-    xticks=range(0, batch, 5),
-    yticks=range(0, batch, 5),
-)
-axes[1, 0].grid(False)
-low, high = scores[i, [i, j]].min(), scores[i, [i, j]].max()
-for row, text, count, at, role in (
-    (axes[0], i, size, rank - 1, "object, pixel"),
-    (axes[1], j, small, 0, "hard region, pixel"),
+others = hardness.masked_fill(torch.eye(batch, dtype=torch.bool), torch.nan)
+j = int(others[i].nan_to_num(-1).argmax())
+limits = {"vmin": scores[i, [i, j]].min(), "vmax": scores[i, [i, j]].max()}
+rows = [[Panel(pairs.images[i], f"image {i}")], [None]]
+for row, text, count, role in (
+    (rows[0], i, size, "object, pixel"),
+    (rows[1], j, small, "hard region, pixel"),
 ):
     whose = "own caption" if text == i else f"caption {j}"
-    panel(
-        row[1], scores[i, text].view(28, 28), whose, extent=(0, SIDE, SIDE, 0), vmin=low, vmax=high
-    )
-    wrapped = "\n".join(textwrap.wrap(f"“{captions[text]}”", 25))
-    row[1].text(0.5, -0.03, wrapped, ha="center", va="top", fontsize=10, transform=row[1].transAxes)
-    kept = torch.zeros(784)
-    kept[order[i, text, :count]] = 1
-    kept = kept.view(28, 28).repeat_interleave(4, 0).repeat_interleave(4, 1)[..., None].numpy()
-    panel(row[2], (image * (0.25 + 0.75 * kept)).astype(np.uint8), role)
-    x, y = spot(int(order[i, text, at]))
-    row[2].plot(
-        x, y, "o", markersize=11, markerfacecolor="none", color="white", markeredgewidth=3.5
-    )
-    row[2].plot(
-        x, y, "o", markersize=11, markerfacecolor="none", color="black", markeredgewidth=1.5
-    )
+    wrapped = textwrap.fill(f"“{captions[text]}”", 25)
+    row += [
+        Panel(scores[i, text].view(28, 28), whose, below=wrapped, options=limits),
+        Panel(overlays.dimmed(pairs.images[i], order[i, text, :count], 28), role),
+    ]
+figure = plots.panels(rows, (6.9, 5.6), side=SIDE)
+plots.ring(figure.axes[2], *plots.centre(int(order[i, i, rank - 1]), 28, SIDE))
+plots.ring(figure.axes[5], *plots.centre(int(order[i, j, 0]), 28, SIDE))
+plots.framed(figure.axes[3], others, (i, j), rows="image $i$", columns="caption $j$")
+figure.axes[3].set_title("hard regions")
 figures.show(
     figure,
     caption="From similarities to pairs. Above: the map of an image and its own caption gives the "

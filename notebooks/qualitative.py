@@ -28,23 +28,18 @@ groups = 8  # of the group-like unit; GroupViT has 8
 # %% tags=["hide-input"]
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import skimage.data
 import torch
 from IPython.display import Markdown
-from matplotlib.patches import Patch
-from PIL import Image
 from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca.data.masks import id_names
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.boundary import Contours, count_components
-from mgca.evaluation.metrics import Confusion
-from mgca.experiments.report import figures
+from mgca.evaluation.boundary import count_components
+from mgca.experiments.report import figures, overlays, plots, validation
 from mgca.experiments.report.pictures import models_at_hand
 from mgca.experiments.scenes import ScenesScale
 from mgca.inference.overlay import palette
@@ -55,49 +50,6 @@ figures.use_style()
 here = Path.cwd()
 project = here if (here / "results").is_dir() else here.parent
 setting = ScenesScale()
-OTHER = (245, 245, 245)  # of a class that the image does not have
-
-
-def over(labels: np.ndarray, photo: Image.Image, colours: np.ndarray) -> np.ndarray:
-    """The image under the colours of its labels."""
-    return (0.35 * np.asarray(photo) + 0.65 * colours[labels]).astype(np.uint8)
-
-
-def sheet(columns: list[dict[str, np.ndarray]], legends: list[list[tuple]]) -> plt.Figure:
-    """Images in columns, what is made of them in rows, each image's colours below it."""
-    rows = list(columns[0])
-    longest = max(map(len, legends))
-    figure, axes = plt.subplots(
-        len(rows) + 1,
-        len(columns),
-        figsize=(6.6, 2.05 * len(rows) + 0.25 * longest),
-        height_ratios=[2.05] * len(rows) + [0.25 * longest],
-        layout="constrained",
-    )
-    for column, legend, own in zip(axes.T, legends, columns, strict=True):
-        for axis, title in zip(column, rows, strict=False):
-            axis.imshow(own[title])
-            axis.set(xticks=[], yticks=[])
-            axis.spines[:].set_visible(False)
-        handles = [
-            Patch(facecolor=np.array(colour) / 255, edgecolor="0.4", label=name)
-            for colour, name in legend
-        ]
-        column[-1].legend(handles=handles, loc="upper left", borderaxespad=0, handlelength=1)
-        column[-1].axis("off")
-    for axis, title in zip(axes[:, 0], rows, strict=False):
-        axis.set_ylabel(title)
-    return figure
-
-
-def own_colours(classes, truth: np.ndarray) -> tuple[np.ndarray, list[tuple]]:
-    """Colours (K, 3) and legend of an image: its mask's classes, and white for all others."""
-    present = np.unique(truth)
-    colours = np.full((len(classes), 3), OTHER, np.uint8)
-    colours[present] = palette([classes[k] for k in present])
-    legend = [(colours[k], classes[k]) for k in present]
-    return colours, [*legend, (OTHER, "a class not there")]
-
 
 # %% [markdown]
 # ## What each level adds
@@ -117,50 +69,39 @@ LEVELS = {
 }
 # The decoders that come with the project, whatever else was trained here.
 models = models_at_hand("granularity", LEVELS, setting, 0, project / "no-decoders")
-overlap: dict[str, dict[str, Confusion]] = {}
 
 
-def levels(name: str) -> plt.Figure:
-    """The images of a set by what was trained."""
+# %% tags=["hide-input"]
+def levels(name: str):
+    """The images of a set by what was trained, and their mIoU."""
     data = evaluation_set(name, 150, seed=TEST_SEED)
-    classes = id_names(data)
-    columns, legends = [], []
-    overlap[name] = {title: Confusion(len(classes)) for title in LEVELS}
-    for number in shown:
-        _, image, truth = data[number]
-        colours, legend = own_colours(classes, truth)
-        drawn = {"image": np.asarray(image), "mask": over(truth, image, colours)}
-        for title, (model, unit, background) in models.items():
-            options = background if data.background else {}
-            labels = model.segment(image, data.classes, unit, **options).labels.numpy()
-            drawn[title] = over(labels, image, colours)
-            overlap[name][title].add(labels, truth)
-        columns.append(drawn)
-        legends.append(legend)
-    return sheet(columns, legends)
+    _, images, masks = zip(*(data[number] for number in shown), strict=True)
+    named, classes = {}, id_names(data)
+    for title, (model, unit, background) in models.items():
+        options = background if data.background else {}
+        results = [model.segment(image, data.classes, unit, **options) for image in images]
+        named[title] = [result.labels.numpy() for result in results]
+    miou = validation.compared(named, masks, len(classes))[0]["mIoU (%)"]
+    overlaps = ", ".join(f"{value:.0f} ({title})" for title, value in miou.items())
+    return plots.scene_sheet(images, masks, named, classes), overlaps
 
 
-def overlaps(name: str) -> str:
-    """mIoU of the images shown, by what was trained."""
-    return ", ".join(f"{confusion.miou:.0f} ({k})" for k, confusion in overlap[name].items())
-
-
-figure = levels("things")
+figure, overlaps = levels("things")
 figures.show(
     figure,
     caption="Things on a background, the first three of the test set. mIoU of these three, in "
-    f"percent: {overlaps('things')}. The frozen features see background nearly everywhere.",
+    f"percent: {overlaps}. The frozen features see background nearly everywhere.",
     alt="Three drawn scenes, their masks and five segmentations of each, from frozen features to "
     "all three levels with adaptive units.",
     name="fig-levels-things",
 )
 
 # %% tags=["hide-input"]
-figure = levels("scenes")
+figure, overlaps = levels("scenes")
 figures.show(
     figure,
     caption="Things and stuff, the first three of the test set. mIoU of these three, in percent: "
-    f"{overlaps('scenes')}.",
+    f"{overlaps}.",
     alt="Three further scenes, their masks and five segmentations of each.",
     name="fig-levels-scenes",
 )
@@ -219,43 +160,24 @@ UNITS = (f"{groups} groups", "pixel", "36 units")
 
 def by_units(model, embedded, classes) -> dict[str, np.ndarray]:
     """Labels (H, W) by unit."""
-    results = (
-        by_groups(model, embedded, classes),
-        model.segment(embedded, classes, None),
-        model.segment(embedded, classes, 36),
-    )
+    results = [by_groups(model, embedded, classes)]
+    results += [model.segment(embedded, classes, points) for points in (None, 36)]
     return {unit: r.labels.numpy() for unit, r in zip(UNITS, results, strict=True)}
 
 
 data = evaluation_set("scenes", scenes, seed=TEST_SEED)
-named = {}  # labels of each scene, by unit
-confusions = {unit: Confusion(len(data.classes)) for unit in UNITS}
-contours = {unit: Contours(len(data.classes)) for unit in UNITS}
-lost = {unit: [] for unit in UNITS}
-right = []
-for number in range(scenes):
-    _, image, truth = data[number]
-    named[number] = by_units(mgca_scenes, mgca_scenes.embed(image), data.classes)
-    right.append({unit: 100 * (labels == truth).mean() for unit, labels in named[number].items()})
-    for unit, labels in named[number].items():
-        confusions[unit].add(labels, truth)
-        contours[unit].add(labels, truth)
-        # A content is lost if less than a tenth of its pixels is named rightly.
-        lost[unit] += [(labels[truth == k] == k).mean() < 0.1 for k in np.unique(truth)]
-right = pd.DataFrame(right)
+_, images, masks = zip(*data, strict=True)
+each = [by_units(mgca_scenes, mgca_scenes.embed(image), data.classes) for image in images]
+named = {unit: [own[unit] for own in each] for unit in UNITS}
+frame, right = validation.compared(named, masks, len(data.classes))
 
 
-def scene_sheet(numbers, units=UNITS) -> plt.Figure:
+# %% tags=["hide-input"]
+def scene_sheet(numbers, units=UNITS):
     """Scenes, their masks, and what units make of them."""
-    columns, legends = [], []
-    for number in numbers:
-        _, image, truth = data[number]
-        colours, legend = own_colours(data.classes, truth)
-        drawn = {"image": np.asarray(image), "mask": over(truth, image, colours)}
-        drawn |= {unit: over(named[number][unit], image, colours) for unit in units}
-        columns.append(drawn)
-        legends.append(legend)
-    return sheet(columns, legends)
+    labels = {unit: [named[unit][n] for n in numbers] for unit in units}
+    chosen = [images[n] for n in numbers], [masks[n] for n in numbers]
+    return plots.scene_sheet(*chosen, labels, data.classes)
 
 
 figures.show(
@@ -271,32 +193,20 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-frame = pd.DataFrame(
-    {
-        "mIoU (%)": {u: confusions[u].miou for u in UNITS},
-        "boundary IoU (%)": {u: contours[u].boundary_iou for u in UNITS},
-        "regions / those of the mask": {u: contours[u].components for u in UNITS},
-        "contents lost (%)": {u: 100 * np.mean(lost[u]) for u in UNITS},
-    }
-).rename_axis("unit")
 figures.table(
-    frame.round(2),
+    frame.rename_axis("unit").round(2),
     caption=f"Over- and under-segmentation on the first {scenes} test scenes: regions are connected"
     " regions of one class, over those of the masks; a thing or stuff of the mask is lost if less "
     "than a tenth of it is named rightly.",
 )
 
 # %% tags=["remove-input"]
-fewest = frame["contents lost (%)"].idxmin()
-quietest = frame["regions / those of the mask"].idxmin()
-best = frame["mIoU (%)"].idxmax()
-between = all(
-    frame[column].rank()["36 units"] == 2
-    for column in ("regions / those of the mask", "contents lost (%)")
-)
+regions, lost = frame["regions / those of the mask"], frame["contents lost (%)"]
+between = all(column.rank()["36 units"] == 2 for column in (regions, lost))
 Markdown(
-    f"Best in mIoU: **{best}**. Fewest regions: **{quietest}**. Fewest contents lost: "
-    f"**{fewest}**. The paper finds that the adaptive unit alleviates both problems. Here it lies "
+    f"Best in mIoU: **{frame['mIoU (%)'].idxmax()}**. Fewest regions: **{regions.idxmin()}**. "
+    f"Fewest contents lost: **{lost.idxmin()}**. The paper finds that the adaptive unit alleviates "
+    "both problems. Here it lies "
     f"{'between the other two in both' if between else 'not between the other two in both'}."
 )
 
@@ -323,50 +233,38 @@ photographs = {
     "rocket": (skimage.data.rocket(), ["rocket", "sky", "smoke", "fire", "tower"]),
     "temple": (load_sample_image("china.jpg"), ["temple", "sky", "tree", "people", "pavement"]),
 }
-regions = {}
 
 
-def photo_sheet(names) -> plt.Figure:
-    """Photographs, and what units make of them."""
-    columns, legends = [], []
+# %% tags=["hide-input"]
+def photo_sheet(names):
+    """Photographs, and what units make of them; and the numbers of regions."""
+    columns, legends, counted = [], [], []
     for name in names:
-        array, words = photographs[name]
-        photo = Image.fromarray(array)
-        side = min(photo.size)
-        left, top = (photo.width - side) // 2, (photo.height - side) // 2
-        photo = photo.crop((left, top, left + side, top + side)).resize((448, 448))
-        colours = palette(words)
+        (array, words), colours = photographs[name], palette(photographs[name][1])
+        photo = overlays.square(array).resize((448, 448))
         labels = by_units(lite, lite.embed(photo), words)
-        regions[name] = {unit: count_components(own) for unit, own in labels.items()}
-        drawn = {unit: over(own, photo, colours) for unit, own in labels.items()}
-        columns.append({"photograph": np.asarray(photo)} | drawn)
+        pictures = {unit: overlays.over(own, photo, colours) for unit, own in labels.items()}
+        columns.append({"photograph": np.asarray(photo)} | pictures)
         present = np.unique(list(labels.values()))
-        legends.append([(colours[k], words[k]) for k in present])
-    return sheet(columns, legends)
+        legends.append(overlays.key([words[k] for k in present], colours[present], edge=True))
+        regions = [f"{count_components(own)} ({unit})" for unit, own in labels.items()]
+        counted.append(f"{name} {', '.join(regions)}")
+    return plots.sheet(columns, legends), "; ".join(counted)
 
 
-def counted(names) -> str:
-    """Regions of photographs by unit."""
-    return "; ".join(
-        f"{name} " + ", ".join(f"{count} ({unit})" for unit, count in regions[name].items())
-        for name in names
-    )
-
-
-first, second = list(photographs)[:3], list(photographs)[3:]
-figure = photo_sheet(first)
+figure, counted = photo_sheet(list(photographs)[:3])
 figures.show(
     figure,
-    caption=f"Three photographs by unit. Connected regions of one class: {counted(first)}.",
+    caption=f"Three photographs by unit. Connected regions of one class: {counted}.",
     alt="A cat, a cup of coffee and an astronaut, named in groups, by the pixel and in units.",
     name="fig-units-photos-1",
 )
 
 # %% tags=["hide-input"]
-figure = photo_sheet(second)
+figure, counted = photo_sheet(list(photographs)[3:])
 figures.show(
     figure,
-    caption=f"Three more photographs by unit. Regions: {counted(second)}.",
+    caption=f"Three more photographs by unit. Regions: {counted}.",
     alt="A motorcycle, a rocket launch and a temple, named in groups, by the pixel and in units.",
     name="fig-units-photos-2",
 )

@@ -33,7 +33,7 @@ import skimage.data
 from sklearn.datasets import load_sample_image
 
 import mgca
-from mgca.experiments.report import figures, plots
+from mgca.experiments.report import figures, overlays, plots
 
 figures.use_style()
 model = mgca.load("lite")
@@ -98,10 +98,10 @@ for name, classes in vocabulary.items():
     photo, row, shares = embedded[name].image, [plots.Panel(embedded[name].image, name)], []
     for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
-        row.append(plots.Panel(plots.coloured(result), f"{unit} unit"))
+        row.append(plots.Panel(overlays.coloured(result), f"{unit} unit"))
         word, share = max(result.areas().items(), key=lambda item: item[1])
         shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
-    size, legend = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7), plots.key(classes)
+    size, legend = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7), overlays.key(classes)
     figures.show(
         plots.panels([row], size, legend=legend, columns=len(classes)),
         caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
@@ -167,10 +167,10 @@ lists = [
 results = [model.segment(embedded["chelsea"], classes, meta_points) for classes in lists]
 
 # %% tags=["hide-input"]
-pictures = [plots.Panel(plots.coloured(result)) for result in results]
+pictures = [plots.Panel(overlays.coloured(result)) for result in results]
 figure = plots.panels([pictures[:2], pictures[2:]], (6.8, 6))
 for axis, classes in zip(figure.axes, lists, strict=True):
-    axis.legend(handles=plots.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+    axis.legend(handles=overlays.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
 figures.show(
     figure,
     caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",

@@ -41,26 +41,21 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca.data.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
-from mgca.decoder import GatedConvDecoder
-from mgca.experiments.report import figures
+from mgca.data.scenes import CLASSES, THINGS
+from mgca.experiments.report import figures, plots, truth
 from mgca.experiments.report.correspondence import (
-    contents,
     cut_out,
-    described,
     frozen_features,
     kept,
-    named,
     photo_pairs,
-    scene_pairs,
 )
-from mgca.losses.levels import area_in_pixels, region_embeddings, region_loss, similarity
+from mgca.experiments.report.plots import Panel
+from mgca.losses.levels import area_in_pixels, region_loss, similarity
 
 figures.use_style()
-lite, small_clip = mgca.load("lite"), mgca.load("scenes")
+lite = mgca.load("lite")
 photos = photo_pairs()
-scenes = scene_pairs(counted)
-
+scenes = truth.Scenes(mgca.load("scenes"), counted)
 
 # %% [markdown]
 # ## The region, written out
@@ -116,21 +111,13 @@ torch.testing.assert_close(
 
 
 # %% tags=["hide-input"]
-def bare(axis, title=""):
-    """A panel without axes, with a title of a few lines at most."""
-    axis.set_axis_off()
-    axis.set_title(textwrap.fill(title, 22))
-
-
 scores = similarity(pixels, texts)  # (B, B, N)
-drawn = {2: [3, 4, 6], 1: [0, 3, 6]}  # image: foreign captions
-figure, axes = plt.subplots(len(drawn), 3, figsize=(7, 5.6), layout="constrained")
-for row, (i, foreign) in zip(axes, drawn.items(), strict=True):
-    for axis, j in zip(row, foreign, strict=True):
-        axis.imshow(cut_out(photos.images[i], kept(scores[i, j], alpha_neg)))
-        bare(axis, photos.captions[j])
+rows = []
+for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of others
+    cuts = {j: cut_out(photos.images[i], kept(scores[i, j], alpha_neg)) for j in foreign}
+    rows.append([Panel(p, textwrap.fill(photos.captions[j], 22)) for j, p in cuts.items()])
 figures.show(
-    figure,
+    plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
     "captions of others. The orange suit and the helmet go for the motorcycle and the flag for the "
     "flower. For the rocket it is the model of a space shuttle: a negative that is none.",
@@ -147,27 +134,19 @@ figures.show(
 
 # %% tags=["hide-input"]
 objects = torch.stack([region_of(p, t, alpha) for p, t in zip(pixels, texts, strict=True)])
-at_object_level = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T
-at_region_level = logits * temperature
-figure, axes = plt.subplots(1, 2, figsize=(7, 4.4), sharey=True, layout="constrained")
-top = max(at_object_level.abs().max().item(), at_region_level.abs().max().item())
-for axis, matrix, title in zip(
-    axes, (at_object_level, at_region_level), ("object level", "region level"), strict=True
-):
-    image = axis.imshow(matrix, cmap="PuOr", vmin=-top, vmax=top)
-    axis.set_xticks(
-        range(len(photos.names)), photos.names, rotation=60, ha="right", rotation_mode="anchor"
-    )
-    axis.set_yticks(range(len(photos.names)), photos.names)
-    axis.set(title=title, xlabel="caption")
-    axis.grid(False)
-axes[0].set_ylabel("image")
-figure.colorbar(image, ax=axes, label="cosine similarity", location="bottom", shrink=0.6)
+levels = {
+    "object level": F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T,
+    "region level": logits * temperature,
+}
+labels = {"rows": "image", "columns": "caption", "colorbar": "cosine similarity"}
+ticks = {"rotation": 60, "rotation_mode": "anchor"}
+figure = plots.matrices(levels, photos.names, (7, 4.4), **labels, **ticks)
 off = ~torch.eye(len(photos.names), dtype=torch.bool)
+at_object_level, at_region_level = (level[off].mean() for level in levels.values())
 figures.show(
     figure,
     caption="The same seven photographs at both levels. The diagonal is the same. The mean of the "
-    f"others goes from {at_object_level[off].mean():.2f} to {at_region_level[off].mean():.2f}, and "
+    f"others goes from {at_object_level:.2f} to {at_region_level:.2f}, and "
     f"the loss is {loss:.2f}.",
     alt="Two matrices of images by captions. The left has a dark diagonal and pale surroundings; "
     "in the right the surroundings are darker.",
@@ -178,54 +157,14 @@ figures.show(
 # The scenes have enough pairs to show it as a distribution.
 
 # %% tags=["hide-input"]
-features = frozen_features(small_clip, scenes.images)
-backbone = small_clip.backbone
-scene_pixels = small_clip.pixels(features)
-scene_texts = backbone.encode_text(scenes.captions)
-# A new decoder is upsampling and nothing else: where training starts.
-frozen_pixels = mgca.Model(backbone, GatedConvDecoder(backbone.dim)).pixels(features)
-shares = contents(scenes.masks, 28)
-
-
-def by_batch(pixels, texts, words):
-    """One row per foreign pair of a batch: its cosines at both levels, and what is in its region.
-
-    And the cosines of the pairs that belong together.
-    """
-    rows, positives = [], []
-    others = ~torch.eye(batch, dtype=torch.bool)
-    for start in range(0, counted - batch + 1, batch):
-        now = slice(start, start + batch)
-        s = similarity(pixels[now], texts[now])
-        unit = F.normalize(texts[now], dim=-1)
-        own = s.diagonal(dim1=0, dim2=1).T[:, None]
-        objects = F.normalize(region_embeddings(pixels[now], own, alpha_scenes)[:, 0], dim=-1)
-        regions = F.normalize(region_embeddings(pixels[now], s, alpha_neg), dim=-1)
-        truth = described(shares[now], words[now])
-        inside = kept(s, alpha_neg)
-        found = (truth * inside).sum(-1) / inside.sum(-1)
-        columns = {
-            "object level": objects @ unit.T,
-            "region level": torch.einsum("ijc,jc->ij", regions, unit),
-            "in the image": (truth.mean(-1) > 0).float(),
-            "in the region": found,
-        }
-        rows.append(pd.DataFrame({k: v[others].numpy() for k, v in columns.items()}))
-        positives.append(columns["object level"].diagonal())
-    return pd.concat(rows, ignore_index=True), torch.cat(positives).numpy()
-
-
-negatives, positives = by_batch(scene_pixels, scene_texts, scenes.captions)
-figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
-bins = np.linspace(-0.6, 1, 65)
-for values, colour, label in (
-    (negatives["object level"], "#56B4E9", "negatives, object level"),
-    (negatives["region level"], "#D55E00", "negatives, region level"),
-    (positives, "#000000", "positives"),
-):
-    axis.hist(values, bins, density=True, histtype="step", linewidth=1.8, color=colour, label=label)
-axis.set(xlabel="cosine similarity to the caption", ylabel="density")
-axis.legend(loc="upper left")
+areas = {"alpha": alpha_scenes, "alpha_neg": alpha_neg}
+negatives, positives = truth.foreign_pairs(
+    scenes.trained, scenes.captions, scenes.shares, batch, **areas
+)
+values = {f"negatives, {level}": negatives[level] for level in levels}
+bins, colours = np.linspace(-0.6, 1, 65), ("#56B4E9", "#D55E00", "#000000")
+figure = plots.histogram(values | {"positives": positives}, bins, colours)
+figure.axes[0].set_xlabel("cosine similarity to the caption")
 harder = (negatives["region level"] > negatives["object level"]).mean()
 figures.show(
     figure,
@@ -245,54 +184,26 @@ figures.show(
 # not in the picture.
 
 # %% tags=["hide-input"]
-prompts = [f"a photo of a {name}" for name in CLASSES]
-prompt_texts = backbone.encode_text(prompts)
-present = shares.amax(-1) > 0.5  # (B, classes): at least one pixel shows mostly this
+shares = scenes.shares
+prompts = scenes.backbone.encode_text([f"a photo of a {name}" for name in CLASSES])
+trained, frozen = (
+    truth.shown_in_regions(pixels, prompts, shares, alpha_neg)
+    for pixels in (scenes.trained, scenes.frozen)
+)
+mistaken = truth.mistakes(trained, frozen, shares)
 
-
-def contents_of_regions(pixels):
-    """(B, texts, classes): shares of the classes in the region most like each class's text."""
-    inside = kept(similarity(pixels, prompt_texts), alpha_neg).float()
-    return torch.einsum("icn,iwn->iwc", shares, inside) / inside.sum(-1, keepdim=True)
-
-
-trained, frozen = contents_of_regions(scene_pixels), contents_of_regions(frozen_pixels)
-rows = []
-for word in range(len(CLASSES)):
-    absent = shares[:, word].sum(-1) == 0
-    for content in range(len(CLASSES)):
-        where = absent & present[:, content]
-        if word != content and where.sum() >= 20:
-            rows.append(
-                {
-                    "word": CLASSES[word],
-                    "content": CLASSES[content],
-                    "region": trained[where, word, content].mean().item(),
-                    "before": frozen[where, word, content].mean().item(),
-                    "image": shares[where, content].mean().item(),
-                    "thing": content < len(THINGS),
-                }
-            )
-mistaken = pd.DataFrame(rows).sort_values("region", ascending=False)
-chosen = mistaken[mistaken["thing"]].head(3)
-figure, axes = plt.subplots(1, 3, figsize=(7, 3), layout="constrained")
-for axis, (_, row) in zip(axes, chosen.iterrows(), strict=True):
+# %% tags=["hide-input"]
+panels = []
+for _, row in mistaken[mistaken["thing"]].head(3).iterrows():
     word, content = CLASSES.index(row["word"]), CLASSES.index(row["content"])
-    candidates = (shares[:, word].sum(-1) == 0) & (shares[:, content].mean(-1) > 0.08)
-    i = candidates.nonzero()[0].item()  # the first that there is
-    inside = kept(similarity(scene_pixels[i][None], prompt_texts[word][None])[0, 0], alpha_neg)
-    axis.imshow(cut_out(scenes.images[i], inside))
-    bare(axis, f"“{row['word']}”")
-    axis.text(
-        0.5,
-        -0.04,
-        f"{100 * shares[i, content][inside].mean():.0f} % {row['content']}",
-        ha="center",
-        va="top",
-        transform=axis.transAxes,
-    )
+    seen = (shares[:, word].sum(-1) == 0) & (shares[:, content].mean(-1) > 0.08)
+    i = seen.nonzero()[0].item()  # the first that there is
+    scores_there = similarity(scenes.trained[i][None], prompts[word][None])[0, 0]
+    inside = kept(scores_there, alpha_neg)
+    below = f"{100 * shares[i, content][inside].mean():.0f} % {row['content']}"
+    panels.append(Panel(cut_out(scenes.images[i], inside), f"“{row['word']}”", below=below))
 figures.show(
-    figure,
+    plots.panels([panels], (7, 3)),
     caption="The region for a word that is not in the picture, and what it truly shows: the three "
     "most frequent mistakes among things.",
     alt="Three drawn scenes with a small region kept and the rest faded.",
@@ -300,20 +211,14 @@ figures.show(
 )
 
 # %% tags=["hide-input"]
-top = pd.concat([mistaken[mistaken["thing"]].head(8), mistaken[~mistaken["thing"]].head(6)])
-figure, axis = plt.subplots(figsize=(6, 5.4), layout="constrained")
+things, stuffs = (mistaken[mistaken["thing"] == thing] for thing in (True, False))
+top = pd.concat([things.head(8), stuffs.head(6)])
 y, more = np.arange(len(top)), (top["region"] > top["before"]).sum()
+figure, axis = plt.subplots(figsize=(6, 5.4), layout="constrained")
+hollow = {"facecolors": "white", "edgecolors": "#D55E00", "s": 50, "zorder": 3}
 axis.hlines(y, top["image"], top["region"], color="lightgrey", linewidth=3, zorder=1)
 axis.scatter(top["image"], y, color="grey", marker="|", s=120, label="of the image", zorder=2)
-axis.scatter(
-    top["before"],
-    y,
-    facecolors="white",
-    edgecolors="#D55E00",
-    s=50,
-    label="of the region, before training",
-    zorder=3,
-)
+axis.scatter(top["before"], y, label="of the region, before training", **hollow)
 axis.scatter(top["region"], y, color="#D55E00", s=50, label="of the region", zorder=3)
 axis.set_yticks(y, [f"{w} → {c}" for w, c in zip(top["word"], top["content"], strict=True)])
 axis.invert_yaxis()
@@ -331,20 +236,12 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-absent = shares.sum(-1) == 0  # (B, classes)
-things = slice(0, len(THINGS))
-
-
-def of_things(found):
-    """Share of the regions for absent things that shows things at all."""
-    return found[:, things, things].sum(-1)[absent[:, things]].mean().item()
-
-
-area_of_things = shares[:, things].sum(1).mean().item()
+area = shares[:, : len(THINGS)].sum(1).mean().item()
+before, after = (truth.things_in_regions(shown, shares) for shown in (frozen, trained))
 Markdown(
-    f"Things cover {100 * area_of_things:.0f} % of a scene. Of the region for a thing that is not "
-    f"there, {100 * of_things(frozen):.0f} % shows things before training, and "
-    f"{100 * of_things(trained):.0f} % after: the negatives become look-alikes as the model learns."
+    f"Things cover {100 * area:.0f} % of a scene. Of the region for a thing that is not "
+    f"there, {100 * before:.0f} % shows things before training, and "
+    f"{100 * after:.0f} % after: the negatives become look-alikes as the model learns."
 )
 
 # %% [markdown]
@@ -352,33 +249,12 @@ Markdown(
 # again, and something of the colour is there.
 
 # %% tags=["remove-input"]
-world = WorldConfig()
-composed = [compose(world, TEST_SEED, index) for index in range(counted)]
-of_colour = torch.zeros(counted, len(COLOURS), 784)  # how much of each pixel shows a thing of it
-for i, own in enumerate(composed):
-    for thing in own.things:
-        of_colour[i, list(COLOURS).index(thing.colour)] += shares[i, CLASSES.index(thing.name)]
-plain = kept(similarity(scene_pixels, prompt_texts[things]), alpha_neg)  # without a colour
-rows = []
-for number, colour in enumerate(COLOURS):
-    coloured = backbone.encode_text([f"a photo of a {colour} {thing}" for thing in THINGS])
-    inside = kept(similarity(scene_pixels, coloured), alpha_neg)
-    where = absent[:, things] & (of_colour[:, number].amax(-1) > 0.5)[:, None]
-    here = of_colour[:, None, number]
-    rows.append(
-        [
-            here.mean(-1).expand(-1, len(THINGS))[where],
-            *((here * of).sum(-1)[where] / of.sum(-1)[where] for of in (plain, inside)),
-        ]
-    )
-of_image, without, with_colour = (
-    100 * torch.cat(values).mean().item() for values in zip(*rows, strict=True)
-)
+of_image, without, with_colour = truth.colour_in_regions(scenes, alpha_neg)
 Markdown(
-    f"Things of the colour cover {of_image:.0f} % of the image. They have {without:.0f} % of the "
-    "region for *a photo of a leaf* and its like, because that lies on things in the first place, "
-    f"and {with_colour:.0f} % of the region for *a photo of a red leaf*: the colour draws it only "
-    "a little."
+    f"Things of the colour cover {100 * of_image:.0f} % of the image. They have "
+    f"{100 * without:.0f} % of the region for *a photo of a leaf* and its like, because that lies "
+    f"on things in the first place, and {100 * with_colour:.0f} % of the region for *a photo of a "
+    "red leaf*: the colour draws it only a little."
 )
 
 # %% [markdown]
@@ -388,27 +264,18 @@ Markdown(
 # just that, and pushing it away is wrong. Scenes have 30 classes, so this happens often.
 
 # %% tags=["remove-input"]
-generator = np.random.default_rng(0)
-single = [f"a photo of a {CLASSES[generator.choice(named(text))]}" for text in scenes.captions]
-by_text = {
-    "a caption": negatives,
-    "one class it names": by_batch(scene_pixels, backbone.encode_text(single), single)[0],
-}
-table = pd.DataFrame(
-    [
-        {
-            "text of another scene": kind,
-            "names something in the image (%)": f"{100 * rows['in the image'].mean():.0f}",
-            "names most of the region (%)": f"{100 * most.mean():.0f}",
-            "cosine, then": f"{rows['region level'][most].mean():.2f}",
-            "cosine, otherwise": f"{rows['region level'][~most].mean():.2f}",
-        }
-        for kind, rows in by_text.items()
-        for most in [rows["in the region"] > 0.5]
-    ]
-).set_index("text of another scene")
+single, _ = truth.foreign_pairs(scenes.trained, scenes.single, shares, batch, **areas)
+rows = {}
+for kind, own in {"a caption": negatives, "one class it names": single}.items():
+    most, cosines = own["in the region"] > 0.5, own["region level"]
+    rows[kind] = {
+        "names something in the image (%)": f"{100 * own['in the image'].mean():.0f}",
+        "names most of the region (%)": f"{100 * most.mean():.0f}",
+        "cosine, then": f"{cosines[most].mean():.2f}",
+        "cosine, otherwise": f"{cosines[~most].mean():.2f}",
+    }
 figures.table(
-    table,
+    pd.DataFrame.from_dict(rows, orient="index").rename_axis("text of another scene"),
     caption="How often a hard negative is truly a positive, by the exact masks. Such regions have "
     "the highest cosines, so the loss pushes them away hardest.",
 )

@@ -1,8 +1,6 @@
 """What the pages of the book draw of pictures, maps and masks: arrays in, a figure out."""
 
-import base64
-import html
-import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +13,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Patch
 from PIL import Image
 
-from mgca.inference.overlay import palette
-from mgca.inference.segmentation import Segmentation
+from mgca.experiments.report import overlays
 
-#: Colour of a class that an image does not have.
-ABSENT = (245, 245, 245)
 #: Options of a map of differences, whose colours part at 0; it needs ``vmin`` and ``vmax`` too.
 DIVERGING = {"cmap": "PuOr_r"}
 
@@ -82,7 +77,7 @@ def panels(
         side: Width of the image that smaller maps are stretched over; None: as they are.
         colorbar: Label of a colour bar for the scale of the last panel; empty: no bar.
         location: Side of the figure on which the bar lies.
-        legend: Handles of a legend below, as :func:`key` makes them.
+        legend: Handles of a legend below, from :func:`mgca.experiments.report.overlays.key`.
         columns: Columns of the legend.
     """
     figure, axes = plt.subplots(
@@ -102,45 +97,38 @@ def panels(
     return figure
 
 
+def word_maps(
+    maps: Mapping[str, Any], words: Sequence[str], mask: np.ndarray, largest: int = 3
+) -> Figure:
+    """How much more similar each place is to a word than to the mean of all words.
+
+    Args:
+        maps: (K, h, w) cosines with the K words, a row for each title.
+        words: The words.
+        mask: (H, H), index into the words; its largest contents are drawn, and outlined.
+        largest: How many of them.
+    """
+    contents = np.argsort(-np.bincount(mask.ravel(), minlength=len(words)))[:largest]
+    differences = {title: own - own.mean(dim=0) for title, own in maps.items()}
+    reach = max(own[contents].abs().max() for own in differences.values())
+    options = DIVERGING | {"vmin": -reach, "vmax": reach}
+    rows = [
+        [Panel(own[k], f"{words[k]}, {title}", mask == k, options=options) for k in contents]
+        for title, own in differences.items()
+    ]
+    label, side = "cosine less its mean over words", mask.shape[0]
+    return panels(rows, (6.6, 5.3), side=side, colorbar=label, location="bottom")
+
+
+def quoted(text: str, width: int) -> str:
+    """A text in quotation marks, wrapped for a title."""
+    return f"“{textwrap.fill(text, width)}”"
+
+
 def outline(axis: Axes, mask: np.ndarray) -> None:
     """Draw the border of a (H, W) mask, black between white, so that it shows on any ground."""
     axis.contour(mask, levels=[0.5], colors="white", linewidths=2.4)
     axis.contour(mask, levels=[0.5], colors="black", linewidths=1.2)
-
-
-def over(
-    labels: np.ndarray, photo: Image.Image, colours: np.ndarray, opacity: float = 0.65
-) -> np.ndarray:
-    """(H, W, 3) uint8: an image under the colours (K, 3) of its labels (H, W)."""
-    return ((1 - opacity) * np.asarray(photo) + opacity * colours[labels]).astype(np.uint8)
-
-
-def own_colours(classes: Sequence[str], truth: np.ndarray) -> np.ndarray:
-    """(K, 3) uint8: the colours of the classes that a mask has, and one for all others."""
-    present = np.unique(truth)
-    colours = np.full((len(classes), 3), ABSENT, np.uint8)
-    colours[present] = palette([classes[k] for k in present])
-    return colours
-
-
-def coloured(result: Segmentation) -> np.ndarray:
-    """(H, W, 3) uint8: a segmented photograph under the colours of its classes."""
-    return over(result.labels.numpy(), result.image, palette(result.classes), 0.6)
-
-
-def key(names: Sequence[str], colours: Any = None, *, edge: bool = False) -> list[Patch]:
-    """Handles of a legend: a patch of each colour beside its name.
-
-    Args:
-        names: What the colours stand for.
-        colours: (K, 3) RGB from 0 to 255; None: the colours of the names as classes.
-        edge: Whether patches have a border, without which a pale one is not seen.
-    """
-    colours = np.asarray(palette(names) if colours is None else colours) / 255
-    return [
-        Patch(facecolor=colour, edgecolor="0.4" if edge else colour, label=name)
-        for colour, name in zip(colours, names, strict=True)
-    ]
 
 
 def sheet(columns: Sequence[Mapping[str, Any]], legends: Sequence[Sequence[Patch]]) -> Figure:
@@ -148,7 +136,7 @@ def sheet(columns: Sequence[Mapping[str, Any]], legends: Sequence[Sequence[Patch
 
     Args:
         columns: Pictures by the title of their row, the same titles in each column.
-        legends: Handles for each column, as :func:`key` makes them.
+        legends: Handles for each column, from :func:`mgca.experiments.report.overlays.key`.
     """
     rows = list(columns[0])
     below = 0.25 * max(map(len, legends))
@@ -172,26 +160,28 @@ def sheet(columns: Sequence[Mapping[str, Any]], legends: Sequence[Sequence[Patch
     return figure
 
 
-def gallery(items: Sequence[tuple[Image.Image, str]], width: int) -> str:
-    """Images with a text under each, as many in a row as fit, as HTML.
+def scene_sheet(
+    images: Sequence[Image.Image],
+    masks: Sequence[np.ndarray],
+    named: Mapping[str, Sequence[np.ndarray]],
+    classes: Sequence[str],
+) -> Figure:
+    """Images, their masks and several segmentations of each, as :func:`sheet`.
 
     Args:
-        items: Images and their texts.
-        width: Least width of an image in the units of a web page.
+        images: The images.
+        masks: (H, W) each.
+        named: Labels (H, W) of each image by title.
+        classes: What masks and labels stand for.
     """
-    cells = []
-    for image, text in items:
-        file = io.BytesIO()
-        image.save(file, format="WEBP", quality=85)
-        data = base64.b64encode(file.getvalue()).decode()
-        cells.append(
-            f'<div><img alt="{html.escape(text)}" src="data:image/webp;base64,{data}" '
-            f'width="{image.width}" height="{image.height}" '
-            'style="display:block;width:100%;height:auto;margin:0">'
-            f'<div style="font-size:0.85em;line-height:1.3">{html.escape(text)}</div></div>'
-        )
-    columns = f"grid-template-columns:repeat(auto-fill,minmax({width}px,1fr))"
-    return f'<div style="display:grid;gap:12px;margin-bottom:1rem;{columns}">{"".join(cells)}</div>'
+    present = [np.unique(mask) for mask in masks]
+    columns = []
+    for number, (image, own) in enumerate(zip(images, present, strict=True)):
+        colours = overlays.own_colours(classes, own)
+        maps = {title: labels[number] for title, labels in {"mask": masks, **named}.items()}
+        pictures = {title: overlays.over(labels, image, colours) for title, labels in maps.items()}
+        columns.append({"image": np.asarray(image), **pictures})
+    return sheet(columns, [overlays.own_key(classes, own) for own in present])
 
 
 def matrices(
@@ -235,6 +225,24 @@ def matrices(
     if colorbar:
         figure.colorbar(drawn, ax=axes, label=colorbar, location="bottom", shrink=0.6)
     return figure
+
+
+def framed(axis: Axes, values: Any, cell: tuple[int, int], *, rows: str, columns: str) -> None:
+    """A (B, B) matrix with numbered rows and columns, and a frame around one cell.
+
+    Args:
+        axis: Where to draw.
+        values: The matrix; NaN where there is nothing.
+        cell: Row and column of the cell.
+        rows: Label of the rows.
+        columns: Label of the columns.
+    """
+    axis.imshow(values, "viridis")
+    style = {"markersize": 9, "markerfacecolor": "none", "markeredgewidth": 2}
+    axis.plot(cell[1], cell[0], "s", color="white", **style)
+    ticks = range(0, len(values), 5)
+    axis.set(xlabel=columns, ylabel=rows, xticks=ticks, yticks=ticks)
+    axis.grid(False)
 
 
 def heat(
