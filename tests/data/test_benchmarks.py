@@ -17,6 +17,7 @@ from mgca.data.benchmarks import (
     Benchmark,
     benchmark_names,
     classes,
+    converters,
     dataset_config,
     load_benchmark,
     read_benchmark,
@@ -47,7 +48,7 @@ SIZE = (6, 8)  # (H, W)
 def lay_out(name: str, root: Path, *, masks: bool = True) -> list[str]:
     """A benchmark of three images in its official layout; returns the identifiers, sorted.
 
-    Each mask holds 0, 1, the largest id of the benchmark and 255.
+    Each mask holds 0, 1, the largest id of the benchmark, and 255 where that may be.
     """
     benchmark = load_benchmark(name)
     layout = benchmark.layout
@@ -87,7 +88,8 @@ def example_ids(name: str) -> np.ndarray:
     ids = np.zeros(SIZE, dtype=np.uint8)
     ids[0] = 1
     ids[1] = load_benchmark(name).last_id
-    ids[2] = 255
+    if load_benchmark(name).unlabelled:
+        ids[2] = 255
     return ids
 
 
@@ -150,6 +152,10 @@ def test_read_benchmark_is_frozen():
         ("stride = 224", "stride = 0", "stride must be positive and not exceed window"),
         ("short_side = 448", "short_side = 4480", "short_side must be positive"),
         ("window = 448", "window = 448.0", "protocol.window must be int, not 448.0"),
+        ("common_ids = [0, 0]", "common_ids = [0, 21]", "common_ids must be the first and the"),
+        ("common_ids = [0, 0]", "common_ids = [0]", "common_ids must be the first and the"),
+        ("common_ids = [0, 0]", "common_ids = 0", "common_ids must be a list"),
+        ("unlabelled = true\n", "", "unlabelled is missing"),
         ("window = 448", "window = 448\nthreshold = 1.5", r"threshold .* in \[0, 1\]"),
         ("window = 448", "window = 448\ntemperature = 0.0", "temperature must be positive"),
         ('statistics = "backbone"', 'statistics = "clip"', "statistics must be"),
@@ -216,7 +222,8 @@ def test_mmsegmentation_reads_the_layout(tmp_path, name):
         assert sample["data_samples"].seg_map_path == str(mask_path(name, tmp_path, identifier))
         ids = sample["data_samples"].gt_sem_seg.data.numpy()[0]
         last = benchmark.class_count - 1
-        expected = [255, 0, last, 255] if benchmark.ignore_zero else [0, 1, last, 255]
+        expected = [255, 0, last, 255] if benchmark.ignore_zero else [0, 1, last, 0]
+        expected[3] = 255 if benchmark.unlabelled else expected[3]
         assert ids[[3, 0, 1, 2], 0].tolist() == expected
 
 
@@ -238,7 +245,9 @@ def small(name: str, images: int = 3) -> Benchmark:
 
 
 def test_a_whole_set_is_not_a_subset(tmp_path):
-    lay_out("ade", tmp_path)
+    identifiers = lay_out("ade", tmp_path)
+    save_mask("ade", tmp_path, identifiers[1], np.arange(151, dtype=np.uint8).reshape(1, 151))
+    Image.new("RGB", (151, 1)).save(image_path("ade", tmp_path, identifiers[1]))
     report = check(small("ade"), tmp_path)
     assert report.ok and not report.subset
     assert "subset" not in str(report)
@@ -347,7 +356,7 @@ def test_unknown_ids(tmp_path, name):
     ids[3, 3] = last + 1
     path = save_mask(name, tmp_path, identifier, ids)
     (problem,) = check(load_benchmark(name), tmp_path).problems
-    assert problem.kind == "unknown id"
+    assert problem.kind == "unknown id" and last + 1 != 255
     assert problem.examples == (f"{path.relative_to(tmp_path)}: {last + 1}, expected 0 to {last}",)
 
 
@@ -427,8 +436,9 @@ def test_stamps_are_of_one_benchmark(tmp_path):
         "[1, 2",
         "[]",
         "{}",
-        '{"version": 1, "voc": []}',
-        sound.replace(": 1", ": 0", 1),
+        '{"version": 2, "voc": []}',
+        '{"version": 2, "voc": {"2008_000001": 7, "2008_000002": [], "2008_000003": ["a"]}}',
+        sound.replace(": 2", ": 1", 1),
     ):
         assert damaged != sound
         (tmp_path / STAMPS).write_text(damaged)
@@ -493,6 +503,161 @@ def test_manifest(tmp_path):
             check(load_benchmark("ade"), tmp_path)
 
 
+# What the ids of all masks say
+
+
+def put_masks(name: str, root: Path, masks: list[np.ndarray]) -> None:
+    """As many images and masks as are given, in the benchmark's layout."""
+    layout = load_benchmark(name).layout
+    for number, ids in enumerate(masks):
+        identifier = f"{'ulm/ulm_' if name == 'city' else ''}{number:06d}"
+        path = image_path(name, root, identifier)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", ids.shape[::-1]).save(path)
+        save_mask(name, root, identifier, ids.astype(np.uint8))
+    if layout.split_file:
+        split = root / layout.split_file
+        split.parent.mkdir(parents=True, exist_ok=True)
+        split.write_text("".join(f"{number:06d}\n" for number in range(len(masks))))
+
+
+def typical(name: str, number: int) -> np.ndarray:
+    """The ids of a small mask as a benchmark has them: what is common, and a class of its own."""
+    benchmark = load_benchmark(name)
+    ids = np.full((8, 8), benchmark.common_ids[0])
+    ids[:2] = 0 if benchmark.class_ids[0] else ids[0]
+    ids[2:5] = [*benchmark.class_ids][(7 * number + 3) % len(benchmark.class_ids) if number else -1]
+    ids[5, 5] = 255 if benchmark.unlabelled else ids[7, 7]
+    return ids
+
+
+def shifted(ids: np.ndarray) -> np.ndarray:
+    """Classes from 0 on, and what was 0 or ignored 255."""
+    return np.where((ids == 0) | (ids == 255), 255, ids - 1)
+
+
+def as_things(ids: np.ndarray) -> np.ndarray:
+    """COCO-Object's ids of a mask of COCO-Stuff: 1 to 80, all else 0."""
+    return np.where(ids < 80, ids + 1, 0)
+
+
+def as_stuff(ids: np.ndarray) -> np.ndarray:
+    """Ids of COCO-Stuff's things of a mask of COCO-Object, without stuff."""
+    return np.where(ids == 0, 255, ids - 1)
+
+
+def binary(ids: np.ndarray) -> np.ndarray:
+    return np.where(ids == ids[0, 0], 0, 255)
+
+
+def objects(ids: np.ndarray) -> np.ndarray:
+    """Numbers of objects in place of classes, as in VOC's SegmentationObject."""
+    numbered = ids.copy()
+    numbered[2:5, :4], numbered[2:5, 4:] = 1, 2
+    return numbered
+
+
+def label_ids(ids: np.ndarray) -> np.ndarray:
+    """Cityscapes' labelIds of its trainIds, 255 being the car's own bonnet."""
+    return np.array([*converters._CITYSCAPES, *[0] * 236, 1])[ids]
+
+
+IGNORED, ANOTHER, NEVER = (
+    "255 where no pixel is ignored",
+    "ids of another set",
+    "classes that never occur",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "change", "expected"),
+    [
+        ("context", "context", shifted, [IGNORED]),
+        ("c59", "context", shifted, [IGNORED]),
+        ("ade", "ade", shifted, [IGNORED]),
+        ("coco", "coco", shifted, [IGNORED, ANOTHER]),
+        ("voc", "voc", shifted, [ANOTHER]),  # where 255 is legal
+        ("voc20", "voc", shifted, [ANOTHER]),
+        ("stuff", "stuff", as_things, [ANOTHER]),
+        ("stuff", "coco", lambda ids: ids, [ANOTHER]),
+        ("stuff", "coco", as_stuff, [ANOTHER]),
+        ("coco", "stuff", lambda ids: ids, ["unknown id", ANOTHER]),
+        ("context", "voc", lambda ids: ids, [IGNORED]),
+        ("ade", "voc", lambda ids: ids, [IGNORED]),
+        ("voc", "context", lambda ids: ids, ["unknown id"]),
+        ("voc", "voc", objects, ["numbers of objects"]),
+        ("voc", "voc", binary, [NEVER]),
+        ("context", "context", binary, [IGNORED, NEVER, ANOTHER]),
+        ("coco", "coco", binary, [IGNORED, NEVER]),
+        ("stuff", "stuff", binary, [ANOTHER]),
+        ("ade", "ade", binary, [IGNORED, NEVER, ANOTHER]),
+        ("city", "city", shifted, [ANOTHER]),
+        ("city", "city", label_ids, ["unknown id", ANOTHER]),
+        ("ade", "ade", lambda ids: ids + 1, ["unknown id"]),
+    ],
+)
+def test_masks_of_another_set_or_convention(tmp_path, name, of, change, expected):
+    sound = [typical(of, number) for number in range(7)]
+    if of == name:
+        put_masks(name, tmp_path, sound)
+        report = check(load_benchmark(name), tmp_path)
+        assert report.ok, str(report)
+    put_masks(name, tmp_path, [change(ids) for ids in sound])
+    report = check(load_benchmark(name), tmp_path)
+    assert kinds(report) == expected
+    assert not check(load_benchmark(name), tmp_path, limit=2).ok or expected in (
+        [NEVER],
+        ["numbers of objects"],
+    )
+
+
+def test_remedies_do_not_keep_what_is_wrong(tmp_path):
+    put_masks("stuff", tmp_path, [typical("coco", number) for number in range(7)])
+    (problem,) = check(load_benchmark("stuff"), tmp_path).problems
+    assert problem.remedy.endswith(f"delete them, then mgca data prepare stuff --root {tmp_path}")
+    assert problem.examples == ("0 of 7 masks hold an id of 81 to 170, and nearly all should",)
+
+
+def test_the_check_says_which_ids_it_saw(tmp_path):
+    put_masks("voc", tmp_path, [typical("voc", number) for number in range(2)])
+    expected = "ids that occur: 0, 11, 20, 255; classes that never do: 1 to 10, 12 to 19, 18 of 20"
+    for _ in range(2):  # as well when an earlier check has passed them
+        report = check(load_benchmark("voc"), tmp_path)
+        assert report.ids == expected and f"\n  {expected}\n" in str(report)
+    assert report.unchanged == 2 and report.to_dict()["ids"] == expected
+    # One that is wrong counts with those that passed before.
+    put_masks("voc", tmp_path, [typical("voc", 0), np.full((8, 8), 4)])
+    assert check(load_benchmark("voc"), tmp_path).ids.startswith("ids that occur: 0, 4, 20, 255;")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_whole_set_each_class_occurs(tmp_path, name):
+    last = load_benchmark(name).last_id
+    whole = np.arange(last + 1).reshape(1, -1)
+    put_masks(name, tmp_path, [whole, whole, whole])
+    assert check(small(name), tmp_path).ok
+    put_masks(name, tmp_path, [np.minimum(whole, last - 1)] * 3)
+    report = check(small(name), tmp_path)
+    assert kinds(report) == [NEVER]
+    low = load_benchmark(name).common_ids[0]
+    seen = f"{last} in none of 3 masks, which hold 0 to {last - 1}"
+    assert report.problems[0].examples == (seen,) and low < last
+    # Of a part of the set that is said, and no problem.
+    report = check(small(name, 4), tmp_path)
+    assert report.ok and f"never do: {last}, 1 of" in report.ids
+
+
+def test_links_to_folders_are_not_followed_in_circles(tmp_path):
+    identifiers = lay_out("city", tmp_path)
+    folder = tmp_path / load_benchmark("city").layout.images
+    (folder / "again").symlink_to(folder)
+    (folder / "ulm" / "up").symlink_to(tmp_path)
+    masks = tmp_path / load_benchmark("city").layout.masks
+    (masks / "again").symlink_to(masks)
+    report = check(load_benchmark("city"), tmp_path)
+    assert report.ok and report.found == len(identifiers)
+
+
 # The real data, through links: the check writes into its root
 
 
@@ -516,6 +681,20 @@ def test_real_sets(data_root, tmp_path, name, folder, images, hashed):
     assert report.ok and report.subset, str(report)
     assert (report.found, report.hashed) == (images, hashed)
     assert check(load_benchmark(name), root).unchanged == images
+
+
+def test_real_masks_of_coco_object_are_none_of_coco_stuff(data_root, tmp_path):
+    source = data_root / "coco_object"
+    for folder, suffix, ending in (
+        ("images", ".jpg", ".jpg"),
+        ("annotations", ".png", "_labelTrainIds.png"),
+    ):
+        (tmp_path / folder / "val2017").mkdir(parents=True)
+        for path in sorted((source / folder).glob(f"*{suffix}"))[:20]:
+            name = path.name.removesuffix(suffix) + ending
+            (tmp_path / folder / "val2017" / name).symlink_to(path)
+    report = check(load_benchmark("stuff"), tmp_path)
+    assert report.checked == 20 and kinds(report) == [ANOTHER]
 
 
 def test_real_ids_as_mmsegmentation_reads_them(data_root):

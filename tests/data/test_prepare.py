@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from test_benchmarks import image_path, lay_out, mask_path
 
 from mgca.data.benchmarks import classes, context, converters, files, instances, load_benchmark
@@ -168,11 +168,12 @@ def test_drawn_masks_agree_with_those_given(data_root):
 
 def test_table_of_coco_stuff():
     table = converters.STUFF
-    assert sorted(table[table >= 0]) == [*range(171), *[255] * 12]
+    assert sorted(table[table >= 0]) == [*range(171), 255]
+    # 11 and 90 are among the eleven things that were never annotated.
     assert [table[i] for i in (0, 10, 11, 12, 89, 90, 91, 181, 255)] == [
-        *(0, 10, 255, 11, 79, 255, 80, 170, 255)
+        *(0, 10, -1, 11, 79, -1, 80, 170, 255)
     ]
-    assert (table[182:255] == -1).all()
+    assert (table[182:255] == -1).all() and (table < 0).sum() == 73 + 11
 
 
 def test_table_of_coco_object():
@@ -180,6 +181,7 @@ def test_table_of_coco_object():
     table = converters.OBJECT
     assert [table[i] for i in (0, 10, 12, 89, 91, 181, 255)] == [1, 11, 12, 80, 0, 0, 0]
     assert (table[182:255] == -1).all()
+    assert table[11] == table[90] == -1
     known = np.flatnonzero((converters.STUFF >= 0) & (converters.STUFF < 171))
     through_stuff = converters.OBJECT_OF_STUFF[converters.STUFF[known]]
     np.testing.assert_array_equal(table[known], through_stuff)
@@ -196,6 +198,7 @@ def test_table_of_cityscapes():
     evaluated = [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
     assert table[evaluated].tolist() == list(range(19))
     assert set(table[[i for i in range(34) if i not in evaluated]]) == {255}
+    assert (table[34:] == -1).all()  # 255 too, which trainIds hold and labelIds do not
 
 
 def test_context_classes_are_mmsegmentations():
@@ -219,7 +222,7 @@ def test_context_labels_of_another_release(caplog):
 # Whole sets in their official layout
 
 
-RAW = np.array([[0, 12, 89, 91], [181, 255, 10, 11]], dtype=np.uint8)
+RAW = np.array([[0, 12, 89, 91], [181, 255, 10, 13]], dtype=np.uint8)
 LABELS = np.array([[0, 7, 33, 26], [1, 11, 4, 18]], dtype=np.uint8)
 
 
@@ -269,8 +272,8 @@ def write_context(root: Path, identifiers: list[str], **changes) -> Path:
 
 TABLE_ID = list(context.CLASSES).index("table") + 1
 EXPECTED = {
-    "stuff": [[0, 11, 79, 80], [170, 255, 10, 255]],
-    "coco": [[1, 12, 80, 0], [0, 0, 11, 0]],
+    "stuff": [[0, 11, 79, 80], [170, 255, 10, 12]],
+    "coco": [[1, 12, 80, 0], [0, 0, 11, 13]],
     "city": [[255, 0, 18, 13], [255, 2, 255, 255]],
     "context": [[1, TABLE_ID, 1, 0], [1, TABLE_ID, 1, 0]],
     "c59": [[1, TABLE_ID, 1, 0], [1, TABLE_ID, 1, 0]],
@@ -383,6 +386,85 @@ def test_masks_of_other_programs_stay(tmp_path):
     assert prepare(load_benchmark("city"), tmp_path).written == 2
 
 
+def copy_masks(of: str, to: str, root: Path, identifiers: list[str]) -> None:
+    """Give masks that were made for one benchmark another's file names."""
+    for identifier in identifiers:
+        target = mask_path(to, root, identifier)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(mask_path(of, root, identifier).read_bytes())
+
+
+@pytest.mark.parametrize(("of", "to"), [("coco", "stuff"), ("stuff", "coco")])
+def test_masks_of_one_set_do_not_pass_as_anothers(tmp_path, of, to):
+    identifiers = lay_out_raw(of, tmp_path)
+    prepare(load_benchmark(of), tmp_path)
+    copy_masks(of, to, tmp_path, identifiers)
+    report = check(load_benchmark(to), tmp_path)
+    (problem,) = [p for p in report.problems if p.kind == "made for another set"]
+    assert problem.count == 3
+    conversion = load_benchmark(of).conversion
+    assert problem.examples[0].endswith(f".png: made by the conversion {conversion}")
+    done = prepare(load_benchmark(to), tmp_path)
+    assert (done.written, done.kept) == (3, 0)
+    assert files.read_ids(mask_path(to, tmp_path, identifiers[0])).tolist() == EXPECTED[to]
+    assert check(load_benchmark(to), tmp_path).ok
+
+
+@pytest.mark.parametrize("name", ["ade", "voc"])  # whose masks nobody makes
+def test_converted_masks_do_not_pass_where_none_are_made(tmp_path, name):
+    identifiers = lay_out(name, tmp_path)
+    lay_out_raw("city", tmp_path)
+    prepare(load_benchmark("city"), tmp_path)
+    made = mask_path("city", tmp_path, "ulm/ulm_000000_000001").read_bytes()
+    mask_path(name, tmp_path, identifiers[0]).write_bytes(made)
+    kinds = [problem.kind for problem in check(load_benchmark(name), tmp_path).problems]
+    assert "made for another set" in kinds
+
+
+def test_masks_are_not_made_of_masks_of_another_set(tmp_path):
+    identifiers = lay_out_raw("coco", tmp_path)
+    prepare(load_benchmark("coco"), tmp_path)
+    maps = [tmp_path / f"annotations/val2017/{identifier}.png" for identifier in identifiers]
+    # COCO-Object's masks where COCO-Stuff's would serve as a source.
+    copy_masks("coco", "stuff", tmp_path, identifiers)
+    for path, identifier in zip(maps, identifiers, strict=True):
+        path.unlink()
+        mask_path("coco", tmp_path, identifier).unlink()
+    made = r"_labelTrainIds\.png: is a mask that the conversion coco-object made: take the original"
+    with pytest.raises(DataError, match=made):
+        prepare(load_benchmark("coco"), tmp_path, workers=1)
+    # And where the original map should be.
+    for path, identifier in zip(maps, identifiers, strict=True):
+        path.write_bytes(mask_path("stuff", tmp_path, identifier).read_bytes())
+    with pytest.raises(DataError, match=r"\.png: is a mask that the conversion coco-object made"):
+        prepare(load_benchmark("stuff"), tmp_path, workers=1)
+
+
+def test_masks_that_do_not_say_what_their_ids_mean_are_made_again(tmp_path):
+    identifiers = lay_out_raw("stuff", tmp_path)
+    prepare(load_benchmark("stuff"), tmp_path)
+    path = mask_path("stuff", tmp_path, identifiers[0])
+    info = PngImagePlugin.PngInfo()  # as they were made at first
+    info.add_text("mgca-made-from", "COCO-Stuff's pixel maps")
+    Image.fromarray(np.zeros((2, 4), dtype=np.uint8)).save(path, pnginfo=info)
+    assert prepare(load_benchmark("stuff"), tmp_path).written == 1
+    assert files.read_ids(path).tolist() == EXPECTED["stuff"]
+
+
+def test_shifted_masks_are_made_again(tmp_path):
+    identifiers = lay_out_raw("context", tmp_path)
+    prepare(load_benchmark("context"), tmp_path)
+    shifted = np.array([[0, TABLE_ID - 1, 0, 255]] * 2, dtype=np.uint8)
+    for identifier in identifiers:
+        save(mask_path("context", tmp_path, identifier), shifted)
+    report = check(load_benchmark("c59"), tmp_path)
+    assert [problem.kind for problem in report.problems] == ["255 where no pixel is ignored"]
+    assert prepare(load_benchmark("c59"), tmp_path).written == 3
+    assert (
+        files.read_ids(mask_path("context", tmp_path, identifiers[0])).tolist() == EXPECTED["c59"]
+    )
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", ["city", "context"])
 def test_interrupted_in_the_middle(tmp_path, monkeypatch, name, workers):
@@ -425,7 +507,7 @@ def test_marker_goes_before_the_work_starts(tmp_path, monkeypatch):
     prepare(load_benchmark("city"), tmp_path)
     mask_path("city", tmp_path, identifiers[0]).unlink()
 
-    def fail(*arguments):
+    def fail(*arguments, **options):
         raise OSError(errno.EIO, "broken disk")
 
     with monkeypatch.context() as patch:
@@ -500,7 +582,11 @@ def test_some_maps_are_missing(tmp_path):
     assert not list(tmp_path.rglob("*TrainIds*"))
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("stuff", 182), ("coco", 200), ("city", 34)])
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    # Beyond the last; things that were never annotated; 255, which trainIds hold and labelIds not.
+    [("stuff", 182), ("coco", 200), ("city", 34), ("stuff", 11), ("coco", 90), ("city", 255)],
+)
 def test_maps_of_another_set(tmp_path, name, wrong):
     lay_out_raw(name, tmp_path)
     raw = next(p for p in (tmp_path).rglob("*2008_000002.png" if name != "city" else "*labelIds*"))

@@ -45,7 +45,8 @@ def test_over_blends_each_pixel_with_the_colour_of_its_label():
     for y, x in np.ndindex(8, 8):
         pixel = np.asarray(image)[y, x]
         expected = [
-            int(0.75 * int(a) + 0.25 * int(b)) for a, b in zip(pixel, colours[labels[y, x]])
+            int(0.75 * int(a) + 0.25 * int(b))
+            for a, b in zip(pixel, colours[labels[y, x]], strict=True)
         ]
         assert blended[y, x].tolist() == expected
 

@@ -103,6 +103,8 @@ class Benchmark:
         class_count: Classes that are scored, background included where it is one.
         background: Whether the first class is the background, which is never a text query.
         ignore_zero: Whether id 0 on disk is ignored, and class ``i`` is ``i + 1`` on disk.
+        unlabelled: Whether masks on disk hold 255, for borders or pixels without a label.
+        common_ids: First and last of the ids on disk of which nearly every mask holds one.
         layout, protocol, source: See there.
         notes: Pitfalls.
         conversion: Which conversion makes the masks, None where the download brings them.
@@ -116,6 +118,8 @@ class Benchmark:
     class_count: int
     background: bool
     ignore_zero: bool
+    unlabelled: bool
+    common_ids: tuple[int, ...]
     layout: Layout
     protocol: Protocol
     source: Source
@@ -126,6 +130,11 @@ class Benchmark:
     def last_id(self) -> int:
         """The largest id that a mask on disk may hold, besides 255."""
         return self.class_count - (not self.ignore_zero)
+
+    @property
+    def class_ids(self) -> range:
+        """The ids on disk of the classes that are scored, without the background."""
+        return range(int(self.background or self.ignore_zero), self.last_id + 1)
 
     def where_to_get(self) -> str:
         """One sentence: the archives to download, and the page that explains them."""
@@ -177,6 +186,9 @@ def _mistakes(benchmark: Benchmark):
         yield "class_count: ids above 254 do not fit a mask beside 255, which is ignored"
     if benchmark.background and benchmark.ignore_zero:
         yield "a background that is ignored is no class: background and ignore_zero exclude another"
+    ids = benchmark.common_ids
+    if len(ids) != 2 or not 0 <= ids[0] <= ids[1] <= benchmark.last_id:
+        yield "common_ids must be the first and the last of a range of ids that masks may hold"
     if benchmark.conversion is not None and benchmark.conversion not in CONVERSIONS:
         yield f"conversion must be one of {', '.join(CONVERSIONS)}"
     if protocol.prompts != "class templates":

@@ -15,12 +15,15 @@ from mgca.data.benchmarks.files import (
     Item,
     MaskModeError,
     default_workers,
+    impossible_ids,
     list_items,
+    made_by,
+    present_ids,
     read_ids,
-    unknown_ids,
 )
+from mgca.data.benchmarks.occurrence import describe, mistakes
 from mgca.data.benchmarks.stamps import MANIFEST, Stamps, read_manifest, stat_of
-from mgca.data.masks import DataError
+from mgca.data.masks import IGNORE, DataError
 from mgca.utils.files import file_digest
 from mgca.utils.progress import progress
 
@@ -39,6 +42,11 @@ _REMEDIES = {
     "unreadable mask": "{masks}",
     "mask of other mode": "a mask has one channel of ids, or a palette; this is a picture of one",
     "unknown id": "the masks are of another release, or not converted: {masks}",
+    "255 where no pixel is ignored": "the ids are shifted by one, or of another set: {again}",
+    "made for another set": "its ids mean other classes: {again}",
+    "classes that never occur": "the masks are of another set, or their ids shifted: {again}",
+    "ids of another set": "the masks are of another set, or their ids shifted: {again}",
+    "numbers of objects": "they tell objects apart, not classes: take the masks of classes",
     "other size": "image and mask are of different releases: unpack both again ({get})",
     "picture on its side": "its EXIF tag turns it, but not its mask: remove the tag",
     "mask without image": "unpack the archive of images again ({get})",
@@ -49,7 +57,14 @@ _REMEDIES = {
 
 @dataclass(frozen=True)
 class Problem:
-    """A kind of problem: how often it occurs, the first files, what to do."""
+    """A kind of problem that a check saw.
+
+    Attributes:
+        kind: What is wrong, in a few words.
+        count: How often it occurs.
+        examples: The first files, each with what is wrong with it.
+        remedy: What to do about it.
+    """
 
     kind: str
     count: int
@@ -63,16 +78,19 @@ class Problem:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The outcome of a check: what was looked at, and the problems that were seen.
 
     Attributes:
-        benchmark, root: What was checked.
-        expected: Images of the official split.
-        found: Images that are listed.
-        checked: Images that were looked at, with their masks; fewer where a limit was given.
+        benchmark: Name of the benchmark.
+        root: Folder that was checked.
+        expected: Number of images of the official split.
+        found: Number of images that are listed.
+        checked: Number of images that were looked at, with their masks; fewer than are listed
+            where a limit was given.
         unchanged: How many of these an earlier check had passed, and nobody touched since.
-        hashed: Files whose hash was compared with the manifest.
-        problems: By kind; empty if all is well.
+        hashed: Number of files whose hash was compared with the manifest.
+        ids: One line on the ids that occur in the masks, and the classes that never do.
+        problems: The problems, by kind; empty if all is well.
     """
 
     benchmark: str
@@ -82,6 +100,7 @@ class Report:
     checked: int
     unchanged: int
     hashed: int
+    ids: str
     problems: tuple[Problem, ...]
 
     @property
@@ -110,7 +129,7 @@ class Report:
             self.unchanged
         )
         seen += f"; {self.hashed} files as in {MANIFEST}" * bool(self.hashed)
-        lines.append(seen)
+        lines += [seen, f"  {self.ids}"]
         lines += [f"  {problem}" for problem in self.problems]
         lines.append("  no problem" if self.ok else f"  {len(self.problems)} kinds of problems")
         return "\n".join(lines)
@@ -123,14 +142,16 @@ def check(
     limit: int | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Look at every image and mask.
+    """Look at every image and mask of a benchmark, and at the ids that occur in all masks together.
 
     Of images the header and the end of the file are read, of masks everything. What passed is
     remembered in ``.mgca-check.json`` under the root by size and time of change, so that a second
     check, or one after an interruption, is quick.
 
     Args:
-        limit: Only the first so many images, and no hashes.
+        benchmark: The benchmark.
+        root: Folder that holds what its archives unpack to.
+        limit: Look at the first so many images only, and at no hashes.
         workers: Number of threads.
 
     Raises:
@@ -142,13 +163,13 @@ def check(
         raise ValueError(f"limit must be positive, not {limit}")
     root = Path(root)
     items = list_items(benchmark, root)
-    found: list[tuple[str, str]] = []  # (kind, file and what is wrong with it)
+    wrong: list[tuple[str, str]] = []  # (kind, file and what is wrong with it)
     if len(items) > benchmark.image_count:
-        found.append(("too many images", f"{len(items)}, expected {benchmark.image_count}"))
+        wrong.append(("too many images", f"{len(items)}, expected {benchmark.image_count}"))
     times = Counter(item.identifier for item in items)
-    found += [("listed twice", name) for name, count in times.items() if count > 1]
+    wrong += [("listed twice", name) for name, count in times.items() if count > 1]
     if benchmark.layout.split_file is None:
-        found += _masks_without_image(benchmark, root, items)
+        wrong += _masks_without_image(benchmark, root, items)
     items = items[:limit]
 
     stamps = Stamps(root)
@@ -157,27 +178,36 @@ def check(
     workers = workers or default_workers()
     try:
         fresh = [item for item in items if not _is_unchanged(item, passed)]
-        for item, own in _each(lambda item: _problems(benchmark, item), fresh, workers, "check"):
-            found += [(kind, _under(root, text)) for kind, text in own]
-            if own:
+        stale = {item.identifier for item in fresh}
+        present = [
+            passed[item.identifier][_STAT:] for item in items if item.identifier not in stale
+        ]
+        for item, (problems, ids) in _each(
+            lambda item: _problems(benchmark, item), fresh, workers, "check"
+        ):
+            wrong += [(kind, _under(root, text)) for kind, text in problems]
+            present += [ids] if ids is not None else []
+            if problems:
                 passed.pop(item.identifier, None)
             else:
-                passed[item.identifier] = _stamp(item)
+                passed[item.identifier] = [*_stamp(item), *ids]
         hashes = read_manifest(manifest) if limit is None and manifest.is_file() else {}
-        known = stamps.section(MANIFEST)
-        for name, wrong in _each(
-            lambda name: _compare(root / name, hashes[name], known.get(name)),
+        hashed = stamps.section(MANIFEST)
+        for name, kind in _each(
+            lambda name: _compare(root / name, hashes[name], hashed.get(name)),
             list(hashes),
             workers,
             "hashes",
         ):
-            found += [(wrong, name)] if wrong else []
-            if wrong:
-                known.pop(name, None)
+            if kind:
+                wrong.append((kind, name))
+                hashed.pop(name, None)
             else:
-                known[name] = [*stat_of(root / name), hashes[name]]
+                hashed[name] = [*stat_of(root / name), hashes[name]]
     finally:
         stamps.save()
+    whole = len(present) == len(times) == benchmark.image_count
+    wrong += mistakes(present, benchmark, whole=whole, part=limit is not None)
 
     return Report(
         benchmark=benchmark.name,
@@ -187,7 +217,8 @@ def check(
         checked=len(items),
         unchanged=len(items) - len(fresh),
         hashed=len(hashes),
-        problems=tuple(_summarise(found, benchmark, root)),
+        ids=describe(present, benchmark),
+        problems=tuple(_summarise(wrong, benchmark, root)),
     )
 
 
@@ -203,26 +234,32 @@ def _each(job: Callable[[Any], Any], inputs: list, workers: int, what: str) -> I
             bar.update()
 
 
-def _problems(benchmark: Benchmark, item: Item) -> list[tuple[str, str]]:
-    """What is wrong with an image and its mask."""
-    wrong, stored, shown = _problem_of_image(item.image)
-    found = [wrong] if wrong else []
+def _problems(benchmark: Benchmark, item: Item) -> tuple[list[tuple[str, str]], list[int] | None]:
+    """What is wrong with an image and its mask, and the ids of the mask; None if it has none."""
+    problem, stored, upright = _problem_of_image(item.image)
+    wrong = [problem] if problem else []
     try:
         ids = read_ids(item.mask)
     except FileNotFoundError:
-        return [*found, ("missing mask", f"{item.mask}")]
+        return [*wrong, ("missing mask", f"{item.mask}")], None
     except MaskModeError as error:
-        return [*found, ("mask of other mode", f"{error}")]
+        return [*wrong, ("mask of other mode", f"{error}")], None
     except DataError as error:
-        return [*found, ("unreadable mask", f"{error}")]
-    unknown = unknown_ids(ids, benchmark.last_id)
-    if unknown:
+        return [*wrong, ("unreadable mask", f"{error}")], None
+    present = present_ids(ids)
+    unknown = impossible_ids(present, benchmark)
+    if unknown == [IGNORE]:
+        wrong.append(("255 where no pixel is ignored", f"{item.mask}"))
+    elif unknown:
         some = ", ".join(map(str, unknown[:5])) + ", …" * (len(unknown) > 5)
-        found.append(("unknown id", f"{item.mask}: {some}, expected 0 to {benchmark.last_id}"))
-    if shown is not None and ids.shape != shown:
+        wrong.append(("unknown id", f"{item.mask}: {some}, expected 0 to {benchmark.last_id}"))
+    conversion = made_by(item.mask)
+    if conversion not in (None, benchmark.conversion):
+        wrong.append(("made for another set", f"{item.mask}: made by the conversion {conversion}"))
+    if upright is not None and ids.shape != upright:
         kind = "picture on its side" if ids.shape == stored else "other size"
-        found.append((kind, f"{item.mask}: {ids.shape}, its image {shown}"))
-    return found
+        wrong.append((kind, f"{item.mask}: {ids.shape}, its image {upright}"))
+    return wrong, present
 
 
 def _stamp(item: Item) -> list[int]:
@@ -230,9 +267,15 @@ def _stamp(item: Item) -> list[int]:
     return [*stat_of(item.image), *stat_of(item.mask)]
 
 
+_STAT = 4  # numbers of a stamp; in what is remembered, the ids of the mask follow
+
+
 def _is_unchanged(item: Item, passed: dict[str, list]) -> bool:
+    known = passed.get(item.identifier)
+    if not isinstance(known, list) or not all(type(number) is int for number in known):
+        return False
     try:
-        return passed.get(item.identifier) == _stamp(item)
+        return known[:_STAT] == _stamp(item)
     except OSError:  # one of them is missing
         return False
 
@@ -246,10 +289,10 @@ def _problem_of_image(path: Path) -> tuple[tuple[str, str] | None, Size | None, 
         return ("missing image", f"{path}"), None, None
     try:
         with Image.open(path) as image:
-            stored = shown = (image.height, image.width)
+            stored = upright = (image.height, image.width)
             # Of a PNG without the tag among its first blocks, Pillow would decode all pixels.
             if "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5:
-                shown = shown[::-1]
+                upright = stored[::-1]
             kind = image.format
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
@@ -259,8 +302,8 @@ def _problem_of_image(path: Path) -> tuple[tuple[str, str] | None, Size | None, 
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"")
     # Neither mark occurs within the pixels of its format, nor in what cameras append.
     if end not in tail:
-        return ("cut off image", f"{path}"), stored, shown
-    return None, stored, shown
+        return ("cut off image", f"{path}"), stored, upright
+    return None, stored, upright
 
 
 def _masks_without_image(benchmark: Benchmark, root: Path, items: list[Item]) -> list:
@@ -270,11 +313,17 @@ def _masks_without_image(benchmark: Benchmark, root: Path, items: list[Item]) ->
     return [("mask without image", _under(root, str(path))) for path in others]
 
 
-def _compare(path: Path, digest: str, known: list | None) -> str | None:
-    """The kind of problem with a file of the manifest, if any."""
+def _compare(path: Path, digest: str, earlier: list | None) -> str | None:
+    """The kind of problem with a file of the manifest, if any.
+
+    Args:
+        path: The file.
+        digest: Its SHA-256 in the manifest.
+        earlier: Its size, time of change and SHA-256 when it was last compared.
+    """
     if not path.is_file():
         return "missing file"
-    if known == [*stat_of(path), digest]:
+    if earlier == [*stat_of(path), digest]:
         return None
     return None if file_digest(path) == digest else "other hash"
 
@@ -284,13 +333,16 @@ def _under(root: Path, text: str) -> str:
     return text.replace(f"{root}{os.sep}", "")
 
 
-def _summarise(found: list[tuple[str, str]], benchmark: Benchmark, root: Path):
+def _summarise(wrong: list[tuple[str, str]], benchmark: Benchmark, root: Path) -> Iterator[Problem]:
+    """The problems by kind, each with what to do about it."""
     get = benchmark.where_to_get()
     masks = f"unpack the archive again ({get})"
+    again = masks
     if benchmark.conversion:
         masks = f"mgca data prepare {benchmark.name} --root {root}"
+        again = f"delete them, then {masks}"
     for kind, remedy in _REMEDIES.items():
-        own = [text for one, text in found if one == kind]
-        if own:
-            what_to_do = remedy.format(get=get, masks=masks, split=benchmark.split)
-            yield Problem(kind, len(own), tuple(own[:_EXAMPLES]), what_to_do)
+        examples = [text for one, text in wrong if one == kind]
+        if examples:
+            what_to_do = remedy.format(get=get, masks=masks, again=again, split=benchmark.split)
+            yield Problem(kind, len(examples), tuple(examples[:_EXAMPLES]), what_to_do)

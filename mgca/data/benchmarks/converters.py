@@ -4,7 +4,6 @@ A conversion only plans: :mod:`mgca.data.benchmarks.prepare` runs the plan.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mgca.data.benchmarks import Benchmark, instances
-from mgca.data.benchmarks.files import Item, list_items, read_ids
+from mgca.data.benchmarks.files import Item, list_items, made_by, read_ids
 from mgca.data.masks import IGNORE, DataError
 
 # Of a mask that is drawn: more than the largest of COCO, and not so much that it forbids anything.
@@ -66,31 +65,43 @@ def lookup(pairs: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def _stuff_table() -> np.ndarray:
-    """COCO-Stuff's pixel values, its category ids less 1, to 0 to 170."""
-    kept = [i for i in range(182) if i + 1 not in _NEVER_ANNOTATED]
-    ignored = [(i - 1, IGNORE) for i in _NEVER_ANNOTATED] + [(IGNORE, IGNORE)]
-    return lookup([*((old, new) for new, old in enumerate(kept)), *ignored])
+    """COCO-Stuff's pixel values, its category ids less 1, to 0 to 170.
+
+    A map that holds a category that was never annotated counts from another number.
+    """
+    annotated = [i for i in range(182) if i + 1 not in _NEVER_ANNOTATED]
+    return lookup([*((old, new) for new, old in enumerate(annotated)), (IGNORE, IGNORE)])
 
 
 STUFF = _stuff_table()
 # Everything but the 80 things is background, unlabelled pixels too: as GroupViT and TCL do it.
 OBJECT = np.where(STUFF < 0, -1, np.where(STUFF < len(THINGS), STUFF + 1, 0)).astype(np.int16)
 OBJECT_OF_STUFF = lookup([(i, i + 1 if i < len(THINGS) else 0) for i in [*range(171), IGNORE]])
+# Without 255, which labelIds never hold and trainIds do.
 CITYSCAPES = lookup(
     [
-        *((i, IGNORE) for i in [*range(34), IGNORE]),
+        *((i, IGNORE) for i in range(34)),
         *((old, new) for new, old in enumerate(_CITYSCAPES)),
     ]
 )
 
 
-def convert_ids(path: str | os.PathLike, table: np.ndarray) -> np.ndarray:
+def convert_ids(path: Path, table: np.ndarray, made_of: str | None = None) -> np.ndarray:
     """The ids (H, W) uint8 of a mask after a table of :func:`lookup`.
 
+    Args:
+        path: The mask, or map, as it is.
+        table: What each of its ids becomes.
+        made_of: The conversion by which the mask may have been made; None for a map that comes
+            from an archive.
+
     Raises:
-        DataError: If the mask cannot be read, or holds an id that the table does not.
+        DataError: If the mask cannot be read, was made by another conversion, or holds an id that
+            the table does not.
     """
     ids = read_ids(path)
+    if (other := made_by(path)) not in (None, made_of):
+        raise DataError(f"{path}: is a mask that the conversion {other} made: take the original")
     wide = ids.max(initial=0) > 255 or ids.min(initial=0) < 0
     new = table[np.clip(ids, 0, 255)]
     if wide or (new < 0).any():
@@ -100,9 +111,20 @@ def convert_ids(path: str | os.PathLike, table: np.ndarray) -> np.ndarray:
 
 
 def _from_maps(
-    benchmark: Benchmark, items: list[Item], suffix: str, table: np.ndarray
+    benchmark: Benchmark,
+    items: list[Item],
+    suffix: str,
+    table: np.ndarray,
+    made_of: str | None = None,
 ) -> list[Task] | None:
     """A task per item with a map of that suffix where its mask will be; None if there is no map.
+
+    Args:
+        benchmark: The benchmark whose masks are made.
+        items: Its images.
+        suffix: What follows an identifier in the name of a map.
+        table: What each id of a map becomes.
+        made_of: As in :func:`convert_ids`.
 
     Raises:
         FileNotFoundError: If there are maps of some items only.
@@ -114,7 +136,7 @@ def _from_maps(
     if missing:
         raise _missing(benchmark, f"map {missing[0]} ({len(missing)} of {len(maps)} are missing)")
     return [
-        Task(item.mask, lambda raw=raw: convert_ids(raw, table), raw.stat().st_size)
+        Task(item.mask, lambda raw=raw: convert_ids(raw, table, made_of), raw.stat().st_size)
         for item, raw in zip(items, maps, strict=True)
     ]
 
@@ -143,8 +165,11 @@ def coco_object(benchmark: Benchmark, root: Path, source: str | None) -> Plan:
     _one_of(source, ("stuff", "instances"))
     items = list_items(benchmark, root)
     if source != "instances":
-        for suffix, table in ((".png", OBJECT), ("_labelTrainIds.png", OBJECT_OF_STUFF)):
-            tasks = _from_maps(benchmark, items, suffix, table)
+        for suffix, table, made_of in (
+            (".png", OBJECT, None),
+            ("_labelTrainIds.png", OBJECT_OF_STUFF, "coco-stuff"),
+        ):
+            tasks = _from_maps(benchmark, items, suffix, table, made_of)
             if tasks is not None:
                 return Plan("COCO-Stuff's pixel maps", tasks)
     file = root / "annotations" / "instances_val2017.json"

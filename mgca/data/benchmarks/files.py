@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from mgca.data.benchmarks import Benchmark
 from mgca.data.masks import IGNORE, DataError, read_mask
 from mgca.utils.files import replacing
 
-# Says in the PNG what a mask was made from, so that no run goes on from masks of another source.
-_MADE_FROM = "mgca-made-from"
+# Say in the PNG what a mask was made from, and by which conversion, that is, what its ids mean: no
+# run goes on from masks of another source, and none passes as a mask of another set.
+_MADE_FROM, _MADE_BY = "mgca-made-from", "mgca-made-by"
 
 
 class MaskModeError(DataError):
@@ -139,29 +141,53 @@ def read_ids(path: str | os.PathLike) -> np.ndarray:
     return ids.astype(np.uint8) if ids.dtype == bool else ids
 
 
-def unknown_ids(ids: np.ndarray, last: int) -> list[int]:
-    """The ids of a mask that are neither in 0 to ``last`` nor 255."""
+def present_ids(ids: np.ndarray) -> list[int]:
+    """The ids that occur in a mask, sorted."""
     if ids.dtype == np.uint8:
-        present = np.flatnonzero(np.bincount(ids.ravel(), minlength=256))
-    else:
-        present = np.unique(ids)
-    return [int(i) for i in present if not (0 <= i <= last or i == IGNORE)]
+        return np.flatnonzero(np.bincount(ids.ravel(), minlength=256)).tolist()
+    return np.unique(ids).tolist()
 
 
-def write_ids(path: str | os.PathLike, ids: np.ndarray, made_from: str) -> None:
+def impossible_ids(present: Iterable[int], benchmark: Benchmark) -> list[int]:
+    """Those of the ids that no correct mask of a benchmark holds."""
+    return [
+        number
+        for number in present
+        if not (0 <= number <= benchmark.last_id or (number == IGNORE and benchmark.unlabelled))
+    ]
+
+
+def write_ids(path: str | os.PathLike, ids: np.ndarray, *, made_from: str, made_by: str) -> None:
     """Write a mask (H, W) uint8 as a PNG of one channel, whole or not at all.
+
+    Args:
+        path: Where to write it.
+        ids: The ids of its pixels.
+        made_from: Words for what it was made from, which the PNG keeps.
+        made_by: Name of the conversion, which says what the ids mean; the PNG keeps it too.
 
     Raises:
         OSError: If it cannot be written; the message names it.
     """
     info = PngImagePlugin.PngInfo()
     info.add_text(_MADE_FROM, made_from)
+    info.add_text(_MADE_BY, made_by)
     with replacing(path) as temporary:
         Image.fromarray(ids).save(temporary, format="PNG", pnginfo=info)
 
 
-def is_finished(path: Path, last: int, made_from: str) -> bool:
-    """Whether a mask needs not be made again: readable, of known ids, and of no other source.
+def made_by(path: Path) -> str | None:
+    """The conversion that made a mask, None where the mask does not say.
+
+    Raises:
+        OSError: If it is missing or no picture.
+    """
+    with Image.open(path) as image:  # the text lies before the pixels, which are not read
+        return image.info.get(_MADE_BY)
+
+
+def is_finished(path: Path, benchmark: Benchmark, made_from: str) -> bool:
+    """Whether a mask needs not be made again: readable, of possible ids, and of no other source.
 
     A mask that does not say what it was made from is another program's, and stays.
     """
@@ -169,6 +195,7 @@ def is_finished(path: Path, last: int, made_from: str) -> bool:
         ids = read_ids(path)
     except (FileNotFoundError, DataError):
         return False
-    with Image.open(path) as image:  # the text lies before the pixels: they are not read again
-        source = image.info.get(_MADE_FROM, made_from)
-    return source == made_from and not unknown_ids(ids, last)
+    with Image.open(path) as image:
+        made = (image.info.get(_MADE_FROM), image.info.get(_MADE_BY))
+    foreign, own = (None, None), (made_from, benchmark.conversion)
+    return made in (foreign, own) and not impossible_ids(present_ids(ids), benchmark)

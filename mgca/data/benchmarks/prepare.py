@@ -98,11 +98,13 @@ def prepare(
         _write_marker(root, marker)
 
     def run(task: Task) -> bool:
-        if is_finished(task.output, benchmark.last_id, plan.source):
+        if is_finished(task.output, benchmark, plan.source):
             return False
         if task.output.parent.is_dir():
             require_writable(task.output.parent)
-        write_ids(task.output, task.make(), plan.source)
+        write_ids(
+            task.output, task.make(), made_from=plan.source, made_by=str(benchmark.conversion)
+        )
         return True
 
     # Threads: decoding and encoding release the interpreter, and the annotations are shared.
