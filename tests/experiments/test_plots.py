@@ -43,12 +43,8 @@ def test_over_blends_each_pixel_with_the_colour_of_its_label():
     image, labels, colours = picture(), mask(), palette(WORDS)
     blended = overlays.over(labels, image, colours, 0.25)
     for y, x in np.ndindex(8, 8):
-        pixel = np.asarray(image)[y, x]
-        expected = [
-            int(0.75 * int(a) + 0.25 * int(b))
-            for a, b in zip(pixel, colours[labels[y, x]], strict=True)
-        ]
-        assert blended[y, x].tolist() == expected
+        pairs = zip(np.asarray(image)[y, x], colours[labels[y, x]], strict=True)
+        assert blended[y, x].tolist() == [int(0.75 * int(a) + 0.25 * int(b)) for a, b in pairs]
 
 
 def test_own_colours_are_the_palette_of_what_is_there():
