@@ -65,7 +65,7 @@ lint: $(ENVIRONMENT) ## check the style, and which room imports which
 	$(BIN)/lint-imports
 
 ablations: $(ENVIRONMENT) ## compute what the tables of the scenes lack, JOBS runs at a time
-	$(BIN)/python -m mgca.experiments.runner granularity areas k meta_points choices benchmarks \
+	$(BIN)/mgca experiment run granularity areas k meta_points choices benchmarks \
 		--scale scenes --jobs $(JOBS)
 
 bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that does nothing else
@@ -75,7 +75,7 @@ bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that d
 	$(BIN)/python tests/speed/summary.py
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
-	$(BIN)/python -m mgca.experiments.verify
+	$(BIN)/mgca experiment verify
 
 clean: ## remove what was built, keep the environment
 	rm -rf _build book/notebooks build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -185,7 +185,7 @@ def show(name: str) -> None:
     """Curves, table and finding of a scale."""
     chosen = read(name)
     if chosen is None:
-        display(Markdown(f"**Not run**: `python -m mgca.experiments.thresholds --scale {name}`."))
+        display(Markdown(f"**Not run**: `mgca experiment thresholds --scale {name}`."))
         return
     figure = draw(chosen)
     run = read_run(results / name, chosen.curves["run"].iloc[0])
@@ -262,6 +262,6 @@ show("scenes")
 #   default, gives every pixel a class.
 
 # %% [markdown]
-# `python -m mgca.experiments.thresholds --scale photos` draws the curves again, from one pass over
+# `mgca experiment thresholds --scale photos` draws the curves again, from one pass over
 # the images. `results/<scale>/background.csv` holds them, `results/<scale>/runs/<run>.json` where
 # they come from.

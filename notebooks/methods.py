@@ -143,9 +143,7 @@ def ranking(name: str, group: str) -> str:
 def describe(name: str) -> None:
     """The table of a scale, with what stands out."""
     if name not in means:
-        display(
-            Markdown(f"**Not run**: `python -m mgca.experiments.runner benchmarks --scale {name}`.")
-        )
+        display(Markdown(f"**Not run**: `mgca experiment run benchmarks --scale {name}`."))
         return
     figures.table(
         overview(name),
@@ -206,7 +204,7 @@ for name, run in runs.items():
 Markdown(
     "**Time.** From the open image to labels at its size. " + ". ".join(text) + "."
     if text
-    else "**Time per image:** not run, `python -m mgca.experiments.timing --scale scenes`."
+    else "**Time per image:** not run, `mgca experiment timing --scale scenes`."
 )
 
 # %% [markdown]
@@ -518,4 +516,4 @@ for name, table in tables.items():
 # %% [markdown]
 # `results/<scale>/benchmarks.csv` holds the tables, `results/<scale>/runs/<run>.json` the
 # configuration, environment and data of each run. To compute what is missing:
-# `python -m mgca.experiments.runner benchmarks --scale scenes`, or `photos`.
+# `mgca experiment run benchmarks --scale scenes`, or `photos`.

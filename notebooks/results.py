@@ -186,7 +186,7 @@ Markdown(
 # is whether an encoder with CLIP's gap serves photographs better than the linear alignment. The
 # better one is what `mgca.load("lite")` takes. The hybrid's transformer starts from random weights
 # and sees 7,291 photographs in six epochs; the linear alignment is a single matrix on features that
-# ImageNet shaped further. `python -m mgca.experiments.photos_hybrid` computes the table.
+# ImageNet shaped further. `mgca experiment run main --scale photos-hybrid` computes the table.
 
 # %% tags=["remove-input"]
 hybrid = read_results(results / "photos" / "hybrid.csv")

@@ -47,6 +47,7 @@ from mgca.evaluation.results import read_results, read_run, summary
 from mgca.experiments import photos
 from mgca.experiments.report import figures
 from mgca.model import Model
+from mgca.training.alignment import AlignConfig
 from mgca.training.train import train
 
 if scale != "photos":
@@ -95,20 +96,18 @@ HTML(
 if corpus_found:
     work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
     corpus = photos.load_corpus(root, work, images=images)
-    published = photos.PhotosConfig.of_seed(seed)
+    published = photos.photos_training()
     level = {name: float(name in losses) for name in ("object", "region", "pixel")}
     config = dataclasses.replace(
         published,
-        align=dataclasses.replace(published.align, batch_size=min(images, 128)),
-        train=dataclasses.replace(
-            published.train,
-            steps=steps,
-            batch_size=32,
-            loss=dataclasses.replace(published.train.loss, **level),
-        ),
+        seed=seed,
+        steps=steps,
+        batch_size=32,
+        loss=dataclasses.replace(published.loss, **level),
     )
     backbone = Lite(pretrained=False)
-    aligned = photos.align(config.align, backbone, corpus)
+    alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
+    aligned = photos.align(alignment, backbone, corpus)
     aligned = pd.Series(aligned, name="value").round(3)
     figures.table(
         aligned.rename(lambda key: key.replace("_", " ")).to_frame(),
@@ -117,7 +116,7 @@ if corpus_found:
     )
     rows = []
     training_data = photos.training_data(backbone, corpus)
-    decoder = train(config.train, backbone, training_data, work / "run", on_step=rows.append)
+    decoder = train(config, backbone, training_data, work / "run", on_step=rows.append)
     figures.table(
         pd.DataFrame(rows).set_index("step").iloc[:: max(1, steps // 5)].round(4),
         caption="The short run, step by step.",
@@ -190,6 +189,7 @@ figures.table(
 
 # %% tags=["remove-input"]
 record = read_run(results, runs.iloc[0])
+align = record["config"].get("settings", record["config"])["align"]
 card = pd.Series(
     {
         "commit": record["commit"],
@@ -197,7 +197,7 @@ card = pd.Series(
         "wall time": f"{record['seconds'] / 60:.0f} min",
         "date": record["date"],
         **{f"train.{key}": str(value) for key, value in record["config"]["train"].items()},
-        **{f"align.{key}": str(value) for key, value in record["config"]["align"].items()},
+        **{f"align.{key}": str(value) for key, value in align.items()},
     },
     name=f"run {runs.iloc[0]}",
 )

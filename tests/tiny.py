@@ -41,3 +41,10 @@ class TinyBackbone(Backbone):
         hashes = b"".join(hashlib.shake_256(t.encode()).digest(2 * self.dim) for t in texts)
         numbers = np.frombuffer(hashes, dtype="<i2").reshape(len(texts), self.dim)
         return torch.from_numpy(numbers / np.float32(2**15))
+
+
+class Hashes(nn.Module):
+    """In the sentence encoder's place: hundreds of prompts take that one seconds."""
+
+    def forward(self, texts: Sequence[str]) -> Tensor:
+        return F.pad(TinyBackbone().encode_text(texts), (0, 384 - 16))

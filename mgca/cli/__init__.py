@@ -25,7 +25,19 @@ from typing import Annotated
 import typer
 
 import mgca
-from mgca.cli import ablate, app, data, doctor, evaluate, explain, export, models, segment, train
+from mgca.cli import (
+    ablate,
+    app,
+    data,
+    doctor,
+    evaluate,
+    experiment,
+    explain,
+    export,
+    models,
+    segment,
+    train,
+)
 from mgca.cli.loading import examples
 from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
 
@@ -34,7 +46,7 @@ from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
 EXPECTED = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 # Commands that keep what is finished.
-RESUMING = [["segment"], ["evaluate"], ["data"], ["train"], ["ablate"]]
+RESUMING = [["segment"], ["evaluate"], ["data"], ["train"], ["ablate"], ["experiment"]]
 
 USING, TRAINING, INSTALLATION = "Use a model", "Train", "This installation"  # panels of the help
 
@@ -65,6 +77,7 @@ _add(evaluate.evaluate, USING, evaluate.EXAMPLES)
 _add(export.export, USING, export.EXAMPLES)
 commands.add_typer(data.app, name="data", rich_help_panel=TRAINING)
 _add(train.train, TRAINING, train.EXAMPLES)
+commands.add_typer(experiment.app, name="experiment", rich_help_panel=TRAINING)
 _add(ablate.ablate, TRAINING, ablate.EXAMPLES)
 _add(models.models, INSTALLATION, examples("mgca models", "mgca models --json"))
 _add(doctor.doctor, INSTALLATION, examples("mgca doctor", "mgca doctor --json"))

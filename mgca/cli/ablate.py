@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgca.cli.loading import RESULTS, AsJson, echo_json, examples
+from mgca.cli.loading import RESULTS, AsJson, echo_json, examples, seeds_of
 from mgca.cli.verbosity import is_quiet, is_verbose, notice
 from mgca.utils.files import write_text
 
@@ -97,8 +97,9 @@ def ablate(
 ) -> None:
     """Run the notebooks of ablations: tables, figures, and whether the paper's claims hold.
 
-    What results/ of the clone holds is read, what it lacks is computed and kept there. An
-    interrupted call goes on. `make ablations` computes without notebooks, several runs at a time.
+    What results/ of the clone holds is read, what it lacks is computed and kept in
+    _build/experiments. An interrupted call goes on. `mgca experiment run` computes without
+    notebooks.
     """
     known = notebooks()
     if not known:
@@ -109,7 +110,7 @@ def ablate(
     unknown = [name for name in names if name not in known]
     if unknown:
         raise typer.BadParameter(f"no ablation {unknown[0]!r}, only {', '.join(known)}")
-    given = _parameters(parameters or []) | {"scale": scale, "seeds": _seeds(seeds)}
+    given = _parameters(parameters or []) | {"scale": scale, "seeds": seeds_of(seeds)}
     if given.get("data"):
         given["data"] = os.path.abspath(given["data"])  # the notebook runs in a folder of its own
     _check_scale(scale, given.get("data"))
@@ -129,18 +130,6 @@ def ablate(
             notice(f"{path}, after {seconds:.0f} s")
     if as_json:
         echo_json({"scale": scale, "seeds": given["seeds"], "done": done})
-
-
-def _seeds(given: str) -> list[int]:
-    try:
-        seeds = [int(seed) for seed in given.split(",")]
-    except ValueError:
-        seeds = []
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise typer.BadParameter(
-            f"--seeds are different numbers with commas between them, such as 0,1,2, not {given!r}"
-        )
-    return seeds
 
 
 def _parameters(given: list[str]) -> dict[str, Any]:

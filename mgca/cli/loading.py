@@ -61,6 +61,23 @@ def echo_json(data: Any) -> None:
     typer.echo(json.dumps(data, indent=1, ensure_ascii=False))
 
 
+def seeds_of(text: str) -> list[int]:
+    """The numbers of an option ``--seeds``.
+
+    Raises:
+        typer.BadParameter: If they are not different numbers with commas between them.
+    """
+    try:
+        seeds = [int(seed) for seed in text.split(",")]
+    except ValueError:
+        seeds = []
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise typer.BadParameter(
+            f"--seeds are different numbers with commas between them, such as 0,1,2, not {text!r}"
+        )
+    return seeds
+
+
 def check_device(name: str) -> None:
     """Refuse a device that torch does not have here.
 

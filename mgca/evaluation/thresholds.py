@@ -2,7 +2,7 @@
 
 Neither the paper's threshold nor its temperature is known. They are chosen on images that are no
 benchmark, one pair for all rows of a table, and the whole curve is shown.
-``python -m mgca.experiments.thresholds --scale photos`` writes ``results/<scale>/background.csv``.
+``mgca experiment thresholds --scale photos`` writes ``background.csv``.
 """
 
 import logging

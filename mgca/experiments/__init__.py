@@ -20,7 +20,7 @@ def load_scale(
     """A scale by its name.
 
     Args:
-        name: ``"scenes"`` or ``"photos"``.
+        name: ``"scenes"``, ``"photos"`` or ``"photos-hybrid"``, the photos with another encoder.
         data: Folder of the real data sets, as in :func:`mgca.data.masks.data_root`; the scenes
             need none.
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
@@ -30,10 +30,10 @@ def load_scale(
         ValueError: For an unknown name.
         FileNotFoundError: If the data folder given does not exist.
     """
-    if name == "photos":
-        from mgca.experiments.photos import PhotosScale
+    if name in ("photos", "photos-hybrid"):
+        from mgca.experiments.photos import HybridScale, PhotosScale
 
-        return PhotosScale(data, cache)
+        return (PhotosScale if name == "photos" else HybridScale)(data, cache)
     if name == "scenes":
         from mgca.experiments.scenes import ScenesScale
 
@@ -48,4 +48,4 @@ def load_scale(
             "24 GiB, as the paper had, for each of its 15-epoch runs. Use the scales 'scenes' or "
             "'photos'"
         )
-    raise ValueError(f"unknown scale {name!r}, only scenes, photos and paper")
+    raise ValueError(f"unknown scale {name!r}, only scenes, photos, photos-hybrid and paper")

@@ -8,7 +8,7 @@ from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.experiments.scale import Scale
 from mgca.losses.tcl import TCLConfig
 
-ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks")
+ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks", "main")
 UNITS = (None, 36)
 META_POINTS = (None, 16, 25, 36, 49, 64, 81, 121)
 ALPHA = (0.05, 0.1, 0.2, 0.4, 0.8)
@@ -41,6 +41,7 @@ class Variant:
         last_block: Of the backbone.
         units: Numbers of meta-points that the table shows, None for the pixel unit.
         segment: What differs from the scale's way of segmenting, names and values.
+        sets: Names of the sets that it is evaluated on; those of the scale's tables where empty.
     """
 
     name: str
@@ -48,6 +49,11 @@ class Variant:
     last_block: str
     units: tuple[int | None, ...] = UNITS
     segment: tuple[tuple[str, str], ...] = ()
+    sets: tuple[str, ...] = ()
+
+    def datasets(self, scale: Scale) -> tuple[str, ...]:
+        """Names of the sets that it is evaluated on at a scale."""
+        return self.sets or scale.datasets
 
     def segmenting(self, scale: Scale) -> SegmentConfig:
         """How the variant segments at a scale."""
@@ -66,7 +72,7 @@ class Variant:
             "train": to_dict(training) if training else None,
             "last_block": self.last_block,
             "segment": to_dict(self.segmenting(scale)),
-            "sets": list(scale.datasets),
+            "sets": list(self.datasets(scale)),
             "settings": scale.settings,
         }
 
@@ -81,8 +87,8 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
     Args:
         ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
             (Table 4), ``"choices"``, another value of each choice that the paper leaves open and
-            no other ablation varies, or ``"benchmarks"``, every method that can be run at the
-            scale.
+            no other ablation varies, ``"benchmarks"``, every method that can be run at the scale,
+            or ``"main"``, the decoder beside what it is trained on, on the scale's own sets.
 
     Raises:
         ValueError: If there is no such ablation.
@@ -99,12 +105,17 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         loss = dataclasses.replace(own, **loss)
         return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
 
+    def frozen(name: str, sets: tuple[str, ...] = ()) -> list[Variant]:
+        """Dense features as the network was trained with, and as the decoder is trained on."""
+        blocks = {scale.baseline_block: name}
+        blocks.setdefault(block, "maskclip")
+        return [Variant(name, None, block, sets=sets) for block, name in blocks.items()]
+
+    if ablation == "main":
+        return [*frozen(scale.plain, scale.main), Variant("mgca", full, block, sets=scale.main)]
     if ablation == "granularity":
-        frozen = [Variant("baseline", None, scale.baseline_block)]
-        if scale.baseline_block != block:
-            frozen.append(Variant("maskclip", None, block))
         return [
-            *frozen,
+            *frozen("baseline"),
             variant("object", region=0.0, pixel=0.0),
             variant("region", object=0.0, pixel=0.0),
             variant("pixel", object=0.0, region=0.0),

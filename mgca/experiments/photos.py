@@ -1,34 +1,34 @@
-"""The photos scale, end to end: alignment, decoder, evaluation, over seeds.
+"""The photos scales: captions of Flickr8k to train on, masks of VOC, COCO and CamVid.
 
-``python -m mgca.experiments.photos`` trains on real captions and evaluates on real masks, and
-writes ``results/photos/main.csv`` with the variants ``alignment`` and ``mgca``. What has been run
-already, by the hash of its configuration, is not run again.
+``"photos"`` has ``lite``, whose dense features each seed aligns with the captions' sentence
+embeddings. ``"photos-hybrid"`` has another encoder in its place, the small CLIP of the scenes
+trained on the same captions: does it serve photographs better?
 """
 
-import argparse
 import dataclasses
 import functools
-import logging
+import json
 import os
-import shutil
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from mgca.backbone import Backbone
+from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.backbone.lite import Lite
 from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
 from mgca.data.captions import Captions, load_captions
 from mgca.data.features import BatchImages, image_features, text_embeddings
 from mgca.data.masks import MaskedSet, data_root, load_masked
 from mgca.data.texts import TextPool, build_pool
-from mgca.evaluation.evaluate import evaluate, result_rows
-from mgca.evaluation.results import add_results, read_results, write_run
+from mgca.evaluation.evaluate import evaluate
+from mgca.evaluation.metrics import recall
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.prompts import CLIP_TEMPLATES
@@ -41,16 +41,12 @@ from mgca.training.alignment import (
     softmax_pixels,
     train_alignment,
 )
-from mgca.training.train import TrainingData, train
-from mgca.utils.files import cache_folder, file_digest
-from mgca.utils.provenance import provenance
-from mgca.weights import publish, read_tensors
-from mgca.weights.decoders import save_decoder
+from mgca.training.small_clip import ClipConfig, train_clip
+from mgca.training.train import TrainingData
+from mgca.utils.files import cache_folder, file_digest, write_text
+from mgca.weights import read_tensors, write_tensors
 
-log = logging.getLogger(__name__)
-
-UNITS = (None, 36)
-#: The sets that this scale is evaluated on.
+#: The sets of the table of these scales, all images that are at hand.
 DATASETS = ("voc20-all", "coco80", "camvid")
 #: Of these, the images on which nothing was tried: settings were chosen on the others of VOC and
 #: COCO. Nothing was tried on CamVid.
@@ -79,30 +75,6 @@ def photos_training() -> TrainConfig:
         batch_size=64,
         precision="bfloat16",
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhotosConfig:
-    """One run of the photos scale."""
-
-    align: AlignConfig = field(default_factory=AlignConfig)
-    train: TrainConfig = field(default_factory=photos_training)
-
-    @classmethod
-    def of_seed(cls, seed: int) -> "PhotosConfig":
-        """The published configuration with another seed."""
-        return cls(
-            align=dataclasses.replace(AlignConfig(), seed=seed),
-            train=dataclasses.replace(photos_training(), seed=seed),
-        )
-
-    def run(self, variant: str) -> str:
-        """Name of the run behind a variant; the alignment does not depend on the decoder."""
-        return config_hash(self.part(variant))
-
-    def part(self, variant: str) -> dict:
-        """The part of the configuration that a variant depends on."""
-        return {"align": to_dict(self.align)} if variant == "alignment" else to_dict(self)
 
 
 @dataclass(frozen=True)
@@ -137,6 +109,9 @@ def load_corpus(
         root: Folder of the real data sets.
         cache: Folder for features and embeddings.
         images: Only the first so many, for a quick look.
+
+    Raises:
+        FileNotFoundError: If the captions are not there.
     """
     backbone = Lite(pretrained=False)
     folder = Path(root) / "flickr8k"
@@ -184,122 +159,6 @@ def training_data(backbone: Lite, corpus: Corpus) -> TrainingData:
     return TrainingData(corpus.features, corpus.pool, backbone.centred(corpus.texts), images)
 
 
-def missing_runs(config: PhotosConfig, table: pd.DataFrame, datasets: Sequence[str]) -> list[str]:
-    """Variants of a configuration that a results table does not hold yet, on all of the sets."""
-    there = table.groupby("run")["dataset"].agg(set)
-    return [
-        variant
-        for variant in ("alignment", "mgca")
-        if set(datasets) - there.get(config.run(variant), set())
-    ]
-
-
-def run_seed(
-    config: PhotosConfig,
-    corpus: Corpus,
-    root: str | os.PathLike,
-    *,
-    out: str | os.PathLike,
-    work: str | os.PathLike,
-    datasets: Sequence[str] | None = None,
-    window_cache: str | os.PathLike | None = None,
-) -> pd.DataFrame:
-    """Train and evaluate one configuration; adds its rows to ``<out>/main.csv``.
-
-    Args:
-        config: The run; its two seeds should be the same.
-        corpus: What it trains on.
-        root: Folder of the real data sets.
-        out: Results folder, ``results/photos``.
-        work: Where trained weights and checkpoints go; an interrupted run goes on from there.
-        datasets: Sets to evaluate on, by default :data:`DATASETS`, each followed by its part in
-            :data:`UNTOUCHED`.
-        window_cache: Folder for the frozen features of the evaluation's windows.
-
-    Returns:
-        The results table.
-    """
-    out = Path(out)
-    table = read_results(out / "main.csv")
-    if datasets is None:
-        datasets = [part for name in DATASETS for part in (name, UNTOUCHED.get(name)) if part]
-    missing = missing_runs(config, table, datasets)
-    if not missing:
-        return table
-    began = time.perf_counter()
-    backbone = Lite(pretrained=False)
-    measured = align(config.align, backbone, corpus)
-    log.info("alignment: %s", measured)
-    masked = [load_masked(name, root) for name in datasets]
-    data = {"flickr8k": corpus.captions.digest} | {m.name: m.digest for m in masked}
-    for variant in missing:
-        run = config.run(variant)
-        folder = Path(work) / run
-        decoder = None
-        if variant == "mgca":
-            decoder = train(config.train, backbone, training_data(backbone, corpus), folder)
-            save_decoder(folder / "lite-mgca.safetensors", decoder, backbone, run=run)
-        else:
-            save_alignment(folder / "lite-alignment.safetensors", backbone, run=run)
-        rows, model, kept, source = [], Model(backbone, decoder), {}, ""
-        for data_set in masked:
-            if data_set.source != source:  # a part uses what its set has embedded just before
-                kept, source = {}, data_set.source
-            confusions = evaluate(model, data_set, UNITS, features=window_cache, kept=kept)
-            rows += result_rows(
-                confusions, variant=variant, dataset=data_set.name, seed=config.train.seed, run=run
-            )
-            log.info("%s on %s: %s", variant, data_set.name, rows[-2 * len(UNITS) :])
-        kept.clear()
-        record = provenance(
-            config.part(variant),
-            seed=config.train.seed,
-            data=data,
-            seconds=time.perf_counter() - began,
-        )
-        write_run(out, run, record | {"alignment": measured})
-        if decoder is not None:
-            shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
-        table = add_results(out / "main.csv", rows)
-    return table
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.experiments.photos``: the published runs, or those of other seeds."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--data", required=True, help="folder of the real data sets")
-    parser.add_argument("--out", default="results/photos", help="results folder")
-    parser.add_argument("--work", default="_build/photos", help="trained weights and checkpoints")
-    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
-    parser.add_argument("--export", action="store_true", help="make the first seed's the weights")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    cache = cache_folder(given.cache)
-    corpus = load_corpus(given.data, cache)
-    for seed in given.seeds:
-        run_seed(
-            PhotosConfig.of_seed(seed),
-            corpus,
-            given.data,
-            out=given.out,
-            work=given.work,
-            window_cache=cache,
-        )
-    if given.export:
-        export_weights(PhotosConfig.of_seed(given.seeds[0]), given.work)
-
-
-def export_weights(config: PhotosConfig, work: str | os.PathLike) -> None:
-    """Make the weights of a finished run those that come with the project."""
-    for name, variant in (("lite-alignment", "alignment"), ("lite-mgca", "mgca")):
-        publish(name, Path(work) / config.run(variant) / f"{name}.safetensors")
-
-
-if __name__ == "__main__":
-    main()
-
-
 class PhotosScale(Scale):
     """Real photographs: ``lite`` with an alignment of each seed's own, captions of Flickr8k.
 
@@ -311,13 +170,18 @@ class PhotosScale(Scale):
     """
 
     name = "photos"
+    plain = "alignment"
     datasets = ("voc21", "voc20", "coco81", "coco80", "camvid")
+    # A part follows its set, whose embedded images it shares.
+    main = ("voc20-all", "voc20", "coco80", "coco80-val", "camvid")
     groups = {
         "with background": ("voc21", "coco81"),
         "without background": ("voc20", "coco80", "camvid"),
     }
     # The tower is convolutional: there is no last attention block to change.
     frozen = {"clip": "value"}
+    # What the encoder of each seed is trained with, and the name of it in a run's configuration.
+    kind, encoder = "align", AlignConfig()
     # Chosen on the calibration set: results/photos/background.csv.
     threshold, temperature = 0.53, 0.03
 
@@ -326,7 +190,7 @@ class PhotosScale(Scale):
     ) -> None:
         self.training = photos_training()
         self.settings = {
-            "align": to_dict(AlignConfig()),
+            self.kind: to_dict(self.encoder),
             "background": [self.threshold, self.temperature],
         }
         self.cache = cache_folder(cache).resolve()
@@ -341,42 +205,54 @@ class PhotosScale(Scale):
             FileNotFoundError: If there is none.
         """
         if self._root is None:
-            raise FileNotFoundError("the photos scale needs its data sets: set MGCA_DATA")
+            raise FileNotFoundError(f"the {self.name} scale needs its data sets: set MGCA_DATA")
         return self._root
 
-    def prepare(self, blocks: Mapping[str, bool]) -> None:
-        _corpus(self.root, self.cache)
-        model = Model(Lite(pretrained=False), config=self.segment())
-        for data in self.sets():
-            evaluate(model, data, units=(), features=self.cache, background=self.threshold)
+    def _of_seed(self, seed: int) -> Any:
+        return dataclasses.replace(self.encoder, seed=seed)
 
-    def backbone(self, seed: int, last_block: str = "value") -> Lite:
+    def train_encoder(self, seed: int, path: Path) -> dict[str, float]:
+        """Train the encoder of a seed, write its weights, and measure it."""
+        backbone = Lite(pretrained=False)
+        measured = align(self._of_seed(seed), backbone, _corpus(self.root, self.cache))
+        save_alignment(path, backbone, run=path.stem)
+        return measured
+
+    def trained_encoder(self, seed: int) -> Path:
+        """Weights of the encoder of a seed, which are trained where the cache does not have them.
+
+        What was measured of them lies beside them, under the same name, as JSON.
+        """
+        config = {self.kind: to_dict(self._of_seed(seed)), "captions": self._captions_digest()}
+        path = self.cache / f"{self.name}-{config_hash(config)}.safetensors"
+        measured = path.with_suffix(".json")
+        if not (path.is_file() and measured.is_file()):
+            write_text(measured, json.dumps(self.train_encoder(seed, path), indent=1) + "\n")
+        return path
+
+    def encoder_measured(self, seed: int) -> dict[str, float]:
+        return json.loads(self.trained_encoder(seed).with_suffix(".json").read_text("utf-8"))
+
+    def backbone(self, seed: int, last_block: str = "value") -> Backbone:
         if last_block != "value":
             raise ValueError(f"lite has no last attention block to use as {last_block!r}")
-        config = dataclasses.replace(AlignConfig(), seed=seed)
-        key = config_hash({"align": to_dict(config), "captions": self._captions_digest()})
-        path = self.cache / f"alignment-{key}.safetensors"
         backbone = Lite(pretrained=False)
-        if not path.is_file():
-            align(config, backbone, _corpus(self.root, self.cache))
-            save_alignment(path, backbone, run=key)
-        state, meta = read_tensors(path)
+        state, meta = read_tensors(self.trained_encoder(seed))
         backbone.set_alignment(state["weight"], state["bias"], state["text_centre"])
         backbone.temperature = float(meta["temperature"])
         return backbone
 
-    def data(self, backbone: Lite) -> TrainingData:
+    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+        _corpus(self.root, self.cache)
+        model = Model(Lite(pretrained=False), config=self.segment())
+        for data in self.sets(names):
+            evaluate(model, data, units=(), features=self.cache, background=self.threshold)
+
+    def data(self, backbone: Backbone) -> TrainingData:
         return training_data(backbone, _corpus(self.root, self.cache))
 
-    def sets(self) -> list[MaskedSet]:
-        voc21, coco81 = (load_masked(name, self.root) for name in ("voc21", "coco81"))
-        return [
-            voc21,
-            voc21.without_background("voc20"),
-            coco81,
-            coco81.without_background("coco80"),
-            load_masked("camvid", self.root),
-        ]
+    def sets(self, names: Sequence[str] = ()) -> list[MaskedSet]:
+        return [load_masked(name, self.root) for name in names or self.datasets]
 
     def calibration(self) -> MaskedSet:
         return load_masked("voc21-extra", self.root)
@@ -384,12 +260,78 @@ class PhotosScale(Scale):
     def background(self, model: Model) -> dict[str, float]:
         return {"background": self.threshold, "temperature": self.temperature}
 
-    def digests(self) -> dict[str, str]:
-        masks = {data.name: data.digest for data in self.sets()}
+    def digests(self, names: Sequence[str] = ()) -> dict[str, str]:
+        masks = {data.name: data.digest for data in self.sets(names)}
         return {"flickr8k": self._captions_digest()} | masks
 
     def _captions_digest(self) -> str:
         return file_digest(self.root / "flickr8k" / "captions_train.tsv")
+
+
+class HybridScale(PhotosScale):
+    """The photos scale with the small CLIP of the scenes in place of ``lite``, trained per seed.
+
+    A third of the texts of its training are names that the image encoder's own classifier
+    recognises, as in the training of the decoder: captions lack many words.
+    """
+
+    name = "photos-hybrid"
+    plain = "clip"
+    datasets = ("voc20", "coco80", "camvid")
+    groups = {"without background": datasets}
+    frozen = {"clip": "attention", "maskclip": "value"}
+    kind = "clip"
+    encoder = ClipConfig(
+        sizes=HybridConfig(dim=256), images=7_291, epochs=6, names=0.3, text_norm=1.0
+    )
+
+    def __init__(
+        self, data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
+    ) -> None:
+        super().__init__(data, cache)
+        self.training = dataclasses.replace(self.training, backbone=self.name)
+
+    def train_encoder(self, seed: int, path: Path) -> dict[str, float]:
+        config, corpus = self._of_seed(seed), _corpus(self.root, self.cache)
+        backbone = Hybrid(self.name, config.sizes)
+        # In memory: an epoch reads the images in random order.
+        features = np.array(self._trunk(backbone, corpus.captions))
+        folder = path.with_suffix("")
+        measured = train_clip(config, backbone, features, corpus.pool, corpus.texts, folder)
+        measured |= self._retrieval(backbone, corpus)
+        write_tensors(path, backbone.model.state_dict(), {"run": path.stem})
+        return measured
+
+    def backbone(self, seed: int, last_block: str = "value") -> Backbone:
+        backbone = Hybrid(self.name, self.encoder.sizes, last_block=last_block)
+        state, _ = read_tensors(self.trained_encoder(seed))
+        backbone.model.load_state_dict(state)
+        return backbone.refresh()
+
+    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+        # Features of the windows are of a seed's own transformer: its first run computes them.
+        self._trunk(Hybrid(self.name, self.encoder.sizes), _corpus(self.root, self.cache).captions)
+
+    @torch.inference_mode()
+    def data(self, backbone: Backbone) -> TrainingData:
+        corpus = _corpus(self.root, self.cache)
+        trunk = self._trunk(backbone, corpus.captions)
+        parts = [
+            backbone.from_trunk(torch.from_numpy(np.array(block, dtype=np.float32))).half().numpy()
+            for block in np.array_split(trunk, max(1, len(trunk) // 32))
+        ]
+        return TrainingData(np.concatenate(parts), corpus.pool, backbone.model.text(corpus.texts))
+
+    def _trunk(self, backbone: Hybrid, captions: Captions) -> np.ndarray:
+        return image_features(backbone.trunk, captions, folder=self.cache)
+
+    @torch.inference_mode()
+    def _retrieval(self, backbone: Hybrid, corpus: Corpus) -> dict[str, float]:
+        """Recall at 1 and 5 from held-out images to texts, in percent, by the class token."""
+        features = np.array(self._trunk(backbone, corpus.held_out), dtype=np.float32)
+        images = F.normalize(backbone.model.visual(torch.from_numpy(features)), dim=-1)
+        texts = F.normalize(backbone.model.text(corpus.validation[1]), dim=-1)
+        return recall(images @ texts.t())
 
 
 @functools.lru_cache(maxsize=1)

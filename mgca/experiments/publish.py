@@ -1,41 +1,49 @@
-"""``python -m mgca.experiments.publish clip``: train the small CLIP of the scenes, anew or further.
+"""Make the weights that come with the project, of both small scales: ``mgca experiment publish``.
 
-``python -m mgca.experiments.publish decoders``: make decoders of the ablations' first seed those
-that come with the project; ``mgca.load("scenes")`` takes the one trained with all three losses.
+What is published was trained before any of it was measured, with the first seed. The small CLIP of
+the scenes is trained here, and its accuracy on images as a whole goes into ``clip.csv``; decoders
+and the alignment are those of finished runs of the tables.
 """
 
-import argparse
 import logging
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
 
+from mgca.backbone import Backbone
 from mgca.backbone.hybrid import Hybrid, hybrid_state
 from mgca.backbone.lite import SentenceEncoder
 from mgca.config import config_hash, to_dict
 from mgca.data.features import image_features, text_embeddings
-from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, training_pairs
+from mgca.data.scenes.scene import THINGS
+from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, evaluation_set, training_pairs
 from mgca.data.texts import build_pool
+from mgca.evaluation.metrics import recall
 from mgca.evaluation.results import add_results, write_run
-from mgca.experiments.card import image_level
-from mgca.experiments.grid import grid, published_name
-from mgca.experiments.scenes import SIDE, ScenesScale, scenes_clip
+from mgca.experiments.grid import Variant, grid, published_name
+from mgca.experiments.photos import PhotosScale
+from mgca.experiments.scale import Scale
+from mgca.experiments.scenes import SIDE, ScenesScale
+from mgca.prompts import class_embeddings
+from mgca.training.alignment import save_alignment
 from mgca.training.small_clip import ClipConfig, train_clip
-from mgca.utils.files import cache_folder
+from mgca.utils.images import to_tensor
 from mgca.utils.provenance import provenance
-from mgca.weights import WeightsError, publish, read_tensors, write_tensors
+from mgca.weights import publish, read_tensors, write_tensors
 from mgca.weights.decoders import decoder_from, save_decoder
 
 log = logging.getLogger(__name__)
 
 # What the pictures of the book need: Fig. 5 adds the levels one after the other.
-PUBLISHED = ("object", "object+region", "all")
+DECODERS = ("object", "object+region", "all")
 
 
-def clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> None:
+def scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> None:
     """Train the small CLIP, make it the one that comes with the project, and measure it."""
     began = time.perf_counter()
     run = config_hash(config)
@@ -68,43 +76,93 @@ def clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> None:
     add_results(out / "clip.csv", rows)
 
 
-def decoders(scale: ScenesScale, work: Path) -> None:
-    """Publish the decoders of finished runs, in half precision.
+def scenes_decoders(scale: ScenesScale, work: Path) -> None:
+    """Publish decoders of the scenes' table ``granularity``, in half precision.
 
     Raises:
-        WeightsError: If one has not been trained.
+        FileNotFoundError: If one has not been trained.
     """
     for variant in grid("granularity", scale):
-        if variant.name not in PUBLISHED:
-            continue
-        path = work / variant.run(scale, 0) / "decoder.safetensors"
-        if not path.is_file():
-            raise WeightsError(
-                f"no decoder {path}: python -m mgca.experiments.runner granularity --fresh"
-            )
-        state, meta = read_tensors(path)
-        backbone = scale.backbone(0, variant.last_block)
-        decoder = decoder_from(state, meta, backbone)
-        half = path.with_name("half.safetensors")
-        save_decoder(half, decoder, backbone, run=meta["run"])
-        publish(published_name(variant, scale), half)
+        if variant.name in DECODERS:
+            _publish_decoder(published_name(variant, scale), "granularity", variant, scale, work)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The commands of this scale."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.experiments.publish", description=__doc__)
-    parser.add_argument("what", choices=("clip", "decoders"))
-    parser.add_argument("--out", default="results/scenes", help="results folder")
-    parser.add_argument("--work", default="_build/scenes", help="trained weights, checkpoints")
-    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    work, cache = Path(given.work), cache_folder(given.cache)
-    if given.what == "decoders":
-        decoders(ScenesScale(cache), work)
-    else:
-        clip(scenes_clip(), out=Path(given.out), work=work, cache=cache)
+def lite(scale: PhotosScale, work: Path) -> None:
+    """Publish the alignment and the decoder of the photos' table ``main``, in half precision.
+
+    Raises:
+        FileNotFoundError: If the decoder has not been trained.
+    """
+    plain, full = grid("main", scale)
+    _publish_decoder("lite-mgca", "main", full, scale, work, run=full.run(scale, 0))
+    run = plain.run(scale, 0)
+    path = work / run / "half.safetensors"
+    publish("lite-alignment", save_alignment(path, scale.backbone(0), run=run))
 
 
-if __name__ == "__main__":
-    main()
+def _publish_decoder(
+    name: str, table: str, variant: Variant, scale: Scale, work: Path, *, run: str = ""
+) -> None:
+    """Publish the decoder of a finished run of the first seed.
+
+    Args:
+        run: Kept in the file; by default the name of the training that its own file has.
+
+    Raises:
+        FileNotFoundError: If it has not been trained.
+    """
+    path = work / variant.run(scale, 0) / "decoder.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no decoder {path}: mgca experiment run {table} --scale {scale.name} --seeds 0 "
+            "--fresh --publish"
+        )
+    state, meta = read_tensors(path)
+    backbone: Backbone = scale.backbone(0, variant.last_block)
+    decoder = decoder_from(state, meta, backbone)
+    half = path.with_name("half.safetensors")
+    publish(name, save_decoder(half, decoder, backbone, run=run or meta["run"]))
+
+
+@torch.inference_mode()
+def embed_images(backbone: Hybrid, images: list, batch: int = 32) -> Tensor:
+    """Image embeddings (n, C), unit vectors: open_clip's own, from the class token.
+
+    Args:
+        images: PIL images of the size that the transformer was trained for.
+    """
+    parts = []
+    for start in range(0, len(images), batch):
+        tensors = [to_tensor(im, backbone.mean, backbone.std) for im in images[start:][:batch]]
+        parts.append(backbone.model.visual(backbone.trunk.features(torch.stack(tensors))))
+    return F.normalize(torch.cat(parts), dim=-1)
+
+
+@torch.inference_mode()
+def image_level(backbone: Hybrid, images: int, seed: int) -> dict[str, float]:
+    """Image-level accuracy of the small CLIP, in percent.
+
+    Args:
+        images: Scenes to measure on. seed: Of the scenes.
+
+    Returns:
+        ``top word present``: the class most similar to an image occurs in it. ``largest thing
+        first``: the thing most similar to it is the largest in it. ``R@1``, ``R@5``: how often the
+        first caption of an image is among the one or five captions, of as many, most similar to it.
+    """
+    scenes = evaluation_set("scenes", images, seed=seed)
+    pictures, masks = zip(*((picture, mask) for _, picture, mask in scenes), strict=True)
+    texts = class_embeddings(backbone, scenes.classes)
+    scores = embed_images(backbone, list(pictures)) @ texts.t()
+    areas = torch.stack(
+        [torch.from_numpy(np.bincount(m.ravel(), minlength=len(texts))) for m in masks]
+    )
+    present = areas.gather(1, scores.argmax(dim=1, keepdim=True)) > 0
+    things = slice(0, len(THINGS))
+    largest = areas[:, things].argmax(dim=1) == scores[:, things].argmax(dim=1)
+    pairs = training_pairs(images, seed)
+    captions = F.normalize(backbone.encode_text([own[0] for own in pairs.captions]), dim=-1)
+    scores = embed_images(backbone, [pairs.images[i] for i in range(images)]) @ captions.t()
+    measured = {"top word present": present, "largest thing first": largest}
+    shares = {name: 100 * float(hits.float().mean()) for name, hits in measured.items()}
+    return shares | recall(scores)

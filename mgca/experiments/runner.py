@@ -1,20 +1,21 @@
-"""The paper's ablations: grids of variants, computed where missing, over seeds and processes.
+"""The tables of a scale: grids of variants, computed where missing, over seeds and processes.
 
-``python -m mgca.experiments.runner granularity areas k meta_points --scale scenes --seeds 0 1 2
---jobs 2`` computes what ``results/<scale>`` lacks. A run is named by the hash of its
-configuration, and what it measured is kept in ``results/<scale>/runs/<run>.json``, so that a
-configuration that stands in several tables is trained once. ``results/<scale>/<ablation>.csv`` is
+``mgca experiment run granularity areas --scale scenes --jobs 2`` computes what ``results/<scale>``
+lacks, into ``_build/experiments/<scale>`` or with ``--publish`` into ``results/<scale>`` itself. A
+run is named by the hash of its configuration, and what it measured is kept in ``runs/<run>.json``
+there, so that a configuration that stands in several tables is trained once. ``<ablation>.csv`` is
 put together from these files.
 """
 
-import argparse
+import dataclasses
 import logging
 import os
 import shutil
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,14 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure
 from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
-from mgca.experiments import load_scale
+from mgca.experiments.changes import code_digest, warn_of_changes
 from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.scale import Scale
 from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.training.train import train
-from mgca.utils.files import write_text
+from mgca.utils.files import alone_in, write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
@@ -46,34 +47,71 @@ from mgca.weights.decoders import decoder_from, learned_sigmoid
 log = logging.getLogger(__name__)
 
 
-class AblationError(RuntimeError):
+class AblationError(ValueError):
     """Some runs of a grid failed; the message names them, the others are kept."""
 
 
+def folders(
+    scale: str,
+    *,
+    publish: bool = False,
+    fresh: bool = False,
+    project: str | os.PathLike = ".",
+) -> dict[str, Path]:
+    """Where the runs of a scale are read and written: arguments of :func:`run_ablations`.
+
+    Args:
+        scale: Name of the scale.
+        publish: Whether ``results/<scale>`` is written to. Otherwise it is read only.
+        fresh: Whether what is trained may differ from what was published under the same name, and
+            is kept apart from it.
+        project: Folder of the clone.
+
+    Raises:
+        FileNotFoundError: If there is no ``results`` to publish in.
+    """
+    results, build = Path(project) / "results", Path(project) / "_build"
+    if publish:
+        if not results.is_dir():
+            raise FileNotFoundError(f"no folder {results} to publish in: go to that of a clone")
+        return {"out": results / scale, "work": build / scale}
+    out = build / "experiments" / scale
+    work = out / "decoders" if fresh else build / scale
+    return {"out": out, "published": results / scale, "work": work}
+
+
 def missing(
-    ablation: str, scale: Scale, seeds: Sequence[int], out: str | os.PathLike
+    ablation: str, scale: Scale, seeds: Sequence[int], *places: str | os.PathLike
 ) -> list[tuple[Variant, int]]:
-    """Variants and seeds of an ablation that the runs in ``<out>/runs`` do not measure."""
+    """Variants and seeds of an ablation that no run measures.
+
+    Args:
+        ablation: Name of the ablation.
+        scale: What it is run on.
+        seeds: Seeds of the runs.
+        places: Results folders, each with records in ``runs``.
+    """
     return [
         (variant, seed)
         for seed in seeds
         for variant in grid(ablation, scale)
-        if not _measures(_record(out, variant.run(scale, seed)), scale, variant.units)
+        if not _record(places, variant, scale, seed)
     ]
 
 
-def _record(out: str | os.PathLike, run: str) -> dict[str, Any]:
-    """What is kept of a run; empty without any."""
-    try:
-        return read_run(out, run)
-    except FileNotFoundError:
-        return {}
-
-
-def _measures(record: dict[str, Any], scale: Scale, units: Sequence[int | None]) -> bool:
-    """Whether a run's record has numbers of all the sets and units."""
-    there = {(row["dataset"], row["unit"]) for row in record.get("measured", ())}
-    return {(name, unit_name(unit)) for name in scale.datasets for unit in units} <= there
+def _record(
+    places: Iterable[str | os.PathLike], variant: Variant, scale: Scale, seed: int
+) -> dict[str, Any]:
+    """The first record of a variant's run with numbers of all its sets and units, or nothing."""
+    wanted = {(name, unit_name(n)) for name in variant.datasets(scale) for n in variant.units}
+    for place in places:
+        try:
+            record = read_run(place, variant.run(scale, seed))
+        except FileNotFoundError:
+            continue
+        if wanted <= {(row["dataset"], row["unit"]) for row in record.get("measured", ())}:
+            return record
+    return {}
 
 
 def run_ablation(
@@ -83,6 +121,7 @@ def run_ablation(
     *,
     out: str | os.PathLike,
     work: str | os.PathLike,
+    published: str | os.PathLike | None = None,
     jobs: int | None = None,
     fresh: bool = False,
 ) -> pd.DataFrame:
@@ -91,8 +130,8 @@ def run_ablation(
     Returns:
         The rows of these seeds, with the columns of a results table.
     """
-    tables = run_ablations([ablation], scale, seeds, out=out, work=work, jobs=jobs, fresh=fresh)
-    return tables[ablation]
+    options: dict[str, Any] = {"published": published, "jobs": jobs, "fresh": fresh}
+    return run_ablations([ablation], scale, seeds, out=out, work=work, **options)[ablation]
 
 
 def run_ablations(
@@ -102,20 +141,24 @@ def run_ablations(
     *,
     out: str | os.PathLike,
     work: str | os.PathLike,
+    published: str | os.PathLike | None = None,
     jobs: int | None = None,
     fresh: bool = False,
 ) -> dict[str, pd.DataFrame]:
     """Compute what is missing of some ablations, each run once, several at a time.
 
     A run's record and the tables are written as it ends, so that an interrupted call goes on where
-    it stopped. If nothing is missing, no data is needed and nothing is written.
+    it stopped. If nothing is missing, no data is needed and nothing is written. Two calls at once
+    do not compute one run twice: the second waits for it.
 
     Args:
         ablations: Names, as :func:`mgca.experiments.grid.grid` knows them.
         scale: What to train on and evaluate on.
         seeds: One run of each variant per seed.
-        out: Results folder of the scale, such as ``results/scenes``.
+        out: Folder of what is computed: records in ``runs``, and tables.
         work: Folder of decoders and checkpoints, one folder per run.
+        published: Results folder that is read and not written. What it holds counts as computed,
+            unless all is computed again.
         jobs: Runs at a time, in processes of one thread each, so that numbers do not depend on it.
             None leaves it to ``joblib.parallel_config``, one without.
         fresh: Compute everything again.
@@ -128,47 +171,59 @@ def run_ablations(
         FileNotFoundError: If runs are missing and so is the scale's data.
         AblationError: If runs failed, after the others have ended.
     """
-    plan = _plan(ablations, scale, seeds, out, fresh)
+    places = [place for place in (None if fresh else published, out) if place is not None]
+    plan = _plan(ablations, scale, seeds, () if fresh else places)
+    if not fresh:
+        used = {
+            variant.run(scale, seed): record
+            for ablation in ablations
+            for variant in grid(ablation, scale)
+            for seed in seeds
+            if (record := _record(places, variant, scale, seed))
+        }
+        warn_of_changes(used.values())
     failed = []
     if plan:
         with threads(1):
             variants = [task.variant for task in plan.values()]
             trained = {variant.last_block for variant in variants if variant.train}
             scale.prepare(
-                {variant.last_block: variant.last_block in trained for variant in variants}
+                {variant.last_block: variant.last_block in trained for variant in variants},
+                tuple(dict.fromkeys(name for v in variants for name in v.datasets(scale))),
             )
             # A backbone that each seed trains anew is trained here, and not by every worker.
             for seed in sorted({task.seed for task in plan.values()}):
                 scale.backbone(seed, scale.training.last_block)
         parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
         ended = parallel(
-            delayed(_attempt)(task, scale, run, Path(work) / run, fresh)
-            for run, task in plan.items()
+            delayed(_attempt)(task, scale, Path(out), Path(work), fresh) for task in plan.values()
         )
         bar = progress(total=len(plan), desc=f"{scale.name} runs", unit="run")
-        for run, record, error in ended:
+        for task, error in ended:
             bar.update()
             if error:
-                log.error("run %s (%s) failed:\n%s", run, plan[run], error)
-                failed.append(f"{plan[run]}: {error.strip().splitlines()[-1]}")
+                log.error("%s failed:\n%s", task, error)
+                failed.append(f"{task}: {error.strip().splitlines()[-1]}")
                 continue
-            write_run(out, run, record)
             for ablation in ablations:
-                _assemble(ablation, scale, seeds, out)
+                _assemble(ablation, scale, seeds, places)
         bar.close()
     if failed:
         raise AblationError(f"{len(failed)} of {len(plan)} runs failed\n" + "\n".join(failed))
-    return {ablation: _assemble(ablation, scale, seeds, out) for ablation in ablations}
+    return {ablation: _assemble(ablation, scale, seeds, places) for ablation in ablations}
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A run to be computed, under the name of the first variant that needs it."""
+    """A run to be computed, under the name of the first variant that needs it.
+
+    Attributes:
+        variant: With the units of all tables that the run stands in.
+    """
 
     ablation: str
     variant: Variant
     seed: int
-    units: tuple[int | None, ...]
 
     def __str__(self) -> str:
         return f"{self.ablation}, variant {self.variant.name}, seed {self.seed}"
@@ -178,10 +233,9 @@ def _plan(
     ablations: Sequence[str],
     scale: Scale,
     seeds: Sequence[int],
-    out: str | os.PathLike,
-    fresh: bool,
+    places: Sequence[str | os.PathLike],
 ) -> dict[str, _Task]:
-    """What to compute, by the name of the run; the units of all tables that a run stands in."""
+    """What to compute, by the name of the run."""
     chosen: dict[str, _Task] = {}
     for seed in seeds:
         units: dict[str, list[int | None]] = {}
@@ -189,65 +243,89 @@ def _plan(
             units.setdefault(variant.run(scale, seed), []).extend(variant.units)
         for ablation in ablations:
             for variant in grid(ablation, scale):
-                run = variant.run(scale, seed)
-                if fresh or not _measures(_record(out, run), scale, variant.units):
+                if not _record(places, variant, scale, seed):
+                    run = variant.run(scale, seed)
                     once = tuple(dict.fromkeys(units[run]))
-                    chosen.setdefault(run, _Task(ablation, variant, seed, once))
+                    whole = dataclasses.replace(variant, units=once)
+                    chosen.setdefault(run, _Task(ablation, whole, seed))
     return chosen
 
 
 def _assemble(
-    ablation: str, scale: Scale, seeds: Sequence[int], out: str | os.PathLike
+    ablation: str, scale: Scale, seeds: Sequence[int], places: Sequence[str | os.PathLike]
 ) -> pd.DataFrame:
     """Put an ablation's table together from the records of its runs; rows of the seeds given.
 
-    Other seeds that the table holds stay in it. Variants that the grid no longer has do not.
+    Other seeds that the tables hold stay in it. Variants that the grid no longer has do not.
+
+    Args:
+        places: Folders of records and tables; the table is written into the last where none has it.
     """
-    path = Path(out) / f"{ablation}.csv"
-    there = read_results(path)
-    present = {int(seed) for seed in there["seed"]}
+    paths = [Path(place) / f"{ablation}.csv" for place in places]
+    tables = [read_results(path) for path in paths]
+    present = {int(seed) for table in tables for seed in table["seed"]}
     rows = []
     for seed in sorted({*seeds, *present}):
         for variant in grid(ablation, scale):
-            run = variant.run(scale, seed)
+            line = {"variant": variant.name, "seed": seed, "run": variant.run(scale, seed)}
             shown = {unit_name(unit) for unit in variant.units}
             rows += [
-                {"variant": variant.name, "seed": seed, "run": run} | row
-                for row in _record(out, run).get("measured", ())
+                line | row
+                for row in _record(places, variant, scale, seed).get("measured", ())
                 if row["unit"] in shown
                 and (ablation == "granularity" or not row["metric"].startswith(CLASS_IOU))
             ]
-    rows += there[there["metric"] == SECONDS].to_dict("records")
+    timed = [table[table["metric"] == SECONDS] for table in tables]
+    rows += next((t.to_dict("records") for t in timed if len(t)), [])
     table = pd.DataFrame(rows, columns=COLUMNS)
     text = table.to_csv(index=False)
-    if rows and not (path.is_file() and path.read_text(encoding="utf-8") == text):
+    *others, path = paths
+    there = [path] if path.is_file() else [other for other in others if other.is_file()]
+    if rows and text not in [path.read_text(encoding="utf-8") for path in there]:
         write_text(path, text)
     return table[table["seed"].isin(seeds)].reset_index(drop=True)
 
 
-def _attempt(
-    task: _Task, scale: Scale, run: str, folder: Path, fresh: bool
-) -> tuple[str, dict[str, Any], str]:
-    """The run, and its record or what went wrong: an error must not end the other runs."""
+def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> tuple[_Task, str]:
+    """Compute a run and keep its record, or say what went wrong: the other runs go on."""
+    run = task.variant.run(scale, task.seed)
     try:
-        with threads(1):
-            return run, _compute(task, scale, folder, fresh), ""
+        with threads(1), _alone_with(run, work):
+            # Another process may have computed it while this one waited.
+            if fresh or not _record([out], task.variant, scale, task.seed):
+                write_run(out, run, _compute(task, scale, work / run, fresh))
+                if task.ablation == "main" and task.variant.train:
+                    shutil.copyfile(work / run / "metrics.csv", out / "runs" / f"{run}.csv")
+        return task, ""
     except Exception:
-        return run, {}, traceback.format_exc()
+        return task, traceback.format_exc()
+
+
+def _alone_with(run: str, work: Path) -> ExitStack:
+    """Hold a run for this process, after whichever other process computes it."""
+    held = ExitStack()
+    while True:
+        try:
+            # Not in the folder of the run, which training holds.
+            held.enter_context(alone_in(work / ".alone" / run))
+            return held
+        except BlockingIOError:
+            log.info("run %s: another process computes it", run)
 
 
 def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, Any]:
     """Train and measure; the record of the run."""
-    began = time.perf_counter()
+    began, code = time.perf_counter(), code_digest()
     torch.use_deterministic_algorithms(True)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
     backbone = scale.backbone(task.seed, task.variant.last_block)
+    names = task.variant.datasets(scale)
     training = task.variant.trained_with(task.seed)
     decoder, scoring = _trained(training, scale, backbone, folder) if training else (None, None)
     model = Model(backbone, decoder, task.variant.segmenting(scale), scoring)
     background = scale.background(model)
-    sets = scale.sets()
+    sets = scale.sets(names)
     left = Counter(data.source for data in sets)
     kept: dict[tuple[str, str], Embedded] = {}
     measured = []
@@ -255,7 +333,7 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         measured += measure(
             model,
             data,
-            task.units,
+            task.variant.units,
             background=background,
             features=scale.cache,
             kept=kept if kept or left[data.source] > 1 else None,
@@ -266,10 +344,12 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
-        data=scale.digests(),
+        data=scale.digests(names),
         seconds=time.perf_counter() - began,
     )
-    return record | {"background": background, "measured": measured}
+    record |= {"background": background, "measured": measured, "code": code}
+    encoder = scale.encoder_measured(task.seed)
+    return record | ({"encoder": encoder} if encoder else {})
 
 
 def _trained(
@@ -283,35 +363,3 @@ def _trained(
         (folder / "checkpoint.safetensors").unlink()
     state, meta = read_tensors(path)
     return decoder or decoder_from(state, meta, backbone), rules(learned_sigmoid(meta))
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.experiments.runner``: compute what the results of a scale lack."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("ablations", nargs="+", choices=ABLATIONS, metavar="ablation")
-    parser.add_argument("--scale", default="scenes", help="scenes or photos")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--jobs", type=int, default=None, help="runs at a time")
-    parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")
-    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
-    parser.add_argument("--out", default=None, help="results folder; results/<scale>")
-    parser.add_argument("--work", default=None, help="decoders; _build/<scale>")
-    parser.add_argument("--fresh", action="store_true", help="compute everything again")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    try:
-        run_ablations(
-            given.ablations,
-            load_scale(given.scale, data=given.data, cache=given.cache),
-            given.seeds,
-            out=given.out or Path("results") / given.scale,
-            work=given.work or Path("_build") / given.scale,
-            jobs=given.jobs,
-            fresh=given.fresh,
-        )
-    except (AblationError, ValueError, FileNotFoundError) as error:
-        parser.exit(1, f"{error}\n")
-
-
-if __name__ == "__main__":
-    main()

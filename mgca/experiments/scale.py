@@ -5,7 +5,7 @@ two cores; ``"paper"`` is the publication's own and is not run here.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ class Scale(ABC):
     Attributes:
         name: Of the folder under ``results``.
         training: The published configuration of the full objective, with seed 0.
-        datasets: Names of the sets with masks.
+        datasets: Names of the sets with masks that a table is of.
+        main: Names of the sets that the table ``main`` is of; as ``datasets`` where empty.
+        plain: Name of the dense features without a decoder in the table ``main``.
         groups: The sets over which a table gives a mean, by its heading.
         frozen: ``last_block`` of the methods that train nothing, by their names, ``"clip"`` among
             them.
@@ -39,6 +41,8 @@ class Scale(ABC):
     name: str
     training: TrainConfig
     datasets: tuple[str, ...]
+    main: tuple[str, ...] = ()
+    plain: str = "clip"
     groups: dict[str, tuple[str, ...]]
     frozen: dict[str, str]
     settings: dict[str, Any]
@@ -51,11 +55,12 @@ class Scale(ABC):
         return self.frozen["clip"]
 
     @abstractmethod
-    def prepare(self, blocks: Mapping[str, bool]) -> None:
+    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
         """Compute and keep what runs share, so that workers find it.
 
         Args:
             blocks: The last blocks in use, and whether a decoder is trained on each.
+            names: The sets that are evaluated on; those of ``datasets`` where empty.
 
         Raises:
             FileNotFoundError: If data is missing.
@@ -74,12 +79,16 @@ class Scale(ABC):
         """What the decoder trains on."""
 
     @abstractmethod
-    def sets(self) -> list[MaskedSet]:
-        """The sets with masks, in the order of ``datasets``."""
+    def sets(self, names: Sequence[str] = ()) -> list[MaskedSet]:
+        """Sets with masks by their names, in this order; those of ``datasets`` where empty."""
 
     @abstractmethod
-    def digests(self) -> dict[str, str]:
-        """Digest of the manifest of each data set, for provenance."""
+    def digests(self, names: Sequence[str] = ()) -> dict[str, str]:
+        """Digest of the manifest of the training data and of each of the sets, for provenance."""
+
+    def encoder_measured(self, seed: int) -> dict[str, float]:
+        """What was measured of the encoder of a seed, where each seed trains one; else nothing."""
+        return {}
 
     def segment(self) -> SegmentConfig:
         """Windows and units of the evaluation; the paper's by default."""

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig, load_hybrid
 from mgca.config import LossConfig, SegmentConfig, TrainConfig, to_dict
@@ -90,12 +90,12 @@ class ScenesScale(Scale):
             "background": self.threshold,
         }
 
-    def prepare(self, blocks: Mapping[str, bool]) -> None:
+    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
         for last_block, trained in blocks.items():
             backbone = self.backbone(0, last_block)
             if trained:
                 self.data(backbone)
-            for data in self.sets():
+            for data in self.sets(names):
                 evaluate(
                     Model(backbone, config=self.segment()),
                     data,
@@ -117,12 +117,13 @@ class ScenesScale(Scale):
             features, pool, text_embeddings(backbone, pool.texts, folder=self.cache), images
         )
 
-    def sets(self) -> list[MaskedSet]:
-        return [evaluation_set(name, self._images, seed=self._seed) for name in self.datasets]
+    def sets(self, names: Sequence[str] = ()) -> list[MaskedSet]:
+        names = names or self.datasets
+        return [evaluation_set(name, self._images, seed=self._seed) for name in names]
 
-    def digests(self) -> dict[str, str]:
+    def digests(self, names: Sequence[str] = ()) -> dict[str, str]:
         # One of the sets has the name of the training pairs.
-        return {"training": _pairs().digest} | {data.name: data.digest for data in self.sets()}
+        return {"training": _pairs().digest} | {data.name: data.digest for data in self.sets(names)}
 
     def segment(self) -> SegmentConfig:
         """One window that is the image."""

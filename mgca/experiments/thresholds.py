@@ -1,18 +1,14 @@
-"""The threshold curves of a scale: ``results/<scale>/background.csv``."""
+"""The threshold curves of a scale, ``background.csv``: ``mgca experiment thresholds``."""
 
-import argparse
-import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from mgca.config import config_hash, to_dict
 from mgca.evaluation.results import write_run
-from mgca.evaluation.thresholds import TEMPERATURES, choose, log, threshold_curve
-from mgca.experiments import load_scale
+from mgca.evaluation.thresholds import TEMPERATURES, threshold_curve
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.utils.files import replacing
@@ -21,21 +17,6 @@ from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
 COLUMNS = ["variant", "dataset", "unit", "seed", "temperature", "threshold", "miou", "run"]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.experiments.thresholds``: curves on images that are no benchmark."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--scale", default="scenes", help="scenes or photos")
-    parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")
-    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
-    parser.add_argument("--out", default=None, help="results folder; results/<scale>")
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    scale = load_scale(given.scale, data=given.data, cache=given.cache)
-    table = scale_curves(scale, given.out or Path("results") / scale.name)
-    threshold, temperature, miou = choose(table)
-    log.info("best: threshold %.2f, temperature %g, mean mIoU %.2f", threshold, temperature, miou)
 
 
 def scale_curves(scale: Scale, out: str | os.PathLike) -> pd.DataFrame:
@@ -72,7 +53,3 @@ def scale_curves(scale: Scale, out: str | os.PathLike) -> pd.DataFrame:
     with replacing(Path(out) / "background.csv") as temporary:
         table.to_csv(temporary, index=False)
     return table
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
 """Seconds an image of every method of a scale, side by side in one run.
 
-``python -m mgca.experiments.timing --scale scenes`` adds the metric ``seconds_per_image`` to
-``results/<scale>/benchmarks.csv``: from the open image to labels at its size, weights at hand,
+``mgca experiment timing --scale scenes`` adds the metric ``seconds_per_image`` to the scale's
+``benchmarks.csv``: from the open image to labels at its size, weights at hand,
 nothing cached. Decoders are not trained for it, which takes no different time.
 """
 
-import argparse
 import os
 import statistics
 import time
@@ -19,7 +18,6 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import unit_name
 from mgca.evaluation.measure import SECONDS
 from mgca.evaluation.results import COLUMNS, read_results, write_run
-from mgca.experiments import load_scale
 from mgca.experiments.grid import UNITS, grid
 from mgca.experiments.scale import Scale
 from mgca.model import Model
@@ -33,6 +31,7 @@ def seconds_per_image(
     scale: Scale,
     out: str | os.PathLike,
     *,
+    published: str | os.PathLike | None = None,
     images: int = 5,
     units: Sequence[int | None] = UNITS,
     cores: int = 2,
@@ -43,7 +42,8 @@ def seconds_per_image(
 
     Args:
         scale: Its methods and sets.
-        out: Results folder of the scale; the rows are added to its ``benchmarks.csv``.
+        out: Folder of the table; the rows take the place of the times that it holds.
+        published: Results folder with the table's other rows, where ``out`` has none.
         images: Of each set, after one that is not counted.
         units: Numbers of meta-points, None for the pixel unit.
         cores: Threads to use.
@@ -92,26 +92,9 @@ def seconds_per_image(
     write_run(out, run, record)
     path = Path(out) / "benchmarks.csv"
     there = read_results(path)
+    if published and not len(there):
+        there = read_results(Path(published) / path.name)
     # In the order of the methods that the table has, and below it.
     table = [*there[there["metric"] != SECONDS].to_dict("records"), *rows]
     write_text(path, pd.DataFrame(table, columns=COLUMNS).to_csv(index=False))
     return rows
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m mgca.experiments.timing``: how long every method of a scale takes."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--scale", default="scenes", help="scenes or photos")
-    parser.add_argument("--images", type=int, default=5, help="images of each set")
-    parser.add_argument("--data", default=None, help="data sets; $MGCA_DATA or ../shared/data")
-    parser.add_argument("--cache", default=None, help="features; $MGCA_CACHE or ~/.cache/mgca")
-    parser.add_argument("--out", default=None, help="results folder; results/<scale>")
-    given = parser.parse_args(arguments)
-    scale = load_scale(given.scale, data=given.data, cache=given.cache)
-    out = given.out or Path("results") / scale.name
-    for row in seconds_per_image(scale, out, images=given.images):
-        print(f"{row['variant']:16} {row['unit']:>6} {row['dataset']:8} {row['value']:.4f} s")
-
-
-if __name__ == "__main__":
-    main()

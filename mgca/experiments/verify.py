@@ -1,14 +1,12 @@
-"""``make verify``: compute a part of the published results from nothing, and compare.
+"""``mgca experiment verify``: compute a part of the published results from nothing, and compare.
 
 The part is Table 4 of the first seed at the scenes scale: the world is drawn, the frozen features
 computed, the decoder trained with all three losses, and the three sets evaluated with every number
 of meta-points. Nothing of an earlier run is used but the small CLIP's weights.
 """
 
-import argparse
-import logging
+import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +21,7 @@ SCALE = "scenes"
 _KEY = ["variant", "dataset", "unit", "seed", "metric"]
 
 
-class Mismatch(AssertionError):
+class Mismatch(ValueError):
     """Recomputed numbers are not the published ones."""
 
 
@@ -53,34 +51,44 @@ def same_kind(record: dict) -> bool:
     return all(record[key] == here[key] for key in ("device", "environment"))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare, print the differences, and fail if they are too large."""
-    parser = argparse.ArgumentParser(prog="python -m mgca.experiments.verify", description=__doc__)
-    parser.add_argument("--out", default=f"results/{SCALE}", help="the published results")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--tolerance", type=float, default=1.0, help="mIoU points allowed on other machines"
-    )
-    given = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    published = read_results(Path(given.out) / f"{TABLE}.csv")
+def recompute(published: str | os.PathLike, seed: int = 0) -> tuple[pd.DataFrame, bool]:
+    """The part of the results, published and computed from nothing.
+
+    Args:
+        published: Results folder of the scale.
+        seed: Seed of the runs.
+
+    Returns:
+        What :func:`compare` gives, and whether the results were made on this kind of machine.
+
+    Raises:
+        Mismatch: As :func:`compare` does.
+    """
+    table = read_results(Path(published) / f"{TABLE}.csv")
     with tempfile.TemporaryDirectory(prefix="mgca-verify-") as folder:
         scale = load_scale(SCALE, cache=Path(folder) / "cache")
         computed = run_ablation(
-            TABLE, scale, [given.seed], out=Path(folder) / "out", work=Path(folder) / "work"
+            TABLE, scale, [seed], out=Path(folder) / "out", work=Path(folder) / "work"
         )
-    table = compare(published, computed)
-    shown = table[table["metric"] == "miou"]
-    print(shown.drop(columns=["variant", "seed", "metric"]).to_string(index=False))
-    identical = same_kind(read_run(given.out, computed["run"].iloc[0]))
+    both = compare(table, computed)
+    return both, same_kind(read_run(published, computed["run"].iloc[0]))
+
+
+def judge(both: pd.DataFrame, identical: bool, tolerance: float) -> str:
+    """A sentence on the largest difference.
+
+    Args:
+        both: As :func:`recompute` gives it.
+        identical: Whether all bits have to be the same.
+        tolerance: Points of mIoU that may differ where they have not.
+
+    Raises:
+        Mismatch: If a number differs by more.
+    """
     # Counts of components have another scale than percentages; they are compared where bits are.
-    judged, allowed = (table, 0.0) if identical else (shown, given.tolerance)
+    judged, allowed = (both, 0.0) if identical else (both[both["metric"] == "miou"], tolerance)
     worst = judged["difference"].max()
-    kind = "the kind of machine" if identical else "another kind of machine than the one"
-    print(f"This is {kind} that made the results: allowed {allowed:g}, largest {worst:g}.")
     if worst > allowed:
         raise Mismatch(f"a number differs by {worst:g}, more than {allowed:g}")
-
-
-if __name__ == "__main__":
-    main()
+    kind = "the kind of machine" if identical else "another kind of machine than the one"
+    return f"This is {kind} that made the results: allowed {allowed:g}, largest {worst:g}."

@@ -48,6 +48,11 @@ WORKS = {
     "export": ("scenes a.onnx --size 64", "mgca.inference.export.export_onnx"),
     "train": ("--shards shards --device cpu --no-probe --dry-run", "mgca.data.shards.find_shards"),
     "ablate": ("k", "mgca.cli.ablate._execute"),
+    "experiment run": ("k", "mgca.experiments.runner.run_ablations"),
+    "experiment thresholds": ("", "mgca.experiments.thresholds.scale_curves"),
+    "experiment timing": ("", "mgca.experiments.timing.seconds_per_image"),
+    "experiment verify": ("", "mgca.experiments.verify.recompute"),
+    "experiment publish": ("scenes-decoders", "mgca.experiments.publish.scenes_decoders"),
     "models": ("", "mgca.weights.catalogue.models"),
     "doctor": ("", "mgca.cli.doctor.diagnose"),
     "app": ("--no-open --port 0", "mgca.cli.app.server.check_installed"),
@@ -69,11 +74,12 @@ def here(tmp_path, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(pixels).save("photo.png")
     Path("w.txt").write_text("a\nb\n")
+    Path("results").mkdir()
     return tmp_path
 
 
 def test_every_command_is_among_those_below():
-    assert {" ".join(name) for name in NAMES} == {*WORKS, "data"}
+    assert {" ".join(name) for name in NAMES} == {*WORKS, "data", "experiment"}
 
 
 @pytest.mark.parametrize("name", WORKS)
@@ -87,7 +93,7 @@ def test_exit_codes(here, monkeypatch, capsys, name):
 
         return raises
 
-    resumes = name.split()[0] in ("segment", "evaluate", "data", "train", "ablate")
+    resumes = name.split()[0] in ("segment", "evaluate", "data", "train", "ablate", "experiment")
     further = "; the same command goes on from here" if resumes else ""
     assert main([*name.split(), "--nothing"]) == 2
     assert "--nothing" in capsys.readouterr().err

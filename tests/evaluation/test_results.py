@@ -1,6 +1,5 @@
 """Results tables and provenance: their form, replacing and adding, and what is published."""
 
-import json
 import re
 from pathlib import Path
 
@@ -77,9 +76,10 @@ def test_every_published_number_has_its_provenance(path):
 
 def test_published_results_cover_three_seeds_of_both_variants():
     table = read_results(PUBLISHED / "photos" / "main.csv")
-    seeds = table.groupby(["variant", "dataset", "unit", "metric"])["seed"].apply(set)
+    table = table[table["metric"] == "miou"]
+    seeds = table.groupby(["variant", "dataset", "unit"])["seed"].apply(set)
     assert set(seeds.index.get_level_values("variant")) == {"alignment", "mgca"}
-    assert len(seeds) == 2 * (3 + 2) * 2 * 2 and all(found == {0, 1, 2} for found in seeds)
+    assert len(seeds) == 2 * (3 + 2) * 2 and all(found == {0, 1, 2} for found in seeds)
 
 
 def test_published_weights_are_those_of_seed_0():
@@ -90,12 +90,3 @@ def test_published_weights_are_those_of_seed_0():
     assert sum((FOLDER / f"{name}.safetensors").stat().st_size for name in manifest()) < 12e6
     card = (FOLDER / "README.md").read_text()
     assert all(digest in card for digest in manifest().values())
-
-
-def test_runs_are_named_by_what_they_depend_on():
-    from mgca.experiments.photos import PhotosConfig
-
-    first, second = PhotosConfig.of_seed(0), PhotosConfig.of_seed(1)
-    names = {c.run(v) for c in (first, second) for v in ("alignment", "mgca")}
-    assert len(names) == 4
-    assert json.loads(json.dumps(first.part("mgca"))) == first.part("mgca")

@@ -7,8 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from tiny import TinyBackbone
-from torch import nn
+from tiny import Hashes
 from torch.nn import functional as F
 
 from mgca.backbone.hybrid import Hybrid, HybridConfig
@@ -16,9 +15,9 @@ from mgca.config import to_dict
 from mgca.data.scenes.scene import THINGS
 from mgca.data.scenes.sets import VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.evaluation.evaluate import evaluate
-from mgca.experiments import card
+from mgca.experiments import publish
 from mgca.experiments import scenes as scale
-from mgca.experiments.card import embed_images, image_level
+from mgca.experiments.publish import embed_images, image_level
 from mgca.experiments.scenes import SIDE, ScenesScale
 from mgca.model import Model
 from mgca.prompts import class_embeddings
@@ -32,13 +31,6 @@ SETS = {"things": 21, "scenes": 30, "open": 50}
 def quick_digests(monkeypatch):
     """Digests of sets draw less: other tests see to what they name."""
     monkeypatch.setattr("mgca.data.scenes.sets._PROBES", 1)
-
-
-class Hashes(nn.Module):
-    """In the sentence encoder's place: hundreds of prompts take that one seconds."""
-
-    def forward(self, texts) -> torch.Tensor:
-        return F.pad(TinyBackbone().encode_text(texts), (0, 384 - 16))
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +221,6 @@ def test_image_level_accuracy_of_known_embeddings(
     scores = scores.roll(shift, dims=0) * torch.linspace(1, 9, images)[:, None]
     found = scores @ torch.linalg.pinv(captions).t()
     given = iter([names, found])
-    monkeypatch.setattr(card, "embed_images", lambda *_: next(given))
+    monkeypatch.setattr(publish, "embed_images", lambda *_: next(given))
     measured = image_level(backbone, images, VALIDATION_SEED)
     assert tuple(measured[name] for name in METRICS) == pytest.approx(expected)

@@ -5,6 +5,7 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from mgca.cli import main
 from mgca.data.scenes.sets import VALIDATION_SEED
 from mgca.evaluation.results import COLUMNS
 from mgca.experiments import scenes, verify
@@ -95,12 +96,10 @@ def test_identical_here_and_close_elsewhere(same, change, fails, tmp_path, monke
     monkeypatch.setattr(verify, "run_ablation", lambda *arguments, **folders: computed)
     monkeypatch.setattr(verify, "read_run", lambda out, run: {})
     monkeypatch.setattr(verify, "same_kind", lambda record: same)
-    if fails:
-        with pytest.raises(verify.Mismatch, match="differs by"):
-            verify.main(["--out", str(tmp_path)])
-    else:
-        verify.main(["--out", str(tmp_path)])
-        assert "largest" in capsys.readouterr().out
+    assert main(["experiment", "verify", "--results", str(tmp_path)]) == fails
+    out, err = capsys.readouterr()
+    assert ("differs by" in err) == fails and ("largest" in out) != fails
+    assert "36" in out
 
 
 def test_kinds_of_machines_differ_in_device_or_packages():

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,7 +19,7 @@ from mgca.experiments.report.tables import (
     provenance_table,
     with_group_means,
 )
-from mgca.experiments.runner import run_ablation
+from mgca.experiments.runner import folders, run_ablation
 
 _LEVELS = ["object", "region", "pixel"]
 _PAPER = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
@@ -39,15 +40,18 @@ class AblationPage(Page):
     def table(self) -> pd.DataFrame:
         """The rows of the seeds, with the columns of a results table. What is missing is computed
         first, or all with ``FRESH=1``."""
-        return run_ablation(
-            self.name,
-            self.setting,
-            self.seeds,
-            out=self.results,
-            work=self.work,
-            jobs=self.jobs,
-            fresh=self.fresh,
-        )
+        options = {"jobs": self.jobs, "fresh": self.fresh}
+        return run_ablation(self.name, self.setting, self.seeds, **options, **self.folders)
+
+    @cached_property
+    def folders(self) -> dict[str, Path]:
+        """Where the runs are read and written, as :func:`mgca.experiments.runner.folders` says."""
+        return folders(self.scale, fresh=self.fresh, project=self.project)
+
+    @property
+    def work(self) -> Path:
+        """Folder of the decoders and checkpoints of the scale."""
+        return self.folders["work"]
 
     @property
     def file(self) -> str:
@@ -189,7 +193,7 @@ class AblationPage(Page):
             display(
                 Markdown(
                     f"Left out, because their decoders are not at hand: {', '.join(absent)}. To "
-                    f"train them: `python -m mgca.experiments.runner {self.name} --scale "
+                    f"train them: `mgca experiment run {self.name} --scale "
                     f"{self.setting.name} --seeds {first} --fresh`."
                 )
             )
@@ -197,7 +201,7 @@ class AblationPage(Page):
     def show_runs(self) -> None:
         """Show the run behind each line of the table."""
         figures.table(
-            provenance_table(self.table, self.results),
+            provenance_table(self.table, self.folders["out"], self.results),
             caption="The run behind each line: commit, device and seconds.",
             results=self.file,
         )

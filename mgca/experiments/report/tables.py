@@ -1,6 +1,7 @@
 """Read results: means over sets and seeds, differences between variants, provenance, pictures."""
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -113,15 +114,17 @@ def difference(
     return Difference(float(differences.mean()), float(differences.std()))
 
 
-def provenance_table(table: pd.DataFrame, out: str | os.PathLike) -> pd.DataFrame:
+def provenance_table(table: pd.DataFrame, *places: str | os.PathLike) -> pd.DataFrame:
     """Where each number of a results table comes from: run, commit, device and seconds.
 
     Args:
-        out: Results folder of the scale, which holds ``runs``.
+        table: A results table.
+        places: Results folders of the scale, which hold ``runs``; a run is in one of them.
     """
     rows = []
     for (variant, seed, run), _ in table.groupby(["variant", "seed", "run"], sort=False):
-        record = read_run(out, run)
+        there = [place for place in places if Path(place, "runs", f"{run}.json").is_file()]
+        record = read_run((there or places)[0], run)
         rows.append(
             {
                 "variant": variant,

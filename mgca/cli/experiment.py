@@ -1,0 +1,218 @@
+"""``mgca experiment``: the tables of the scales, what stands beside them, and what is published."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mgca.cli.loading import RESULTS, examples, seeds_of
+from mgca.cli.verbosity import notice, speaking
+
+if TYPE_CHECKING:
+    from mgca.experiments.scale import Scale
+
+SCALES = ("scenes", "photos", "photos-hybrid")
+WEIGHTS = ("scenes-clip", "scenes-decoders", "lite")
+
+app = typer.Typer(
+    help="Repeat or add an experiment: tables, curves, times, and the weights that come with mgca.",
+    no_args_is_help=True,
+    epilog=examples(
+        "mgca experiment run granularity k --scale scenes --jobs 2",
+        "mgca experiment run main --scale photos --data DIR --publish",
+        "mgca experiment verify",
+    ),
+)
+
+
+def _tables() -> list[str]:
+    from mgca.experiments.grid import ABLATIONS
+
+    return list(ABLATIONS)
+
+
+ScaleName = Annotated[
+    str,
+    typer.Option(
+        "--scale",
+        metavar="NAME",
+        help="scenes, photos or photos-hybrid; paper says what it would take.",
+        autocompletion=lambda: list(SCALES),
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Data sets.", show_default="$MGCA_DATA, or ../shared/data"),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Features.", show_default="$MGCA_CACHE, or ~/.cache/mgca"),
+]
+Publish = Annotated[
+    bool,
+    typer.Option(
+        "--publish",
+        help="Write into results/ of this clone, and not into _build/experiments.",
+        rich_help_panel=RESULTS,
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "mgca experiment run granularity --seeds 0",
+        "mgca experiment run granularity --seeds 0 --fresh",
+        "mgca experiment run main --scale photos --data DIR --publish",
+    )
+)
+@speaking
+def run(
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="TABLE...",
+            help="granularity, areas, k, meta_points, choices, benchmarks, main; one or several.",
+            autocompletion=_tables,
+        ),
+    ],
+    scale: ScaleName = "scenes",
+    seeds: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
+    ] = "0,1,2",
+    jobs: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Runs at a time, in processes of a thread each.")
+    ] = 1,
+    data: Data = None,
+    cache: Cache = None,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Compute again what is there: minutes to hours.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
+    publish: Publish = False,
+) -> None:
+    """Compute what the tables of a scale lack, and print their mIoU.
+
+    What results/ of the clone holds counts as computed. An interrupted call goes on, and several
+    at once share the work.
+    """
+    from mgca.experiments.runner import folders, run_ablations
+
+    numbers = seeds_of(seeds)
+    places = folders(scale, publish=publish, fresh=fresh)
+    subject = _load(scale, data, cache)
+    found = run_ablations(tables, subject, numbers, jobs=jobs, fresh=fresh, **places)
+    for name, table in found.items():
+        written = [place / f"{name}.csv" for place in (places["out"], places.get("published"))]
+        notice(f"{name} on {scale}: {next((str(p) for p in written if p and p.is_file()), '')}")
+        _print_miou(table)
+
+
+@app.command(epilog=examples("mgca experiment thresholds --scale photos --data DIR"))
+@speaking
+def thresholds(
+    scale: ScaleName = "scenes", data: Data = None, cache: Cache = None, publish: Publish = False
+) -> None:
+    """Draw the mIoU at every threshold of the background, on images that are no benchmark."""
+    from mgca.evaluation.thresholds import choose
+    from mgca.experiments.runner import folders
+    from mgca.experiments.thresholds import scale_curves
+
+    out = folders(scale, publish=publish)["out"]
+    threshold, temperature, miou = choose(scale_curves(_load(scale, data, cache), out))
+    typer.echo(f"best: threshold {threshold:.2f}, temperature {temperature:g}, mIoU {miou:.2f}")
+    notice(out / "background.csv")
+
+
+@app.command(epilog=examples("mgca experiment timing --scale scenes --images 20"))
+@speaking
+def timing(
+    scale: ScaleName = "scenes",
+    images: Annotated[int, typer.Option(min=1, metavar="N", help="Images of each set.")] = 5,
+    data: Data = None,
+    cache: Cache = None,
+    publish: Publish = False,
+) -> None:
+    """Measure how long every method of a scale takes, on a machine that does nothing else."""
+    from mgca.experiments.runner import folders
+    from mgca.experiments.timing import seconds_per_image
+
+    places = folders(scale, publish=publish)
+    out, published = places["out"], places.get("published")
+    subject = _load(scale, data, cache)
+    for row in seconds_per_image(subject, out, published=published, images=images):
+        typer.echo(f"{row['variant']:16} {row['unit']:>6} {row['dataset']:8} {row['value']:.4f} s")
+    notice(out / "benchmarks.csv")
+
+
+@app.command(epilog=examples("mgca experiment verify", "mgca experiment verify --seed 1"))
+@speaking
+def verify(
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the runs.")] = 0,
+    tolerance: Annotated[
+        float,
+        typer.Option(min=0, metavar="POINTS", help="Of mIoU, allowed on another kind of machine."),
+    ] = 1.0,
+    results: Annotated[
+        Path, typer.Option(metavar="DIR", help="The published results of the scenes.")
+    ] = Path("results/scenes"),
+) -> None:
+    """Compute a part of the published results from nothing. Exit code 1 if they differ."""
+    from mgca.experiments.verify import judge, recompute
+
+    both, identical = recompute(results, seed)
+    shown = both[both["metric"] == "miou"].drop(columns=["variant", "seed", "metric"])
+    typer.echo(shown.to_string(index=False))
+    typer.echo(judge(both, identical, tolerance))
+
+
+@app.command(epilog=examples("mgca experiment publish scenes-decoders"))
+@speaking
+def publish(
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            help="scenes-clip, which is trained for it; scenes-decoders or lite, of the runs of "
+            "granularity or main.",
+            autocompletion=lambda: list(WEIGHTS),
+        ),
+    ],
+    data: Data = None,
+    cache: Cache = None,
+) -> None:
+    """Make what was trained in this clone the weights that come with the project."""
+    from mgca.experiments import publish as publishing
+    from mgca.experiments.runner import folders
+    from mgca.experiments.scenes import scenes_clip
+
+    if weights not in WEIGHTS:
+        raise typer.BadParameter(f"no weights {weights!r}, only {', '.join(WEIGHTS)}")
+    name = "photos" if weights == "lite" else "scenes"
+    scale, places = _load(name, data, cache), folders(name, publish=True)
+    if weights == "scenes-clip":
+        publishing.scenes_clip(scenes_clip(), cache=scale.cache, **places)
+    else:
+        getattr(publishing, weights.replace("-", "_"))(scale, places["work"])
+
+
+def _load(name: str, data: Path | None, cache: Path | None) -> "Scale":
+    from mgca.experiments import load_scale
+
+    return load_scale(name, data=data, cache=cache)
+
+
+def _print_miou(table) -> None:
+    """Mean and deviation over the seeds, a line for each variant and unit."""
+    from mgca.evaluation.results import summary
+
+    means = summary(table)
+    means["mIoU"] = means["mean"].map("{:.2f}".format)
+    several = means["count"] > 1
+    means.loc[several, "mIoU"] += " ± " + means["std"][several].map("{:.2f}".format)
+    shown = means.pivot(index=["variant", "unit"], columns="dataset", values="mIoU")
+    lines = table[["variant", "unit"]].drop_duplicates().itertuples(index=False, name=None)
+    typer.echo(shown.reindex(index=list(lines), columns=table["dataset"].unique()).to_string())
