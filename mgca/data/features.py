@@ -20,7 +20,7 @@ from torch import Tensor
 from mgca.backbone.base import Backbone
 from mgca.config import config_hash
 from mgca.data.captions import Captions
-from mgca.utils.files import cache_folder, write_text
+from mgca.utils.files import cache_folder, damaged, write_text
 from mgca.utils.images import ImageSource, to_tensor, training_image
 from mgca.utils.progress import progress
 from mgca.weights import WeightsError, read_tensors, write_tensors
@@ -82,10 +82,8 @@ def image_features(
 
 
 def _read(path: Path, images: int) -> np.ndarray:
-    try:
+    with damaged(CacheError, f"{path} is damaged", "delete it to compute it again"):
         values = _mapped(path)
-    except Exception as error:  # what numpy raises at damaged bytes is anyone's guess
-        raise CacheError(f"{path} is damaged ({error}): delete it to compute it again") from error
     if values.ndim != 4 or len(values) != images:
         raise CacheError(
             f"{path} is damaged ({values.shape} of {images} images): delete it to compute it again"
@@ -116,7 +114,7 @@ def _resume(partial: Path, state: Path, shape: tuple[int, ...]) -> tuple[np.memm
         done = json.loads(state.read_text())["done"]
         # Not opened to be written yet: that would lengthen it to the size its header tells.
         shape_there = _mapped(partial).shape
-    except Exception as error:  # what numpy raises at damaged bytes is anyone's guess
+    except Exception as error:  # as for mgca.utils.files.damaged
         log.warning("%s is damaged and computed from the start: %s", partial, error)
         return None
     if shape_there != shape or type(done) is not int or not 0 <= done <= shape[0]:

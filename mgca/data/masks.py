@@ -15,7 +15,7 @@ from PIL import Image
 
 from mgca.config import BACKGROUND
 from mgca.prompts import check_classes
-from mgca.utils.files import file_digest
+from mgca.utils.files import damaged, file_digest
 from mgca.utils.images import open_image, refuse_programs
 
 IGNORE = 255
@@ -31,12 +31,9 @@ def read_mask(path: str | os.PathLike) -> tuple[str, np.ndarray]:
     Raises:
         DataError: If it cannot be read.
     """
-    try:
-        with Image.open(path) as image:
-            refuse_programs(image, "the mask")
-            return image.mode, np.array(image)
-    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
-        raise DataError(f"{path}: not a readable mask ({error})") from error
+    with damaged(DataError, f"{path}: not a readable mask"), Image.open(path) as image:
+        refuse_programs(image, "the mask")
+        return image.mode, np.array(image)
 
 
 def data_root(folder: str | os.PathLike | None = None) -> Path | None:

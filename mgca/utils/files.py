@@ -80,6 +80,27 @@ def clear_temporaries(folder: str | os.PathLike) -> None:
         path.unlink(missing_ok=True)
 
 
+@contextmanager
+def damaged(kind: type[Exception], message: str, remedy: str = "") -> Iterator[None]:
+    """Errors of the block, in which a file is decoded, as one of ours.
+
+    What a decoder raises at damaged bytes is anyone's guess, so all of it is taken; errors of the
+    kind itself pass as they are.
+
+    Args:
+        kind: The class of the error.
+        message: Which file it is, and what it is not.
+        remedy: What to do about it.
+    """
+    try:
+        yield
+    except kind:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise kind(f"{message} ({reason}){f': {remedy}' if remedy else ''}") from error
+
+
 def file_digest(path: str | os.PathLike) -> str:
     """SHA-256 of a file, to name the data behind a result."""
     with open(path, "rb") as file:

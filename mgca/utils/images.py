@@ -61,7 +61,7 @@ def _naming(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: not a picture in a format that Pillow reads") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{name}: refused, {error}") from None
-    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
+    except Exception as error:  # as for mgca.utils.files.damaged
         reason = f"{type(error).__name__}: {error}"
         raise ImageError(f"{name}: damaged or not readable ({reason})") from error
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from mgca.utils.files import file_digest, replacing, write_text
+from mgca.utils.files import damaged, file_digest, replacing, write_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,12 +69,10 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dic
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"no weights file {path}")
-    try:
+    with damaged(WeightsError, f"{path} is not a complete safetensors file"):
         with safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}
             meta = _unpack(file.metadata() or {})
-    except Exception as error:  # what the reader raises at damaged bytes is anyone's guess
-        raise WeightsError(f"{path} is not a complete safetensors file: {error}") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, meta
 
 

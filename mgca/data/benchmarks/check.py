@@ -297,7 +297,7 @@ def _problem_of_image(path: Path) -> tuple[tuple[str, str] | None, Size | None, 
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL))
             tail = file.read()
-    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
+    except Exception as error:  # as for mgca.utils.files.damaged
         return ("unreadable image", f"{path}: {error}"), None, None
     end = {"JPEG": b"\xff\xd9", "PNG": b"IEND"}.get(kind, b"")
     # Neither mark occurs within the pixels of its format, nor in what cameras append.

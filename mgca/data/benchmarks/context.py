@@ -15,6 +15,7 @@ from mgca.data.benchmarks.converters import DRAWN_BYTES, Plan, Task, read_json
 from mgca.data.benchmarks.files import list_items, require_root
 from mgca.data.benchmarks.instances import decode_rle
 from mgca.data.masks import DataError
+from mgca.utils.files import damaged
 
 log = logging.getLogger(__name__)
 
@@ -157,9 +158,10 @@ def _from_json(benchmark: Benchmark, root: Path, file: Path) -> Plan:
         def make() -> np.ndarray:
             mask = np.zeros((image["height"], image["width"]), dtype=np.uint8)
             for annotation in own:  # in the order of the file, later ones on top
-                inside = decode_rle(annotation["segmentation"])
-                if inside.shape != mask.shape:
-                    raise DataError(f"{file}: an annotation of {name} is {inside.shape} large")
+                try:
+                    inside = decode_rle(annotation["segmentation"], *mask.shape)
+                except DataError as error:
+                    raise DataError(f"{file}: an annotation of {name}: {error}") from error
                 mask[inside] = ids.get(annotation["category_id"], 0)
             return mask
 
@@ -200,10 +202,8 @@ def read_mat(file: Path) -> np.ndarray:
     """
     from scipy.io import loadmat
 
-    try:
+    with damaged(DataError, f"{file}: not a .mat file with a LabelMap"):
         numbers = loadmat(file)["LabelMap"]
-    except Exception as error:  # what a decoder raises at damaged bytes is anyone's guess
-        raise DataError(f"{file}: not a .mat file with a LabelMap ({error})") from error
     if numbers.ndim != 2 or numbers.dtype.kind not in "ui" or numbers.max(initial=0) > 459:
         raise DataError(f"{file}: its LabelMap is not of the 459 labels")
     return numbers.astype(np.uint16)

@@ -142,7 +142,7 @@ def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
         raise ShardError(_truncated(path, size)) from error
     except ShardError:
         raise
-    except Exception as error:  # what tarfile raises at damaged headers is anyone's guess
+    except Exception as error:  # as for mgca.utils.files.damaged
         reason = f"{type(error).__name__}: {error}"
         raise ShardError(f"{path} is damaged ({reason}): download it again") from error
     # tarfile ends at the first thing that is not a header, be it the archive's end or not.
