@@ -50,7 +50,8 @@ from mgca.experiments.report.pictures import pictures
 from mgca.experiments.report.tables import Difference, difference, group_means
 from mgca.experiments.scenes import IMAGES, SIDE, ScenesScale
 from mgca.model import Model
-from mgca.training.train import TrainingData, train
+from mgca.training.sources import Cached
+from mgca.training.trainer import Trainer
 
 figures.use_style()
 here = Path.cwd()
@@ -79,7 +80,7 @@ if not features_file(backbone, pairs, size=SIDE, folder=cache).is_file():
 began = time.perf_counter()
 features = image_features(backbone, pairs, size=SIDE, folder=cache)
 pool = build_pool(pairs.captions)
-data = TrainingData(features, pool, text_embeddings(backbone, pool.texts, folder=cache))
+data = Cached(features, pool, text_embeddings(backbone, pool.texts, folder=cache))
 print(
     f"{len(pairs):,} of the {IMAGES:,} training scenes, {len(pool.texts):,} texts, "
     f"features {tuple(features.shape)}: {time.perf_counter() - began:.0f} s"
@@ -99,7 +100,8 @@ config = dataclasses.replace(
     loss=dataclasses.replace(scale.training.loss, **level),
 )
 curve = []
-decoder = train(config, backbone, data, Path(temporary.name) / "run", on_step=curve.append)
+trainer = Trainer(config, backbone, data)
+decoder = trainer.run(Path(temporary.name) / "run", on_step=curve.append)
 
 # %% tags=["remove-input"]
 frame = pd.DataFrame(curve).set_index("step")

@@ -48,7 +48,7 @@ from mgca.experiments import photos
 from mgca.experiments.report import figures
 from mgca.model import Model
 from mgca.training.alignment import AlignConfig
-from mgca.training.train import train
+from mgca.training.trainer import Trainer
 
 if scale != "photos":
     raise ValueError(f"scale {scale!r} is not run by this notebook, only 'photos'")
@@ -115,8 +115,8 @@ if corpus_found:
         "photographs, and the share of the pixels that a text's softmax spreads over.",
     )
     rows = []
-    training_data = photos.training_data(backbone, corpus)
-    decoder = train(config, backbone, training_data, work / "run", on_step=rows.append)
+    trainer = Trainer(config, backbone, photos.training_data(backbone, corpus))
+    decoder = trainer.run(work / "run", on_step=rows.append)
     figures.table(
         pd.DataFrame(rows).set_index("step").iloc[:: max(1, steps // 5)].round(4),
         caption="The short run, step by step.",

@@ -14,7 +14,7 @@ from mgca.data.texts import build_pool
 from mgca.experiments.grid import grid
 from mgca.experiments.scale import Scale
 from mgca.model import Model
-from mgca.training.train import TrainingData
+from mgca.training.sources import Cached
 
 CAPTIONS = [["A dog runs."], ["Two children."], ["A red bus."], ["A cat on a sofa."]]
 CLASSES = ("dog", "bus", "grass")
@@ -55,12 +55,12 @@ class TinyScale(Scale):
         backbone.last_block = last_block
         return backbone
 
-    def data(self, backbone: TinyBackbone) -> TrainingData:
+    def data(self, backbone: TinyBackbone) -> Cached:
         images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
         pool = build_pool(CAPTIONS)
         features = backbone.features(images).numpy().astype(np.float16)
         texts = backbone.encode_text(pool.texts)
-        return TrainingData(features, pool, texts, images=lambda chosen: images[list(chosen)])
+        return Cached(features, pool, texts, images=lambda chosen: images[list(chosen)])
 
     def sets(self, names: Sequence[str] = ()) -> list[Masked]:
         return [self._set(name) for name in names or self.datasets]

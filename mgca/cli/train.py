@@ -161,9 +161,9 @@ def train(
     from mgca.config import config_hash
     from mgca.data.shards import find_shards
     from mgca.training.estimate import estimate
+    from mgca.training.optimiser import NotFinite
     from mgca.training.resources import Resources, make_fabric
     from mgca.training.runs import load_run
-    from mgca.training.train import NotFinite
     from mgca.training.trainer import Engine, Stopped
     from mgca.weights import WeightsError
 

@@ -42,7 +42,7 @@ from mgca.training.alignment import (
     train_alignment,
 )
 from mgca.training.small_clip import ClipConfig, train_clip
-from mgca.training.train import TrainingData
+from mgca.training.sources import Cached
 from mgca.utils.files import cache_folder, file_digest, write_text
 from mgca.weights import read_tensors, write_tensors
 
@@ -153,10 +153,10 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
     return measured | {"softmax_pixels": softmax_pixels(dense, texts[:256])}
 
 
-def training_data(backbone: Lite, corpus: Corpus) -> TrainingData:
+def training_data(backbone: Lite, corpus: Corpus) -> Cached:
     """What the decoder trains on: features, and texts centred as the backbone encodes them."""
     images = BatchImages(corpus.captions.images, 224, backbone.mean, backbone.std)
-    return TrainingData(corpus.features, corpus.pool, backbone.centred(corpus.texts), images)
+    return Cached(corpus.features, corpus.pool, backbone.centred(corpus.texts), images)
 
 
 class PhotosScale(Scale):
@@ -248,7 +248,7 @@ class PhotosScale(Scale):
         for data in self.sets(names):
             evaluate(model, data, units=(), features=self.cache, background=self.threshold)
 
-    def data(self, backbone: Backbone) -> TrainingData:
+    def data(self, backbone: Backbone) -> Cached:
         return training_data(backbone, _corpus(self.root, self.cache))
 
     def sets(self, names: Sequence[str] = ()) -> list[MaskedSet]:
@@ -313,14 +313,14 @@ class HybridScale(PhotosScale):
         self._trunk(Hybrid(self.name, self.encoder.sizes), _corpus(self.root, self.cache).captions)
 
     @torch.inference_mode()
-    def data(self, backbone: Backbone) -> TrainingData:
+    def data(self, backbone: Backbone) -> Cached:
         corpus = _corpus(self.root, self.cache)
         trunk = self._trunk(backbone, corpus.captions)
         parts = [
             backbone.from_trunk(torch.from_numpy(np.array(block, dtype=np.float32))).half().numpy()
             for block in np.array_split(trunk, max(1, len(trunk) // 32))
         ]
-        return TrainingData(np.concatenate(parts), corpus.pool, backbone.model.text(corpus.texts))
+        return Cached(np.concatenate(parts), corpus.pool, backbone.model.text(corpus.texts))
 
     def _trunk(self, backbone: Hybrid, captions: Captions) -> np.ndarray:
         return image_features(backbone.trunk, captions, folder=self.cache)

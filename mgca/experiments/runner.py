@@ -36,7 +36,7 @@ from mgca.experiments.scale import Scale
 from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.training.train import train
+from mgca.training.trainer import Trainer
 from mgca.utils.files import alone_in, write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
@@ -358,8 +358,8 @@ def _trained(
     """The decoder kept in a folder, or else trained, or trained further, and its rules."""
     path, decoder = folder / "decoder.safetensors", None
     if not path.is_file():
-        decoder = train(config, backbone, scale.data(backbone), folder)
+        decoder = Trainer(config, backbone, scale.data(backbone)).run(folder)
         # Three times the size of the decoder, and of no use to a run that has ended.
-        (folder / "checkpoint.safetensors").unlink()
+        shutil.rmtree(folder / "checkpoints")
     state, meta = read_tensors(path)
     return decoder or decoder_from(state, meta, backbone), rules(learned_sigmoid(meta))

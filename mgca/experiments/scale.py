@@ -13,7 +13,7 @@ from mgca.backbone import Backbone, load_backbone
 from mgca.config import SegmentConfig, TrainConfig
 from mgca.data.masks import MaskedSet
 from mgca.model import Model
-from mgca.training.train import TrainingData
+from mgca.training.sources import Cached
 
 
 class NotRun(ValueError):
@@ -75,7 +75,7 @@ class Scale(ABC):
         """
 
     @abstractmethod
-    def data(self, backbone: Backbone) -> TrainingData:
+    def data(self, backbone: Backbone) -> Cached:
         """What the decoder trains on."""
 
     @abstractmethod

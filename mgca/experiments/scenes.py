@@ -22,7 +22,7 @@ from mgca.evaluation.evaluate import evaluate
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.training.small_clip import ClipConfig
-from mgca.training.train import TrainingData
+from mgca.training.sources import Cached
 from mgca.utils.files import cache_folder
 from mgca.utils.processes import threads
 from mgca.weights import manifest
@@ -107,13 +107,13 @@ class ScenesScale(Scale):
     def backbone(self, seed: int, last_block: str = "value") -> Hybrid:
         return load_hybrid("scenes", last_block=last_block)
 
-    def data(self, backbone: Hybrid) -> TrainingData:
+    def data(self, backbone: Hybrid) -> Cached:
         # Whatever fills the cache, and on however many cores, its bits are the same.
         with threads(2):
             features = image_features(backbone, _pairs(), size=SIDE, folder=self.cache)
         pool = _pool()
         images = BatchImages(_pairs().images, SIDE, backbone.mean, backbone.std)
-        return TrainingData(
+        return Cached(
             features, pool, text_embeddings(backbone, pool.texts, folder=self.cache), images
         )
 

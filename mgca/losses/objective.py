@@ -93,9 +93,19 @@ class Objective(nn.Module):
     encode: Callable[[Tensor], Tensor] | None = None
     budget: int | None = None
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # What is not made of rows is one whole, whether its author says so or not.
+        if "forward" in cls.__dict__:
+            cls.whole_batch = True
+
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: Any = config
+
+    def sigmoid(self) -> tuple[float, float] | None:
+        """``w`` and ``b`` that turn cosines into scores, where the objective learns such."""
+        return None
 
     def logits(self, pixels: Tensor, texts: Tensor, first: int = 0) -> dict[str, Tensor]:
         """Rows (b, T) of the logits of some images with the texts of the whole batch, by term.
@@ -245,16 +255,17 @@ class MGCA(Objective):
             logits["pixel"] = compared.ranked / pixels.shape[1] ** 0.5
         return logits
 
-    def forms_agree(self, dim: int, side: int, images: int = 4) -> bool:
+    def forms_agree(self, dim: int, rows: int, columns: int, images: int = 4) -> bool:
         """Whether the lean form computes what the levels state, tried on a few images of noise.
 
         Args:
             dim: Channels ``C``.
-            side: Of the square map of pixel embeddings.
+            rows: Rows of the map of pixel embeddings.
+            columns: Columns of it.
             images: How many images to try.
         """
         noise = torch.Generator().manual_seed(0)
-        pixels = torch.randn(images, dim, side, side, generator=noise, dtype=torch.float64)
+        pixels = torch.randn(images, dim, rows, columns, generator=noise, dtype=torch.float64)
         texts = torch.randn(images, dim, generator=noise, dtype=torch.float64)
         pixels.requires_grad_()
         found = []

@@ -126,7 +126,6 @@ class TCLObjective(Objective):
     """
 
     terms = ("area", "feature", "image", "variation")
-    whole_batch = True
 
     def __init__(
         self, config: TCLConfig | None = None, encode: Callable[[Tensor], Tensor] | None = None

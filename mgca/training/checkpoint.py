@@ -52,6 +52,13 @@ def resume(
 ) -> int:
     """Load the checkpoint if there is one.
 
+    Args:
+        path: The file.
+        config: Configuration that it must belong to; None for any.
+        model: Its parameters are replaced.
+        optimizer: Its moments are replaced.
+        scaler: Scaler of float16's loss.
+
     Returns:
         The step to go on with, 0 without a checkpoint.
 
@@ -68,7 +75,7 @@ def resume(
         raise WeightsError(f"{error}; delete it to start again") from error
     if not isinstance(meta.get("config"), dict):
         raise WeightsError(f"{path} is not a checkpoint; delete it to start again")
-    differences = _differences(meta["config"], to_dict(config))
+    differences = [] if config is None else _differences(meta["config"], to_dict(config))
     if differences:
         raise ValueError(
             f"{path} belongs to another configuration ({'; '.join(differences)}): use another "
@@ -79,8 +86,10 @@ def resume(
     step, of_scaler = meta.get("step"), meta.get("scaler")
     whole = {key: value.shape for key, value in state.items()} == expected
     whole &= type(step) is int and step >= 0
-    if scaler is not None:
-        whole &= isinstance(of_scaler, dict) and of_scaler.keys() == scaler.state_dict().keys()
+    scaling = {} if scaler is None else scaler.state_dict()
+    same_scaler = isinstance(of_scaler, dict) and of_scaler.keys() == scaling.keys()
+    if scaler is not None and config is not None:
+        whole &= same_scaler
     if not whole:
         raise WeightsError(f"{path} is not a checkpoint of this model; delete it to start again")
     with torch.no_grad():
@@ -92,7 +101,7 @@ def resume(
             _, index, name = key.split(".")
             moments.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict(optimizer.state_dict() | {"state": moments})
-    if scaler is not None:
+    if scaler is not None and same_scaler:
         scaler.load_state_dict(of_scaler)
     log.info("resuming %s at step %s", path.parent, step)
     return step
@@ -171,7 +180,7 @@ def metrics_until(path: Path, step: int) -> list[dict[str, float]]:
 def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
     """Write the metrics of each step, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", newline="") as lines:
-        writer = csv.DictWriter(lines, columns, restval="")
+        writer = csv.DictWriter(lines, columns, restval="", extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -179,4 +188,4 @@ def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> N
 def append_metrics(path: Path, columns: Sequence[str], row: dict) -> None:
     """Add the metrics of one step, for those who watch."""
     with path.open("a", newline="") as lines:
-        csv.DictWriter(lines, columns, restval="").writerow(row)
+        csv.DictWriter(lines, columns, restval="", extrasaction="ignore").writerow(row)

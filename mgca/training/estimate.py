@@ -13,20 +13,23 @@ from typing import TYPE_CHECKING
 
 import psutil
 import torch
-from torch import Tensor
+from torch import nn
 
 from mgca.losses.lean import WORKSPACE
-from mgca.losses.objective import make_objective
+from mgca.losses.objective import MGCA
 from mgca.training.distributed import gather_numbers
+from mgca.training.sources import Inputs, Streamed
 from mgca.training.step import pixel_embeddings
 
 if TYPE_CHECKING:
-    from mgca.training.trainer import Engine
+    from mgca.training.trainer import Trainer
 
 PROBE_STEPS, PROBE_SECONDS = 20, 60.0
 # Maps of C float32 numbers a pixel that decoder and losses hold at once, forward and backward:
 # measured in float32, and a test measures it again.
 DECODER_MAPS = 11
+# Tensors of similarities that the levels as stated hold at once: results/speed.
+PLAIN_TENSORS = 18
 GIB = 2**30
 
 
@@ -135,47 +138,50 @@ class Estimate:
         )
 
 
-def estimate(engine: "Engine", folder: Path, *, probe: bool = True) -> Estimate:
+def estimate(trainer: "Trainer", folder: Path, *, probe: bool = True) -> Estimate:
     """Estimate a run; called on every process.
 
     Args:
         folder: Of the run.
         probe: Whether to time some steps.
     """
-    train, backbone = engine.config.train, engine.backbone
-    trained = sum(p.numel() for p in engine.bare.parameters())
+    train, backbone = trainer.train, trainer.backbone
+    trained = sum(p.numel() for p in trainer.decoder.parameters())
     checkpoint = 3 * 4 * trained  # weights and two moments
-    held = engine.resources.keep + 1  # a new one is whole before an old one goes
-    if engine.resources.milestone:
-        held += engine.steps // engine.resources.milestone
+    held = trainer.resources.keep + 1  # a new one is whole before an old one goes
+    if trainer.resources.milestone:
+        held += trainer.steps // trainer.resources.milestone
     return Estimate(
         trained=trained,
         frozen=sum(p.numel() for p in backbone.parameters()),
-        samples=len(engine.shards),
-        epoch_steps=engine.per_epoch,
-        steps=engine.steps,
+        samples=len(trainer.source),
+        epoch_steps=trainer.per_epoch,
+        steps=trainer.steps,
         batch=train.batch_size,
-        processes=engine.fabric.world_size,
-        flops=engine.flops,
-        memory=memory(engine),
-        available=_available(engine.fabric.device),
-        disk=held * checkpoint + 4 * trained + 200 * engine.steps,
+        processes=trainer.process.world_size,
+        flops=trainer.flops,
+        memory=memory(trainer),
+        available=_available(trainer.process.device),
+        disk=held * checkpoint + 4 * trained + 200 * trainer.steps,
         free=shutil.disk_usage(_existing(folder)).free,
-        ceiling=engine.ceiling,
-        probe=measure(engine) if probe else None,
+        ceiling=trainer.ceiling,
+        probe=measure(trainer) if probe else None,
     )
 
 
-def memory(engine: "Engine") -> dict[str, int]:
+def memory(trainer: "Trainer") -> dict[str, int]:
     """Bytes of a process by purpose, for the largest things that are held at once."""
-    train, backbone, side = engine.config.train, engine.backbone, engine.config.stream.size
-    local = engine.local_batch
-    part = min(engine.resources.micro_batch or local, local)
+    train, backbone, side = trainer.train, trainer.backbone, _streamed(trainer).stream.size
+    local = trainer.place.local_batch
+    part = min(trainer.micro_batch or local, local)
     pixels, dim = (2 * side // backbone.stride) ** 2, backbone.dim
     parameters = sum(p.numel() for p in backbone.parameters())
-    trained = sum(p.numel() for p in engine.bare.parameters())
+    trained = sum(p.numel() for p in trainer.decoder.parameters())
     similarities = 4 * part * train.batch_size * pixels
-    losses = engine.resources.budget or min(similarities, WORKSPACE) + similarities // 10
+    if isinstance(trainer.objective, MGCA) and trainer.objective.is_lean(train.batch_size, pixels):
+        losses = trainer.resources.budget or min(similarities, WORKSPACE) + similarities // 10
+    else:
+        losses = PLAIN_TENSORS * similarities
     return {
         "encoders": 4 * parameters,
         "decoder and optimizer": 16 * trained,
@@ -185,59 +191,72 @@ def memory(engine: "Engine") -> dict[str, int]:
     }
 
 
-def measure(engine: "Engine", steps: int = PROBE_STEPS, seconds: float = PROBE_SECONDS) -> Probe:
+def measure(trainer: "Trainer", steps: int = PROBE_STEPS, seconds: float = PROBE_SECONDS) -> Probe:
     """Time parts of a step on random images and texts, then the reading of real ones.
 
     Runs until the number of steps or the time is reached, at least twice. The run's own decoder is
     left as it is. On a CPU a part has at most 8 images: time is proportional to them there.
     """
-    local, device = engine.local_batch, engine.fabric.device
-    wanted = min(engine.resources.micro_batch or local, local)
+    local, device = trainer.place.local_batch, trainer.process.device
+    wanted = min(trainer.micro_batch or local, local)
     part = min(wanted, 8) if device.type == "cpu" else wanted
-    decoder = copy.deepcopy(engine.bare)
-    batch = engine.random_batch(part)
+    decoder = copy.deepcopy(trainer.decoder)
+    source = _streamed(trainer)
+    batch, workers = source.noise(part), source.workers(trainer.place)
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < 2 or (
         len(times) <= steps and time.perf_counter() - began < seconds
     ):  # the first is not counted
         before = _now(device)
-        _part(engine, decoder, *engine.encode(batch), twice=wanted < local)
+        inputs = source.encode(trainer.place, batch, trainer.objective.needs_images)
+        _part(trainer, decoder, inputs, twice=wanted < local)
         times.append(_now(device) - before)
     parts = -(-local // part)
     own = statistics.median(times[1:])
     slowest = max(us for (us,) in gather_numbers([round(1e6 * own)], device)) / 1e6
-    read = _reading(engine, seconds / 3)
+    read = _reading(trainer, seconds / 3, workers)
     computing, reading = slowest * parts, local / read
     # Reading goes on beside the computing, where processes of its own do it.
-    together = max(computing, reading) if engine.workers else computing + reading
+    together = max(computing, reading) if workers else computing + reading
     return Probe(len(times) - 1, slowest, parts, read, together)
 
 
-def _part(engine: "Engine", decoder, dense: Tensor, texts: Tensor, *, twice: bool) -> None:
+def _part(trainer: "Trainer", decoder: nn.Module, inputs: Inputs, *, twice: bool) -> None:
     """Decoder and losses of some images against as many texts as a batch has."""
-    train = engine.config.train
-    objective = make_objective(train.loss)
-    objective.budget = engine.resources.budget
-    repeats = -(-train.batch_size // len(texts))
-    every = texts.repeat(repeats, 1)[: train.batch_size]
+    train = trainer.train
+    objective = copy.deepcopy(trainer.objective)
+    if objective.whole_batch:
+        pixels = pixel_embeddings(decoder, inputs.dense, train.precision)
+        noise = torch.zeros_like(pixels[:, 0])
+        objective(pixels, inputs.texts, images=inputs.images, noise=noise)["total"].backward()
+        return
+    repeats = -(-train.batch_size // len(inputs.texts))
+    every = inputs.texts.repeat(repeats, 1)[: train.batch_size]
     for last in (False, True)[not twice :]:
         with torch.set_grad_enabled(last):
-            pixels = pixel_embeddings(decoder, dense, train.precision)
-            found = objective.logits(pixels, every)
-    torch.stack([logits.mean() for logits in found.values()]).sum().backward()
+            pixels = pixel_embeddings(decoder, inputs.dense, train.precision)
+            rows = objective.logits(pixels, every)
+    torch.stack([logits.mean() for logits in rows.values()]).sum().backward()
 
 
-def _reading(engine: "Engine", seconds: float) -> float:
+def _reading(trainer: "Trainer", seconds: float, workers: int) -> float:
     """Images that this process reads in a second, once its workers have started."""
     images, began = 0, time.perf_counter()
-    for batch in engine.stream(0, min(engine.steps, 3 + 2 * engine.workers)):
+    for batch in trainer.batches(0, min(trainer.steps, 3 + 2 * workers)):
         images += len(batch.keys)
-        if batch.step == 0 and engine.steps > 1:
+        if batch.step == 0 and trainer.steps > 1:
             images, began = 0, time.perf_counter()  # starting workers is not counted
         elif time.perf_counter() - began > seconds:
             break
     return max(images, 1) / (time.perf_counter() - began)
+
+
+def _streamed(trainer: "Trainer") -> Streamed:
+    """Where the run's batches come from: what is estimated is a run from shards."""
+    if not isinstance(trainer.source, Streamed):
+        raise TypeError("only a run from shards is estimated")
+    return trainer.source
 
 
 def _now(device: torch.device) -> float:

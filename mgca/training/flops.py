@@ -20,14 +20,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import FlopCounterMode
 
+from mgca.config import TrainConfig
 from mgca.losses.levels import area_in_pixels
 
 if TYPE_CHECKING:
     from mgca.backbone import Backbone
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mgca.training.trainer import Engine
 
 # Of a caption's usual length. CLIP's text encoder pads to its context, so that it does not matter.
 CAPTION = "a brown dog runs through the tall grass with a red ball in its mouth"
@@ -125,9 +122,10 @@ def ceiling(device: torch.device | str, dtype: torch.dtype, seconds: float = 1.0
     """FLOP/s of a device in large matrix products.
 
     The same product is computed as such and as a 1x1 convolution, for which torch has other
-    libraries; the best of all that fit in ``seconds`` counts.
+    libraries; the best of all that fit in ``seconds`` counts. Where a device is slow in a precision
+    the products are smaller, so that it takes some seconds at most.
     """
-    side = 8192 if torch.device(device).type == "cuda" else 2048
+    side = 8192 if torch.device(device).type == "cuda" else _affordable(dtype, seconds / 2)
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     image = a.t().reshape(1, side, side // 32, 32).contiguous(memory_format=torch.channels_last)
@@ -137,6 +135,20 @@ def ceiling(device: torch.device | str, dtype: torch.dtype, seconds: float = 1.0
         best_seconds(lambda: F.conv2d(image, kernel), device, seconds / 2),
     )
     return 2.0 * side**3 / quickest
+
+
+def _affordable(dtype: torch.dtype, seconds: float, most: int = 2048) -> int:
+    """Side of the largest matrices, up to ``most``, whose product a processor has in so long."""
+    side = 128
+    while side < most:
+        a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
+        torch.mm(a, b)  # the first call prepares
+        began = time.perf_counter()
+        torch.mm(a, b)
+        if 8 * (time.perf_counter() - began) > seconds:
+            break
+        side *= 2
+    return side
 
 
 def bandwidth(device: torch.device | str, seconds: float = 1.0) -> float:
@@ -197,14 +209,19 @@ class _Traffic(TorchDispatchMode):
         return out
 
 
-def step_flops(engine: "Engine") -> float:
+def step_flops(config: TrainConfig, backbone: "Backbone", size: int) -> float:
     """FLOPs of an image with its text in a training step, without those done twice to save memory:
-    frozen encoders forward, decoder and losses forward and backward."""
-    train, backbone, side = engine.config.train, engine.backbone, engine.config.stream.size
-    rows = 2 * side // backbone.stride
+    frozen encoders forward, decoder and losses forward and backward.
+
+    Args:
+        config: Configuration of the training.
+        backbone: The frozen encoders.
+        size: Side of an image in pixels.
+    """
+    rows = 2 * size // backbone.stride
     return (
-        image_flops(backbone, side)
+        image_flops(backbone, size)
         + text_flops(backbone)
         + decoder_flops(backbone.dim, rows, rows, backward=True)
-        + loss_flops(1, train.batch_size, rows * rows, backbone.dim)
+        + loss_flops(1, config.batch_size, rows * rows, backbone.dim)
     )

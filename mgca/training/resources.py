@@ -1,24 +1,19 @@
-"""What a run from shards takes, and the processes and devices it runs on.
+"""What a run takes, and the processes and devices it runs on.
 
-Lightning Fabric joins a process to the others and moves the model to its device, wrapped in
-``DistributedDataParallel``. It leaves the loop to us, which Accelerate would do as well; Fabric is
-the smaller dependency, and takes its environment as an argument in place of guessing it.
+A run on one process needs nothing else: :class:`Alone`. For several, Lightning Fabric joins a
+process to the others and wraps the model in ``DistributedDataParallel``. It leaves the loop to us,
+which Accelerate would do as well; Fabric is the smaller dependency, and takes its environment as an
+argument in place of guessing it.
 """
 
 import os
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
-
-try:
-    from lightning_fabric import Fabric
-    from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-    from lightning_fabric.strategies import DDPStrategy
-except ImportError as error:
-    raise ImportError(
-        'training from shards needs lightning-fabric: pip install "mgca[train]"'
-    ) from error
+from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.data.shards import CORRUPT_LIMIT
@@ -30,7 +25,7 @@ class Resources:
     """What a run takes, and how: nothing of it changes what is learned, but for rounding.
 
     Attributes:
-        accelerator: As of Lightning Fabric: ``"auto"``, ``"cpu"``, ``"cuda"``, ...
+        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, or one device such as ``"cuda:1"``.
         workers: Processes that read and decode images for each process; None for as many as there
             are cores for, 0 for none.
         micro_batch: Images that pass through the decoder at a time; None for all of a process.
@@ -47,7 +42,7 @@ class Resources:
     workers: int | None = None
     micro_batch: int | None = None
     budget: int | None = None
-    checkpoint_every: int = 500
+    checkpoint_every: int = 50
     keep: int = 2
     milestone: int | None = None
     corrupt_limit: float = CORRUPT_LIMIT
@@ -63,37 +58,125 @@ class Resources:
             raise ValueError("workers must not be negative, and corrupt_limit a share")
 
 
-def make_fabric(resources: Resources, config: TrainConfig) -> Fabric:
-    """Fabric on this process's device, and on those of all others if ``torchrun`` launched it.
+class Process(Protocol):
+    """One of the processes of a run: what training needs of it, as Lightning Fabric has it."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def global_rank(self) -> int: ...
+    @property
+    def world_size(self) -> int: ...
+    @property
+    def is_global_zero(self) -> bool: ...
+
+    def setup(self, module: nn.Module) -> Any:
+        """The module, wrapped so that its gradients are those of all processes."""
+        ...
+
+    def backward(self, tensor: Tensor) -> None: ...
+    def no_backward_sync(
+        self, module: Any, enabled: bool = True
+    ) -> AbstractContextManager[None]: ...
+    def barrier(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The only process of a run.
+
+    Attributes:
+        device: Where it computes.
+    """
+
+    device: torch.device
+
+    global_rank = 0
+    world_size = 1
+    is_global_zero = True
+
+    def setup(self, module: nn.Module) -> nn.Module:
+        return module.to(self.device)
+
+    def backward(self, tensor: Tensor) -> None:
+        tensor.backward()
+
+    def no_backward_sync(self, module: Any, enabled: bool = True) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def barrier(self) -> None:
+        pass
+
+
+def launch(resources: Resources, config: TrainConfig) -> Process:
+    """This process on its device, with all others if ``torchrun`` launched it.
 
     Raises:
-        ValueError: If the precision needs another device.
+        ImportError: If ``torchrun`` launched it, and lightning-fabric is missing.
+        ValueError: If the precision needs another device, or there is no such device.
     """
     # Without it deterministic matrix products are refused on a GPU; it is read once, at the first.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     several = torch.distributed.is_torchelastic_launched()
-    local = int(os.environ["LOCAL_WORLD_SIZE"]) if several else 1
-    fabric = Fabric(
-        accelerator=resources.accelerator,
-        # Parameters are never unused. Said otherwise, gradients stay in the buckets they begin in,
-        # and a run that is resumed adds them up in the order of one that was not interrupted.
-        strategy=DDPStrategy(find_unused_parameters=True) if several else "auto",
-        devices=local,
-        num_nodes=int(os.environ["WORLD_SIZE"]) // local if several else 1,
-        # Said, because Fabric would take a shell inside a SLURM job for one of its tasks.
-        plugins=[TorchElasticEnvironment() if several else LightningEnvironment()],
-    )
-    fabric.launch()
-    if several:
-        exit_with_parent()  # torchrun's processes outlive it where it is killed
-    if config.precision == "float16" and fabric.device.type != "cuda":
-        raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
-    if several:
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-    if fabric.device.type == "cuda":
+    process = _fabric(resources) if several else Alone(_device(resources.accelerator))
+    check_precision(config, process.device)
+    if process.device.type == "cuda":
         # Where the decoder's outputs have 8 or 11 bits, TF32's 11 are enough for the losses;
         # float32 is float32, in convolutions too.
         half = config.precision != "float32"
         torch.set_float32_matmul_precision("high" if half else "highest")
         torch.backends.cudnn.allow_tf32 = half
+    return process
+
+
+def check_precision(config: TrainConfig, device: torch.device) -> None:
+    """Refuse a precision that a device cannot train in.
+
+    Raises:
+        ValueError: If it cannot.
+    """
+    if config.precision == "float16" and device.type != "cuda":
+        raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device of a process that is alone.
+
+    Raises:
+        ValueError: If torch does not have it here.
+    """
+    name = accelerator
+    if accelerator == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"no device {accelerator!r} here: {reason}") from error
+    return torch.device(name)
+
+
+def _fabric(resources: Resources) -> Process:
+    """Lightning Fabric, which joins the processes that ``torchrun`` launched."""
+    try:
+        from lightning_fabric import Fabric
+        from lightning_fabric.plugins.environments import TorchElasticEnvironment
+        from lightning_fabric.strategies import DDPStrategy
+    except ImportError as error:
+        raise ImportError(
+            'training on several processes needs lightning-fabric: pip install "mgca[train]"'
+        ) from error
+    local = int(os.environ["LOCAL_WORLD_SIZE"])
+    fabric = Fabric(
+        accelerator=resources.accelerator,
+        # Parameters are never unused. Said otherwise, gradients stay in the buckets they begin in,
+        # and a run that is resumed adds them up in the order of one that was not interrupted.
+        strategy=DDPStrategy(find_unused_parameters=True),
+        devices=local,
+        num_nodes=int(os.environ["WORLD_SIZE"]) // local,
+        plugins=[TorchElasticEnvironment()],
+    )
+    fabric.launch()
+    exit_with_parent()  # torchrun's processes outlive it where it is killed
+    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     return fabric

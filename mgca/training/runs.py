@@ -29,14 +29,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, not {self.clip}")
-        train = self.train
-        if not isinstance(train.loss, LossConfig):
-            raise ValueError("training from shards is for MGCA's objective, not TCL's")
-        if train.names or train.known is not None:
-            raise ValueError(
-                "names and known need all captions in memory: they are for the small scales, set "
-                "names=0 and leave known out"
-            )
 
 
 def _photos() -> RunConfig:

@@ -17,7 +17,7 @@ from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.data.texts import TextPool
 from mgca.losses.levels import info_nce
 from mgca.training.checkpoint import metrics_until, resume, save_checkpoint, write_metrics
-from mgca.training.train import finite_gradient, learning_rate
+from mgca.training.optimiser import finite_gradient, learning_rate
 from mgca.utils.progress import progress
 
 METRICS = ["epoch", "step", "loss", "temperature"]

@@ -7,18 +7,16 @@ take it on to the decoder. Time grows by one forward pass of the decoder, memory
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder, upsample2
-from mgca.losses.objective import Objective, make_objective
+from mgca.losses.objective import Objective
 from mgca.training.distributed import gather_rows, mean_over_images
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from mgca.training.resources import Process
+from mgca.training.sources import Inputs
 
 
 def pixel_embeddings(decoder: nn.Module, dense: Tensor, precision: str) -> Tensor:
@@ -34,70 +32,82 @@ def pixel_embeddings(decoder: nn.Module, dense: Tensor, precision: str) -> Tenso
 
 
 def backward(
-    fabric: "Fabric",
+    process: Process,
     config: TrainConfig,
+    objective: Objective,
     decoder: nn.Module,
-    dense: Tensor,
-    texts: Tensor,
+    inputs: Inputs,
     *,
+    noise: Callable[[Tensor], Tensor] | None = None,
     micro_batch: int | None = None,
-    budget: int | None = None,
     scale: Callable[[Tensor], Tensor] = lambda loss: loss,
 ) -> dict[str, Tensor]:
-    """Losses of the whole batch (Eq. 8), and their gradient in the decoder's parameters.
+    """Losses of the whole batch, and their gradient in the decoder's parameters.
 
     Loss and gradient are those of one process with all images, whatever the number of processes
     and parts, up to rounding. Call it on every process, each with its own images.
 
     Args:
-        fabric: That set the decoder up.
-        decoder: As Fabric wrapped it.
-        dense: (b, C, h, w) features of this process's images, of any number but 0.
-        texts: (b, C) of their texts.
+        process: One of those that share the batch.
+        config: Configuration of the training.
+        objective: What is minimised.
+        decoder: As the process set it up.
+        inputs: Features, texts and more of this process's images, of any number but 0.
+        noise: Pixel embeddings (b, C, H, W) to the noise (b, H, W) of an objective that takes whole
+            batches.
         micro_batch: Images to pass through the decoder at a time; None for all. With ``hold_mean``
             it must hold them all.
-        budget: Bytes that the losses may hold beside their inputs, see
-            :func:`mgca.losses.objective.mgca_loss`.
-        scale: Of the loss before its backward pass, as float16 needs it.
+        scale: Applied to the loss before its backward pass, as float16 needs it.
 
     Returns:
-        Each level's loss and ``"total"``, the same on all processes, without gradient.
+        Each term's loss and ``"total"``, the same on all processes, without gradient.
     """
-    objective = make_objective(config.loss)
-    objective.budget = budget
-    all_texts, first = gather_rows(texts)
+    dense = inputs.dense
+    if objective.whole_batch:
+        pixels = _held(decoder, dense, dense, config)
+        drawn = None if noise is None else noise(pixels)
+        losses = objective(
+            pixels, inputs.texts, exclude=inputs.exclude, images=inputs.images, noise=drawn
+        )
+        process.backward(scale(losses["total"]))
+        return {name: loss.detach() for name, loss in losses.items()}
+    all_texts, first = gather_rows(inputs.texts)
     parts = torch.arange(len(dense), device=dense.device).split(micro_batch or len(dense))
 
     def logits(part: Tensor) -> dict[str, Tensor]:
-        pixels = pixel_embeddings(decoder, dense[part], config.precision)
-        if config.hold_mean:
-            pixels = pixels - mean_change(pixels, dense, config.upsample)
+        pixels = _held(decoder, dense[part], dense, config)
         return objective.logits(pixels, all_texts, first + int(part[0]))
 
+    def combined(rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Losses from this process's rows (b, B) of the logits and those of all others."""
+        gathered = {name: gather_rows(own)[0] for name, own in rows.items()}
+        return objective.combine(gathered, inputs.exclude)
+
     if len(parts) == 1:
-        losses = _losses(logits(parts[0]), objective)
-        fabric.backward(scale(losses["total"]))
+        losses = combined(logits(parts[0]))
+        process.backward(scale(losses["total"]))
         return {name: loss.detach() for name, loss in losses.items()}
     with torch.no_grad():
-        found = [logits(part) for part in parts]
-    whole = {name: torch.cat([of[name] for of in found]).requires_grad_() for name in found[0]}
-    losses = _losses(whole, objective)
+        rows = [logits(part) for part in parts]
+    whole = {name: torch.cat([of[name] for of in rows]).requires_grad_() for name in rows[0]}
+    losses = combined(whole)
     gradients = dict(
         zip(whole, torch.autograd.grad(losses["total"], list(whole.values())), strict=True)
     )
     for part in parts:
         # Processes exchange gradients once, after the last part.
-        with fabric.no_backward_sync(decoder, enabled=part is not parts[-1]):
+        with process.no_backward_sync(decoder, enabled=part is not parts[-1]):
             again = logits(part)
             # Its gradient in the logits is the one found, so that in the parameters is, too.
             carried = [(again[name] * gradients[name][part]).sum() for name in again]
-            fabric.backward(scale(torch.stack(carried).sum()))
+            process.backward(scale(torch.stack(carried).sum()))
     return {name: loss.detach() for name, loss in losses.items()}
 
 
-def _losses(logits: dict[str, Tensor], objective: Objective) -> dict[str, Tensor]:
-    """Losses from this process's rows (b, B) of the logits and those of all others."""
-    return objective.combine({name: gather_rows(rows)[0] for name, rows in logits.items()})
+def _held(decoder: nn.Module, part: Tensor, dense: Tensor, config: TrainConfig) -> Tensor:
+    """Pixel embeddings of a part of the images, less their mean change where that is held."""
+    pixels = pixel_embeddings(decoder, part, config.precision)
+    return pixels - mean_change(pixels, dense, config.upsample) if config.hold_mean else pixels
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:

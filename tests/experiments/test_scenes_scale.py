@@ -21,7 +21,7 @@ from mgca.experiments.publish import embed_images, image_level
 from mgca.experiments.scenes import SIDE, ScenesScale
 from mgca.model import Model
 from mgca.prompts import class_embeddings
-from mgca.training.train import train
+from mgca.training.trainer import Trainer
 
 SIZES = HybridConfig(dim=16, width=32, layers=1, heads=1, grid=SIDE // 16)
 SETS = {"things": 21, "scenes": 30, "open": 50}
@@ -135,7 +135,7 @@ def test_what_runs_share_is_prepared(scenes, nothing_is_computed):
 def test_its_configuration_trains_on_its_data(scenes, tmp_path):
     backbone = scenes.backbone(0, scenes.training.last_block)
     config = dataclasses.replace(scenes.training, steps=2, batch_size=4)
-    decoder = train(config, backbone, scenes.data(backbone), tmp_path / "run")
+    decoder = Trainer(config, backbone, scenes.data(backbone)).run(tmp_path / "run")
     model = Model(backbone, decoder, scenes.segment())
     _, image, mask = next(iter(scenes.sets()[0]))
     labels = model.segment(image, ["a boat", "grass"]).labels

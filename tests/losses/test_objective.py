@@ -101,7 +101,7 @@ def test_large_batches_take_the_lean_form():
     ],
 )
 def test_both_forms_agree(config):
-    assert MGCA(config).forms_agree(dim=8, side=6)
+    assert MGCA(config).forms_agree(8, 6, 6)
 
 
 @pytest.mark.parametrize("level", ["object", "region", "pixel"])
@@ -109,9 +109,9 @@ def test_a_level_that_was_changed_in_one_form_alone_is_noticed(level, monkeypatc
     changed = sys.modules[MGCA.__module__]  # the decorator has the module's name
     stated = getattr(changed, f"{level}_logits")
     monkeypatch.setattr(changed, f"{level}_logits", lambda *a, **o: 1.01 * stated(*a, **o))
-    assert not MGCA().forms_agree(dim=8, side=6)
+    assert not MGCA().forms_agree(8, 6, 6)
     monkeypatch.setattr(changed, f"{level}_logits", lambda *a, **o: stated(*a, **o).detach())
-    assert not MGCA().forms_agree(dim=8, side=6), "the gradient alone"
+    assert not MGCA().forms_agree(8, 6, 6), "the gradient alone"
 
 
 def test_half_precision_does_not_reach_the_similarities():

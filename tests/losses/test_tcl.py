@@ -1,6 +1,5 @@
 """TCL's objective against loops, what a frozen encoder says of images, and training with both."""
 
-import dataclasses
 import json
 import math
 
@@ -13,19 +12,13 @@ from tiny import TinyBackbone
 from torch.nn import functional as F
 
 from mgca.backbone.pooled import global_embedding, global_encoder
-from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
+from mgca.config import LossConfig, config_hash, to_dict
 from mgca.data.features import BatchImages
-from mgca.data.texts import build_pool, known_pairs
-from mgca.decoder import GatedConvDecoder
 from mgca.experiments.grid import tcl_training
 from mgca.experiments.photos import photos_training
 from mgca.experiments.scenes import scenes_training
 from mgca.inference.scoring import sigmoid_scores
-from mgca.losses.objective import mgca_loss
 from mgca.losses.tcl import TCLConfig, TCLObjective, logistic_noise, sampled_masks, total_variation
-from mgca.training.train import TrainingData, batch_of, learning_rate, make_objective, train
-from mgca.weights import read_tensors
-from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 # isort: split
 # After mgca.backbone, which lets them import beside a CPU build of torch.
@@ -260,29 +253,6 @@ def test_batches_are_cropped_like_the_features(tmp_path):
     torch.testing.assert_close(images[0], (whole - 0.5) / 0.25)
 
 
-# Training.
-
-
-@pytest.fixture(scope="module")
-def backbone():
-    return TinyBackbone()
-
-
-@pytest.fixture(scope="module")
-def data(backbone):
-    images = torch.randn(len(CAPTIONS), 3, 64, 64, generator=torch.Generator().manual_seed(3))
-    pool = build_pool(CAPTIONS)
-    features = backbone.features(images).numpy().astype(np.float16)
-    texts = backbone.encode_text(pool.texts)
-    return TrainingData(features, pool, texts, lambda chosen: images[list(chosen)])
-
-
-@pytest.fixture
-def config(backbone):
-    mgca = TrainConfig(backbone=backbone.name, steps=5, batch_size=3, learning_rate=1e-2)
-    return tcl_training(mgca)
-
-
 def test_names_of_the_published_runs_stay():
     assert config_hash(scenes_training()) == "9ef4a9b56337"
     assert config_hash(photos_training()) == "834fb6cfdb5c"
@@ -299,100 +269,3 @@ def test_only_the_objective_differs(training):
     assert config_hash(training) != config_hash(tcl_training(training))
     prior = tcl_training(training, area_prior=0.2).loss
     assert prior == TCLConfig(area_prior=0.2)
-
-
-def test_mgcas_training_is_bit_for_bit_two_plain_steps(backbone, data, tmp_path):
-    config = TrainConfig(
-        backbone=backbone.name, steps=2, batch_size=3, learning_rate=1e-2, known=0.5
-    )
-    trained = train(config, backbone, data._replace(images=None), tmp_path)
-    torch.manual_seed(config.seed)
-    decoder = GatedConvDecoder(backbone.dim).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2, weight_decay=0.05)
-    for step in range(2):
-        images, texts = batch_of(config, data, step)
-        dense = backbone.project(torch.from_numpy(data.features[images]).float())
-        pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
-        exclude = known_pairs(data.pool, data.texts, images, texts, 0.5)
-        optimizer.zero_grad()
-        mgca_loss(pixels, data.texts[texts], config.loss, exclude=exclude)["total"].backward()
-        optimizer.param_groups[0]["lr"] = learning_rate(config, step, 2)
-        optimizer.step()
-    for ours, plain in zip(trained.parameters(), decoder.parameters(), strict=True):
-        assert torch.equal(ours, plain)
-    assert learned_sigmoid(read_tensors(tmp_path / "decoder.safetensors")[1]) is None
-    state, _ = read_tensors(tmp_path / "checkpoint.safetensors")
-    assert {k.removeprefix("model.") for k in state if k.startswith("model.")} == {
-        name for name, _ in decoder.named_parameters()
-    }
-
-
-def test_the_objective_is_trained_and_its_scores_are_kept(config, backbone, data, tmp_path):
-    rows = []
-    config = dataclasses.replace(config, known=0.9, hold_mean=True)
-    decoder = train(config, backbone, data, tmp_path, on_step=rows.append)
-    state, meta = read_tensors(tmp_path / "decoder.safetensors")
-    w, b = learned_sigmoid(meta)
-    assert w != 10.0 and b != -2.5
-    assert meta["run"] == config_hash(config)
-    x = torch.randn(1, backbone.dim, 3, 3)
-    assert torch.equal(decoder_from(state, meta, backbone)(x), decoder(x))
-    assert set(rows[0]) == {
-        "step",
-        "rate",
-        "area",
-        "feature",
-        "image",
-        "variation",
-        "total",
-        "gradient",
-        "seconds",
-    }
-    header = (tmp_path / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert set(header) == set(rows[0])
-    kept, _ = read_tensors(tmp_path / "checkpoint.safetensors")
-    learned = {f"model.objective.{name}" for name in LEARNED}
-    assert learned <= set(kept) and kept["model.objective.w"].item() == w
-    moments = {key.split(".")[1] for key in kept if key.startswith("optimizer.")}
-    assert len(moments) == len(list(decoder.parameters())) + 4
-
-
-@pytest.mark.parametrize("stop", [1, 4])
-def test_a_resumed_run_ends_with_the_same_bits(config, backbone, data, tmp_path, stop):
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    train(config, backbone, data, whole, checkpoint_every=2)
-
-    class Interrupted(Exception):
-        pass
-
-    def interrupt(row):
-        if row["step"] == stop:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train(config, backbone, data, part, checkpoint_every=2, on_step=interrupt)
-    train(config, backbone, data, part, checkpoint_every=2)
-    for name in ("decoder.safetensors", "checkpoint.safetensors"):
-        assert (part / name).read_bytes() == (whole / name).read_bytes()
-    other = dataclasses.replace(config, loss=LossConfig())
-    with pytest.raises(ValueError, match=r"loss.area: 0.4 there, None here"):
-        train(other, backbone, data, whole)
-
-
-def test_it_learns(config, backbone, data, tmp_path):
-    rows = []
-    config = dataclasses.replace(config, steps=60, learning_rate=2e-3, captions="original")
-    train(config, backbone, data, tmp_path, on_step=rows.append)
-    first, last = (np.mean([row["total"] for row in part]) for part in (rows[:10], rows[-10:]))
-    assert last < 0.85 * first
-
-
-def test_images_are_needed_for_the_contrast_alone(config, backbone, data, tmp_path):
-    without = data._replace(images=None)
-    with pytest.raises(ValueError, match=r"has no images: give TrainingData images="):
-        train(config, backbone, without, tmp_path / "a")
-    rows = []
-    config = dataclasses.replace(config, loss=TCLConfig(contrast=0.0))
-    train(config, backbone, without, tmp_path / "b", on_step=rows.append)
-    assert not {"feature", "image"} & set(rows[0]) and rows[0]["gradient"] > 0
-    assert make_objective(dataclasses.replace(config, loss=LossConfig()), backbone, data) is None

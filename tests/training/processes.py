@@ -12,7 +12,8 @@ from mgca.config import LossConfig, TrainConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.objective import MGCA
 from mgca.training.distributed import gather_rows
-from mgca.training.resources import Resources, make_fabric
+from mgca.training.resources import Resources, launch
+from mgca.training.sources import Inputs
 from mgca.training.step import backward, pixel_embeddings
 
 IMAGES, DIM = 11, 16
@@ -47,18 +48,24 @@ def decoder():
 
 def main(out):
     config = TrainConfig()
-    fabric = make_fabric(Resources(accelerator="cpu"), config)
+    fabric = launch(Resources(accelerator="cpu"), config)
     found = {}
     for cut, sizes in CUTS[fabric.world_size].items():
         dense, texts = (whole.split(sizes)[fabric.global_rank] for whole in batch())
         for name, (changes, part) in CASES.items():
             wrapped = fabric.setup(decoder())
+            of_case = TrainConfig(**changes)
             losses = backward(
-                fabric, TrainConfig(**changes), wrapped, dense, texts, micro_batch=part
+                fabric,
+                of_case,
+                MGCA(of_case.loss),
+                wrapped,
+                Inputs(dense, texts),
+                micro_batch=part,
             )
             for level, loss in losses.items():
                 found[f"{cut} {name} {level}"] = loss
-            for parameter, value in wrapped.module.named_parameters():
+            for parameter, value in getattr(wrapped, "module", wrapped).named_parameters():
                 found[f"{cut} {name} {parameter}"] = value.grad
         # Texts that learn get their gradient through the gathering too.
         learned = texts.clone().requires_grad_()

@@ -19,9 +19,10 @@ from mgca.decoder import GatedConvDecoder
 from mgca.losses.objective import mgca_loss
 from mgca.training.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
 from mgca.training.monitor import Meter
-from mgca.training.resources import make_fabric
+from mgca.training.resources import launch
+from mgca.training.sources import Streamed
 from mgca.training.step import pixel_embeddings
-from mgca.training.trainer import Engine
+from mgca.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,10 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.fixture
-def engine(shards):
-    fabric = make_fabric(RESOURCES, CONFIG.train)
-    return Engine(fabric, CONFIG, TinyBackbone(), find_shards(shards), RESOURCES)
+def trainer(shards):
+    source = Streamed(find_shards(shards), CONFIG.stream)
+    process = launch(RESOURCES, CONFIG.train)
+    return Trainer(CONFIG, TinyBackbone(), source, RESOURCES, process=process)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -61,9 +63,9 @@ def test_decoder_and_losses_hold_no_more_than_is_estimated(precision):
     assert 0.5 <= (most - weights) / (4 * images * dim * side**2) / DECODER_MAPS <= 1
 
 
-def test_an_estimate_counts_what_there_is(engine, tmp_path):
-    expected = estimate(engine, tmp_path / "not" / "there", probe=False)
-    assert expected.trained == sum(p.numel() for p in engine.bare.parameters())
+def test_an_estimate_counts_what_there_is(trainer, tmp_path):
+    expected = estimate(trainer, tmp_path / "not" / "there", probe=False)
+    assert expected.trained == sum(p.numel() for p in trainer.decoder.parameters())
     assert expected.frozen == 48
     assert (expected.samples, expected.epoch_steps, expected.steps) == (30, 3, 8)
     assert (expected.batch, expected.processes) == (8, 1)
@@ -75,34 +77,34 @@ def test_an_estimate_counts_what_there_is(engine, tmp_path):
     assert "time        not probed" in str(expected)
 
 
-def test_work_is_that_of_the_parts(engine):
+def test_work_is_that_of_the_parts(trainer):
     # 8x8 pixel embeddings of 16 channels: two 3x3 convolutions, forward and twice that backward.
     convolutions = 3 * 2 * 2 * 9 * 16 * 16 * 64
-    assert mgca.training.flops.step_flops(engine) > convolutions
-    assert mgca.training.flops.step_flops(engine) < 1.5 * convolutions
+    assert convolutions < trainer.flops < 1.5 * convolutions
 
 
-def test_memory_grows_with_the_part_and_is_held_by_a_budget(engine):
-    whole = mgca.training.estimate.memory(engine)
-    engine.resources = dataclasses.replace(engine.resources, micro_batch=2)
-    parts = mgca.training.estimate.memory(engine)
+def test_memory_grows_with_the_part_and_is_held_by_a_budget(trainer):
+    whole = mgca.training.estimate.memory(trainer)
+    trainer.micro_batch = 2
+    parts = mgca.training.estimate.memory(trainer)
     assert parts["activations"] * 4 == whole["activations"]
-    engine.resources = dataclasses.replace(engine.resources, budget=12345)
-    assert mgca.training.estimate.memory(engine)["losses"] == 12345
+    trainer.resources = dataclasses.replace(trainer.resources, budget=12345)
+    trainer.objective.budget = 12345
+    assert mgca.training.estimate.memory(trainer)["losses"] == 12345
 
 
-def test_a_probe_times_parts_and_leaves_the_run_alone(engine):
-    before = {name: value.clone() for name, value in engine.bare.state_dict().items()}
-    probe = measure(engine, steps=3, seconds=20)
+def test_a_probe_times_parts_and_leaves_the_run_alone(trainer):
+    before = {name: value.clone() for name, value in trainer.decoder.state_dict().items()}
+    probe = measure(trainer, steps=3, seconds=20)
     assert probe.steps == 3 and probe.parts == 1
     assert 0 < probe.part_seconds < 5 and probe.read_images > 1
     # Without workers, reading comes on top of computing.
     assert probe.step_seconds == pytest.approx(probe.part_seconds + 8 / probe.read_images)
-    for name, value in engine.bare.state_dict().items():
+    for name, value in trainer.decoder.state_dict().items():
         assert torch.equal(value, before[name])
-    assert all(p.grad is None for p in engine.bare.parameters())
-    engine.resources = dataclasses.replace(engine.resources, micro_batch=3)
-    assert measure(engine, steps=2, seconds=20).parts == 3
+    assert all(p.grad is None for p in trainer.decoder.parameters())
+    trainer.micro_batch = 3
+    assert measure(trainer, steps=2, seconds=20).parts == 3
 
 
 def made(**changes):

@@ -66,7 +66,6 @@ def test_a_value_that_is_the_same_makes_the_same_run():
         ("train.loss=3", "train.loss is a table"),
         ("train.loss.alpha=2", "alpha is a share"),
         ("train.precision=float8", "precision must be one of"),
-        ("train.names=0.5", "small scales"),
         ("clip=0", "clip must be positive"),
         ("stream.lanes=0", "lanes and size must be positive"),
         ("train.batch_size", "expected NAME=VALUE"),

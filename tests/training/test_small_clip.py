@@ -11,8 +11,8 @@ import mgca.training.small_clip
 from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.data.texts import TextPool
 from mgca.training.checkpoint import metrics_until
+from mgca.training.optimiser import NotFinite
 from mgca.training.small_clip import ClipConfig, train_clip
-from mgca.training.train import NotFinite
 from mgca.weights import read_tensors
 
 SIZES = HybridConfig(dim=8, width=32, layers=1, heads=1, grid=4)

@@ -1,16 +1,19 @@
-"""Training from shards: equal to the small training, resumable after anything, on any processes."""
+"""Training: one set of tests for both sources, resumable after anything, on any processes."""
 
 import csv
 import dataclasses
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trains
@@ -18,15 +21,23 @@ from safetensors.torch import load_file
 from tiny import TinyBackbone
 from trains import CONFIG, RESOURCES
 
-import mgca.training.train
-from mgca.config import LossConfig, TrainConfig, config_hash
+from mgca.config import LossConfig, TrainConfig, added, config_hash
 from mgca.data.shards import StreamConfig, batches, find_shards
-from mgca.training.resources import Resources, make_fabric
+from mgca.data.texts import known_pairs
+from mgca.decoder import GatedConvDecoder, upsample2
+from mgca.experiments.grid import tcl_training
+from mgca.losses import MGCA, TCLConfig, mgca_loss, objective
+from mgca.training.optimiser import NotFinite, gradient_norm, learning_rate
+from mgca.training.resources import Alone, Resources, launch
 from mgca.training.runs import RunConfig
-from mgca.training.step import pixel_embeddings
-from mgca.training.train import NotFinite, TrainingData
-from mgca.training.trainer import METRICS, Engine, Stopped
-from mgca.weights import WeightsError
+from mgca.training.sources import Cached, Drawn, Streamed
+from mgca.training.step import mean_change, pixel_embeddings
+from mgca.training.trainer import Stopped, Trainer
+from mgca.weights import WeightsError, read_tensors
+from mgca.weights.decoders import decoder_from
+
+LEVELS = ("total", "object", "region", "pixel", "gradient")
+SOURCES = ("cached", "streamed")
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +45,34 @@ def shards(tmp_path_factory):
     return trains.noise_shards(tmp_path_factory.mktemp("shards"))
 
 
+@pytest.fixture(scope="module")
+def cached():
+    return trains.noise_features()
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("MGCA_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-def engine(shards, config=CONFIG, backbone=None, **resources):
+def trainer(shards, config=CONFIG, backbone=None, **resources):
+    """A run from shards on a tiny backbone."""
     resources = dataclasses.replace(RESOURCES, **resources)
-    fabric = make_fabric(resources, config.train)
-    return Engine(fabric, config, backbone or TinyBackbone(), find_shards(shards), resources)
+    source = Streamed(find_shards(shards), config.stream)
+    process = launch(resources, config.train)
+    return Trainer(config, backbone or TinyBackbone(), source, resources, process=process)
+
+
+@pytest.fixture(params=SOURCES)
+def make(request, shards, cached):
+    """A function that makes a run from features at hand, or from shards."""
+
+    def made(config=CONFIG, data=cached, **resources):
+        if request.param == "streamed":
+            return trainer(shards, config, **resources)
+        return Trainer(config, TinyBackbone(), data, dataclasses.replace(RESOURCES, **resources))
+
+    return made
 
 
 def changed(**values):
@@ -52,6 +82,371 @@ def changed(**values):
 def rows_of(folder):
     with (folder / "metrics.csv").open(newline="") as lines:
         return list(csv.DictReader(lines))
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupting(step):
+    def interrupt(row):
+        if row["step"] == step:
+            raise Interrupted
+
+    return interrupt
+
+
+# Both sources.
+
+
+def test_same_configuration_same_bits(make, tmp_path):
+    for name in ("a", "b"):
+        make().run(tmp_path / name)
+    first, second = (tmp_path / name / "decoder.safetensors" for name in ("a", "b"))
+    assert first.read_bytes() == second.read_bytes()
+    make(changed(seed=1)).run(tmp_path / "c")
+    assert (tmp_path / "c" / "decoder.safetensors").read_bytes() != first.read_bytes()
+
+
+@pytest.mark.parametrize("stop", [2, 5])
+@pytest.mark.parametrize("loss", [LossConfig(), TCLConfig()])
+def test_a_resumed_run_ends_with_the_same_bits(make, tmp_path, stop, loss):
+    config = changed(loss=loss)
+    make(config).run(tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        make(config).run(tmp_path / "part", on_step=interrupting(stop))
+    seen = []
+    make(config).run(tmp_path / "part", on_step=seen.append)
+    assert seen[0]["step"] == stop - stop % 2
+    for name in ("decoder.safetensors", "checkpoints/step-000000008.safetensors"):
+        assert (tmp_path / "part" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    timed = {"seconds", "images_per_second", "utilisation", "waiting"}
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in rows_of(tmp_path / name)]
+        for name in ("part", "whole")
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) == 8
+
+
+def test_a_finished_run_is_not_run_again(make, tmp_path):
+    make().run(tmp_path)
+    before = [(tmp_path / name).read_bytes() for name in ("decoder.safetensors", "metrics.csv")]
+    make().run(tmp_path, on_step=lambda row: pytest.fail("a step was run"))
+    after = [(tmp_path / name).read_bytes() for name in ("decoder.safetensors", "metrics.csv")]
+    assert before == after
+
+
+@pytest.mark.parametrize("loss", [LossConfig(), TCLConfig()])
+def test_it_learns(make, tmp_path, loss):
+    rows = []
+    config = changed(steps=45, captions="original", loss=loss)
+    decoder = make(config, checkpoint_every=50).run(tmp_path, on_step=rows.append)
+    first, last = (np.mean([row["total"] for row in part]) for part in (rows[:10], rows[-10:]))
+    assert last < 0.9 * first
+    assert all(torch.tanh(block.gate).abs() > 1e-3 for block in decoder.blocks)
+
+
+def test_the_decoder_file_loads_on_its_backbone_only(make, tmp_path):
+    backbone = TinyBackbone()
+    decoder = make(changed(steps=2)).run(tmp_path)
+    state, meta = read_tensors(tmp_path / "decoder.safetensors")
+    x = torch.randn(1, backbone.dim, 4, 4)
+    assert torch.equal(decoder_from(state, meta, backbone)(x), decoder(x))
+    with pytest.raises(WeightsError, match="trained on the backbone"):
+        decoder_from(state, meta | {"backbone_digest": "other"}, backbone)
+
+
+def test_levels_left_out_are_not_in_the_metrics(make, tmp_path):
+    rows = []
+    only = changed(loss=LossConfig(object=0, region=0), steps=2)
+    make(only).run(tmp_path, on_step=rows.append)
+    assert {"pixel", "total"} <= set(rows[0]) and not {"object", "region"} & set(rows[0])
+    assert rows[0]["pixel"] == pytest.approx(rows[0]["total"])
+    assert rows_of(tmp_path)[0]["object"] == ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithEntropy(LossConfig):
+    entropy: float = added(0.1)
+
+
+@objective(WithEntropy)
+class EntropyLoss(MGCA):
+    """MGCA with a term of somebody's own, of which it says nothing in ``terms``."""
+
+    def combine(self, logits, exclude=None):
+        losses = super().combine(logits, exclude)
+        share = logits["pixel"].softmax(dim=-1)
+        entropy = -(share * share.log()).sum(dim=-1).mean()
+        total = losses["total"] + self.config.entropy * entropy
+        return losses | {"entropy": entropy, "total": total}
+
+
+def test_a_term_of_ones_own_trains_through_checkpoints(make, tmp_path):
+    config = changed(loss=WithEntropy())
+    make(config).run(tmp_path / "whole")
+    rows = rows_of(tmp_path / "whole")
+    assert len(rows) == 8 and all(float(row["entropy"]) > 0 for row in rows)
+    plain = {name: float(rows[0][name]) for name in ("object", "region", "pixel", "entropy")}
+    expected = plain["object"] + plain["region"] + plain["pixel"] + 0.1 * plain["entropy"]
+    assert float(rows[0]["total"]) == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(Interrupted):
+        make(config).run(tmp_path / "part", on_step=interrupting(5))
+    make(config).run(tmp_path / "part")
+    assert [row["entropy"] for row in rows_of(tmp_path / "part")] == [r["entropy"] for r in rows]
+    with pytest.raises(ValueError, match=r"loss.class: EntropyLoss|loss.class: WithEntropy there"):
+        make().run(tmp_path / "part")
+
+
+def test_parts_change_nothing_but_rounding(make, tmp_path):
+    make(changed(steps=4)).run(tmp_path / "whole")
+    make(changed(steps=4), micro_batch=3).run(tmp_path / "parts")
+    for ours, theirs in zip(rows_of(tmp_path / "parts"), rows_of(tmp_path / "whole"), strict=True):
+        assert float(ours["total"]) == pytest.approx(float(theirs["total"]), rel=1e-4)
+
+
+def test_nan_stops_the_run_and_keeps_the_checkpoint(make, tmp_path, monkeypatch):
+    made = make(checkpoint_every=1)
+    encode = type(made.source).encode
+
+    def broken(source, place, batch, images=False):
+        inputs = encode(source, place, batch, images)
+        return inputs._replace(dense=inputs.dense * (torch.nan if batch.step == 2 else 1))
+
+    monkeypatch.setattr(type(made.source), "encode", broken)
+    with pytest.raises(NotFinite, match="step 2: the loss is nan"):
+        made.run(tmp_path)
+    assert (tmp_path / "checkpoints/step-000000002.safetensors").is_file()
+    assert not (tmp_path / "decoder.safetensors").exists()
+
+
+def test_advice_fits_the_run(make):
+    said = make(changed(precision="bfloat16"))._advice()
+    assert "Lower learning_rate (0.01), set clip or use precision='float32'" in said
+    said = make(dataclasses.replace(CONFIG, clip=1.0))._advice()
+    assert "Lower learning_rate (0.01) or lower clip (1)" in said and "float32" not in said
+
+
+def test_a_run_goes_on_from_the_checkpoint_of_another(make, tmp_path):
+    make().run(tmp_path / "first")
+    origin = tmp_path / "first/checkpoints/step-000000006.safetensors"
+    made = make(changed(learning_rate=1e-3))
+    made.origin = origin
+    steps = []
+    made.run(tmp_path / "second", on_step=steps.append)
+    assert [row["step"] for row in steps] == [6, 7]
+    assert json.loads((tmp_path / "second/run.json").read_text())["origin"] == str(origin)
+    # The weights, and the optimizer's moments, are those of the checkpoint.
+    same = make()
+    same.origin = origin
+    same.run(tmp_path / "third")
+    whole, third = (tmp_path / n / "decoder.safetensors" for n in ("first", "third"))
+    assert whole.read_bytes() == third.read_bytes()
+    short = make(changed(steps=4))
+    short.origin = origin
+    with pytest.raises(ValueError, match="is of step 6, and the run has 4 steps"):
+        short.run(tmp_path / "fourth")
+
+
+def test_another_configuration_is_refused(make, tmp_path):
+    make(changed(steps=2)).run(tmp_path)
+    other = changed(steps=2, loss=LossConfig(alpha=0.3), learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"learning_rate: 0.01 there, 0.5 here; .*alpha: 0.4"):
+        make(other).run(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(make, tmp_path):
+    make(changed(steps=2)).run(tmp_path)
+    path = tmp_path / "checkpoints/step-000000002.safetensors"
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(WeightsError, match="step-000000002.* delete it"):
+        make(changed(steps=2)).run(tmp_path)
+
+
+def test_another_backbone_than_the_configurations_is_refused(make):
+    for wrong in ({"backbone": "vit-b-16"}, {"last_block": "attention"}):
+        with pytest.raises(ValueError, match="the configuration is for"):
+            make(changed(**wrong))
+
+
+def test_checkpoints_are_kept_by_the_rule(make, tmp_path):
+    make(checkpoint_every=1, keep=1, milestone=3).run(tmp_path)
+    kept = sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").iterdir())
+    assert kept == [3, 6, 8]
+
+
+def test_bfloat16_trains_in_float32_weights(make, tmp_path):
+    make(changed(precision="bfloat16", steps=2)).run(tmp_path)
+    state = load_file(tmp_path / "decoder.safetensors")
+    assert {value.dtype for value in state.values()} == {torch.float32}
+
+
+def test_clipping_bounds_what_is_learned_from(make, tmp_path):
+    made = make(dataclasses.replace(changed(steps=1), clip=1e-3))
+    norms = []
+    made.optimizer.register_step_pre_hook(
+        lambda *_: norms.append(gradient_norm(made.decoder.parameters()))
+    )
+    made.run(tmp_path)
+    assert norms == [pytest.approx(1e-3, rel=1e-3)]
+    # The metrics tell the gradient as it was.
+    assert float(rows_of(tmp_path)[0]["gradient"]) > 1e-2
+
+
+def test_a_held_mean_is_that_of_the_frozen_features(make, tmp_path):
+    config = changed(steps=6, hold_mean=True, warmup=0.0)
+    free = make(changed(steps=6, warmup=0.0)).run(tmp_path / "free")
+    made = make(config)
+    held = made.run(tmp_path / "held")
+    dense = torch.cat(list(made.source.sample(made.place, 256)))
+    assert not torch.allclose(held(dense), upsample2(dense))
+
+    def change(decoder):
+        return mean_change(decoder(dense), dense, "bilinear").abs().max()
+
+    assert change(held) < 1e-5 < 1e-3 < change(free)
+    with pytest.raises(ValueError, match="hold_mean needs the mean over the batch"):
+        make(config, micro_batch=3)
+
+
+def test_a_held_mean_gives_no_reward_to_moving_all_pixels(make):
+    for hold in (True, False):
+        made = make(changed(hold_mean=hold))
+        torch.nn.init.constant_(made.decoder.blocks[-1].gate, 0.1)
+        made.step(next(made.batches(0, 1)), 0.0)
+        assert (made.decoder.blocks[-1].conv.bias.grad.abs().max() > 1e-5) != hold
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_a_signal_stops_after_a_step_and_the_run_goes_on(make, tmp_path, number):
+    before = signal.getsignal(number)
+    make().run(tmp_path / "whole")
+
+    def interrupt(row):
+        if row["step"] == 2:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Stopped, match="after step 3"):
+        make().run(tmp_path / "part", on_step=interrupt)
+    assert signal.getsignal(number) == before
+    assert (tmp_path / "part/checkpoints/step-000000004.safetensors").is_file()
+    make().run(tmp_path / "part")
+    ours, theirs = (tmp_path / name / "decoder.safetensors" for name in ("part", "whole"))
+    assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_two_runs_in_one_folder_are_refused(make, tmp_path):
+    def start_another(row):
+        with pytest.raises(OSError, match="another process works in"):
+            make().run(tmp_path)
+
+    make(changed(steps=1)).run(tmp_path, on_step=start_another)
+    make(changed(steps=1)).run(tmp_path)
+
+
+def test_signals_are_left_alone_in_other_threads(make, tmp_path):
+    made = make(changed(steps=1))
+    thread = threading.Thread(target=made.run, args=[tmp_path])
+    thread.start()
+    thread.join()
+    assert (tmp_path / "decoder.safetensors").is_file()
+
+
+def test_a_lean_form_that_no_longer_agrees_is_not_used(make, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(MGCA, "is_lean", lambda self, *size: self.lean is not False)
+    agreeing = make(changed(steps=2))
+    agreeing.run(tmp_path / "a")
+    assert agreeing.objective.lean is None and not caplog.records
+    stated = sys.modules[MGCA.__module__].region_logits
+    monkeypatch.setattr(
+        sys.modules[MGCA.__module__], "region_logits", lambda *a, **o: 2 * stated(*a, **o)
+    )
+    monkeypatch.setattr("mgca.training.trainer.WORKSPACE", 4 * 8 * 64 * 3)
+    with caplog.at_level(logging.WARNING):
+        made = make(changed(steps=2))
+    made.run(tmp_path / "b")
+    assert "training with the levels, 3 images at a time" in caplog.text
+    assert made.objective.lean is False and made.micro_batch == 3
+    first = [float(rows_of(tmp_path / name)[0]["region"]) for name in ("a", "b")]
+    assert first[0] != pytest.approx(first[1], rel=1e-2)
+
+
+# Features at hand.
+
+
+def test_mgcas_training_is_bit_for_bit_two_plain_steps(cached, tmp_path):
+    config = TrainConfig(backbone="tiny", steps=2, batch_size=3, learning_rate=1e-2, known=0.5)
+    backbone = TinyBackbone()
+    trained = Trainer(config, backbone, dataclasses.replace(cached, images=None)).run(tmp_path)
+    torch.manual_seed(config.seed)
+    decoder = GatedConvDecoder(backbone.dim).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-2, weight_decay=0.05)
+    for step in range(2):
+        drawn = cached.drawn(config, step)
+        dense = backbone.project(torch.from_numpy(cached.features[drawn.keys]).float())
+        pixels = decoder(dense.contiguous(memory_format=torch.channels_last))
+        exclude = known_pairs(cached.pool, cached.texts, drawn.keys, drawn.texts, 0.5)
+        optimizer.zero_grad()
+        texts = cached.texts[drawn.texts]
+        mgca_loss(pixels, texts, config.loss, exclude=exclude)["total"].backward()
+        optimizer.param_groups[0]["lr"] = learning_rate(config, step, 2)
+        optimizer.step()
+    for ours, plain in zip(trained.parameters(), decoder.parameters(), strict=True):
+        assert torch.equal(ours, plain)
+    state, _ = read_tensors(tmp_path / "checkpoints/step-000000002.safetensors")
+    assert {k.removeprefix("model.") for k in state if k.startswith("model.")} == {
+        name for name, _ in decoder.named_parameters()
+    }
+
+
+def test_columns_of_the_small_scales(cached, tmp_path):
+    Trainer(CONFIG.train, TinyBackbone(), cached).run(tmp_path)
+    assert list(rows_of(tmp_path)[0]) == ["step", "rate", *LEVELS, "seconds"]
+
+
+def test_tcls_objective_is_trained_and_its_scores_are_kept(cached, tmp_path):
+    rows, backbone = [], TinyBackbone()
+    config = dataclasses.replace(CONFIG.train, steps=5, batch_size=3, known=0.9, hold_mean=True)
+    config = tcl_training(config)
+    decoder = Trainer(config, backbone, cached).run(tmp_path, on_step=rows.append)
+    state, meta = read_tensors(tmp_path / "decoder.safetensors")
+    w, b = meta["sigmoid_weight"], meta["sigmoid_bias"]
+    assert w != 10.0 and b != -2.5
+    assert meta["run"] == config_hash(config)
+    x = torch.randn(1, backbone.dim, 3, 3)
+    assert torch.equal(decoder_from(state, meta, backbone)(x), decoder(x))
+    terms = ["total", "area", "feature", "image", "variation"]
+    expected = ["step", "rate", *terms, "gradient", "seconds"]
+    assert list(rows[0]) == list(rows_of(tmp_path)[0]) == expected
+    kept, _ = read_tensors(tmp_path / "checkpoints/step-000000005.safetensors")
+    learned = {f"model.objective.{name}" for name in ("w", "b", "feature_scale", "image_scale")}
+    assert learned <= set(kept) and kept["model.objective.w"].item() == w
+    moments = {key.split(".")[1] for key in kept if key.startswith("optimizer.")}
+    assert len(moments) == len(list(decoder.parameters())) + 4
+
+
+def test_images_are_needed_for_the_contrast_alone(cached, tmp_path):
+    without = dataclasses.replace(cached, images=None)
+    config = tcl_training(dataclasses.replace(CONFIG.train, steps=2))
+    with pytest.raises(ValueError, match=r"the data has none: give Cached images="):
+        Trainer(config, TinyBackbone(), without)
+    rows = []
+    config = dataclasses.replace(config, loss=TCLConfig(contrast=0.0))
+    Trainer(config, TinyBackbone(), without).run(tmp_path, on_step=rows.append)
+    assert not {"feature", "image"} & set(rows[0]) and rows[0]["gradient"] > 0
+
+
+def test_an_objective_of_whole_batches_is_not_cut_up(make):
+    with pytest.raises(ValueError, match="TCLObjective takes whole batches"):
+        make(changed(loss=TCLConfig()), micro_batch=2)
+
+
+def test_float16_is_for_gpus(cached):
+    with pytest.raises(ValueError, match="float16 needs a GPU"):
+        Trainer(dataclasses.replace(CONFIG.train, precision="float16"), TinyBackbone(), cached)
+
+
+# Shards.
 
 
 def process(*arguments, world=1):
@@ -79,7 +474,8 @@ def whole(shards, tmp_path_factory):
 def test_a_run_leaves_decoder_metrics_and_provenance(whole, shards):
     rows = rows_of(whole)
     assert [int(row["step"]) for row in rows] == list(range(8))
-    assert list(rows[0]) == METRICS
+    measures = ["images", "corrupt", "images_per_second", "utilisation", "waiting"]
+    assert list(rows[0]) == ["step", "rate", *LEVELS, *measures, "seconds"]
     assert all(int(row["images"]) == 8 and row["corrupt"] == "0" for row in rows)
     assert all(0 <= float(row["waiting"]) <= 1 for row in rows)
     record = json.loads((whole / "run.json").read_text())
@@ -90,7 +486,7 @@ def test_a_run_leaves_decoder_metrics_and_provenance(whole, shards):
     assert kept == ["step-000000006.safetensors", "step-000000008.safetensors"]
 
 
-def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path, monkeypatch):
+def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path):
     """Every number of the two: losses, gradients, rates, and the decoder at the end."""
     backbone, train = TinyBackbone(), CONFIG.train
     stream = list(
@@ -103,20 +499,21 @@ def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path, m
         texts.append(batch.texts)
     names, spoken = sorted(images), sorted({text for own in texts for text in own})
     raw = torch.stack([images[name] for name in names]).float() / 255
+
+    class AsStreamed(Cached):
+        def drawn(self, train, step):
+            return Drawn(
+                step,
+                [names.index(key) for key in keys[step]],
+                [spoken.index(text) for text in texts[step]],
+            )
+
     features = backbone.features((raw - 0.5) / 0.25).numpy()
-    data = TrainingData(features, None, backbone.encode_text(spoken))
-    monkeypatch.setattr(
-        mgca.training.train,
-        "batch_of",
-        lambda config, data, step: (
-            [names.index(key) for key in keys[step]],
-            [spoken.index(text) for text in texts[step]],
-        ),
-    )
-    mgca.training.train.train(train, backbone, data, tmp_path)
+    data = AsStreamed(features, None, backbone.encode_text(spoken))
+    Trainer(train, backbone, data).run(tmp_path)
     for ours, theirs in zip(rows_of(whole), rows_of(tmp_path), strict=True):
         assert ours["rate"] == theirs["rate"]
-        for name in ("total", "object", "region", "pixel", "gradient"):
+        for name in LEVELS:
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
     ours, theirs = (load_file(f / "decoder.safetensors") for f in (whole, tmp_path))
     moved = 0
@@ -148,7 +545,7 @@ def test_two_processes_learn_what_one_does(whole, shards, tmp_path):
     done = process(shards, tmp_path, world=2)
     assert not done.returncode, done.stderr[-3000:]
     for ours, theirs in zip(rows_of(tmp_path), rows_of(whole), strict=True):
-        for name in ("total", "object", "region", "pixel", "gradient"):
+        for name in LEVELS:
             assert float(ours[name]) == pytest.approx(float(theirs[name]), rel=1e-4)
     ours, theirs = (load_file(f / "decoder.safetensors") for f in (tmp_path, whole))
     for name, value in theirs.items():
@@ -156,29 +553,11 @@ def test_two_processes_learn_what_one_does(whole, shards, tmp_path):
     assert json.loads((tmp_path / "run.json").read_text())["processes"] == 2
 
 
-@pytest.mark.parametrize("resources", [{"micro_batch": 3}, {"budget": 2**20}, {"workers": 2}])
+@pytest.mark.parametrize("resources", [{"budget": 2**20}, {"workers": 2}])
 def test_resources_change_nothing_but_rounding(whole, shards, tmp_path, resources):
-    engine(shards, **resources).run(tmp_path)
+    trainer(shards, **resources).run(tmp_path)
     for ours, theirs in zip(rows_of(tmp_path), rows_of(whole), strict=True):
         assert float(ours["total"]) == pytest.approx(float(theirs["total"]), rel=1e-4)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_a_signal_stops_after_a_step_and_the_run_goes_on(whole, shards, tmp_path, number):
-    before = signal.getsignal(number)
-
-    def interrupt(row):
-        if row["step"] == 2:
-            os.kill(os.getpid(), number)
-
-    with pytest.raises(Stopped, match="after step 3"):
-        engine(shards).run(tmp_path, on_step=interrupt)
-    assert signal.getsignal(number) == before
-    assert (tmp_path / "checkpoints/step-000000004.safetensors").is_file()
-    engine(shards).run(tmp_path)
-    ours, theirs = (load_file(f / "decoder.safetensors") for f in (tmp_path, whole))
-    for name, value in theirs.items():
-        assert (ours[name] - value).abs().max() < 1e-4, name
 
 
 def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(shards, tmp_path):
@@ -203,51 +582,14 @@ def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(shards, tmp_pa
     assert (tmp_path / f"checkpoints/step-{done:09}.safetensors").is_file()
 
 
-def test_signals_are_left_alone_in_other_threads(shards, tmp_path):
-    made = engine(shards, changed(steps=1))
-    thread = threading.Thread(target=made.run, args=[tmp_path])
-    thread.start()
-    thread.join()
-    assert (tmp_path / "decoder.safetensors").is_file()
-
-
-def test_another_configuration_or_other_shards_are_refused(shards, tmp_path):
-    engine(shards, changed(steps=2)).run(tmp_path)
-    with pytest.raises(ValueError, match="train.learning_rate: 0.01 there, 0.5 here"):
-        engine(shards, changed(steps=2, learning_rate=0.5)).run(tmp_path)
-    fewer = engine(shards, changed(steps=2))
-    fewer.shards = fewer.shards.first(3)
-    with pytest.raises(ValueError, match="another configuration .shards: "):
-        fewer.run(tmp_path)
-
-
-def test_a_damaged_checkpoint_is_named(shards, tmp_path):
-    engine(shards, changed(steps=2)).run(tmp_path)
-    path = tmp_path / "checkpoints/step-000000002.safetensors"
-    path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(WeightsError, match="step-000000002.* delete it"):
-        engine(shards, changed(steps=2)).run(tmp_path)
-
-
-def test_checkpoints_are_kept_by_the_rule(shards, tmp_path):
-    engine(shards, checkpoint_every=1, keep=1, milestone=3).run(tmp_path)
-    kept = sorted(int(p.stem[5:]) for p in (tmp_path / "checkpoints").iterdir())
-    assert kept == [3, 6, 8]
-
-
-def test_nan_stops_the_run_and_keeps_the_checkpoint(shards, tmp_path):
-    made = engine(shards, checkpoint_every=1)
-    encode = made.encode
-
-    def broken(batch):
-        dense, texts = encode(batch)
-        return dense * (float("nan") if batch.step == 2 else 1), texts
-
-    made.encode = broken
-    with pytest.raises(NotFinite, match="step 2: the loss is nan"):
+def test_other_shards_are_refused_with_what_changed(shards, tmp_path):
+    trainer(shards, changed(steps=2)).run(tmp_path)
+    fewer = Streamed(find_shards(shards).first(3), CONFIG.stream)
+    made = Trainer(changed(steps=2), TinyBackbone(), fewer, RESOURCES)
+    with pytest.raises(
+        ValueError, match="data.samples: 30 there, 24 here; data.shards: 4 there, 3"
+    ):
         made.run(tmp_path)
-    assert (tmp_path / "checkpoints/step-000000002.safetensors").is_file()
-    assert not (tmp_path / "decoder.safetensors").exists()
 
 
 def test_float16s_scaler_is_used_and_kept(shards, tmp_path, monkeypatch):
@@ -260,13 +602,14 @@ def test_float16s_scaler_is_used_and_kept(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("mgca.training.trainer.ceiling", lambda device, kind: 1e9)
 
     def made():
-        fabric = make_fabric(RESOURCES, CONFIG.train)
-        return Engine(fabric, config, TinyBackbone(), find_shards(shards), RESOURCES)
+        source = Streamed(find_shards(shards), CONFIG.stream)
+        process = Alone(torch.device("cpu"))
+        return Trainer(config, TinyBackbone(), source, RESOURCES, process=process)
 
     first = made()
     assert first.scaler.is_enabled()
     first.run(tmp_path / "scaled")
-    engine(shards, changed(steps=4)).run(tmp_path / "plain")
+    trainer(shards, changed(steps=4)).run(tmp_path / "plain")
     scaled, plain = rows_of(tmp_path / "scaled"), rows_of(tmp_path / "plain")
     for ours, theirs in zip(scaled, plain, strict=True):
         for name in ("total", "gradient"):  # of the loss itself, and not of the scaled one
@@ -278,42 +621,6 @@ def test_float16s_scaler_is_used_and_kept(shards, tmp_path, monkeypatch):
     assert again.scaler.get_scale() == first.scaler.get_scale() != 123.0
 
 
-def test_two_runs_in_one_folder_are_refused(shards, tmp_path):
-    def start_another(row):
-        with pytest.raises(OSError, match="another process works in"):
-            engine(shards).run(tmp_path)
-
-    engine(shards, changed(steps=1)).run(tmp_path, on_step=start_another)
-    engine(shards, changed(steps=1)).run(tmp_path)
-
-
-def test_clipping_bounds_what_is_learned_from(shards, tmp_path):
-    made = engine(shards, dataclasses.replace(changed(steps=1), clip=1e-3))
-    norms = []
-    made.optimizer.optimizer.register_step_pre_hook(
-        lambda *_: norms.append(mgca.training.train.gradient_norm(made.bare))
-    )
-    made.run(tmp_path)
-    assert norms == [pytest.approx(1e-3, rel=1e-3)]
-    # The metrics tell the gradient as it was.
-    assert float(rows_of(tmp_path)[0]["gradient"]) > 1e-2
-
-
-def test_a_held_mean_is_that_of_the_frozen_features(shards, tmp_path):
-    config = changed(steps=6, hold_mean=True, warmup=0.0)
-    free = engine(shards, changed(steps=6, warmup=0.0)).run(tmp_path / "free")
-    made = engine(shards, config)
-    held = made.run(tmp_path / "held")
-    dense = torch.cat([made.encode(batch)[0] for batch in made.stream(0, made.per_epoch)])
-
-    def change(decoder):
-        return mgca.training.train.mean_change(decoder(dense), dense, "bilinear").abs().max()
-
-    assert change(held) < 1e-5 < 1e-3 < change(free)
-    with pytest.raises(ValueError, match="hold_mean needs the mean over the batch"):
-        engine(shards, config, micro_batch=3).run(tmp_path / "parts")
-
-
 def test_corrupt_samples_make_a_batch_smaller(shards, tmp_path):
     tars = tmp_path / "tars"
     tars.mkdir()
@@ -323,35 +630,26 @@ def test_corrupt_samples_make_a_batch_smaller(shards, tmp_path):
             start = data.index(b"\x89PNG")
             data = data[:start] + b"\0" * 8 + data[start + 8 :]
         (tars / path.name).write_bytes(data)
-    engine(tars, corrupt_limit=1.0).run(tmp_path / "run")
+    trainer(tars, corrupt_limit=1.0).run(tmp_path / "run")
     rows = rows_of(tmp_path / "run")
     assert sum(int(row["corrupt"]) for row in rows) >= 1
     assert all(int(row["images"]) + int(row["corrupt"]) == 8 for row in rows)
 
 
-def test_a_finished_run_is_not_run_again(whole, shards, tmp_path):
-    engine(shards).run(tmp_path)
-    before = (tmp_path / "decoder.safetensors").read_bytes()
-    steps = []
-    engine(shards).run(tmp_path, on_step=steps.append)
-    assert not steps
-    assert (tmp_path / "decoder.safetensors").read_bytes() == before
-
-
 def test_what_does_not_fit_is_refused_at_the_start(shards):
     with pytest.raises(ValueError, match="configuration is for vit-b-16"):
-        engine(shards, RunConfig(stream=StreamConfig(lanes=4)))
+        trainer(shards, RunConfig(stream=StreamConfig(lanes=4)))
     with pytest.raises(ValueError, match="not a multiple of lanes"):
-        engine(shards, changed(batch_size=10))
+        trainer(shards, changed(batch_size=10))
     with pytest.raises(ValueError, match="do not fill a batch"):
-        engine(shards, changed(batch_size=64))
+        trainer(shards, changed(batch_size=64))
     with pytest.raises(ValueError, match="float16 needs a GPU"):
-        engine(shards, changed(precision="float16"))
+        trainer(shards, changed(precision="float16"))
     with pytest.raises(ValueError, match="checkpoint_every must be at least 1"):
         Resources(checkpoint_every=0)
     for values in ({"names": 0.3}, {"known": 0.6}):
         with pytest.raises(ValueError, match="small scales"):
-            changed(**values)
+            trainer(shards, changed(**values))
 
 
 def test_the_run_is_named_by_what_it_learns(shards, whole):

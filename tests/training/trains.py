@@ -1,4 +1,4 @@
-"""Run as a process of its own by test_engine.py: a short run from shards on a tiny backbone.
+"""Run as a process of its own by test_trainer.py: a short run from shards on a tiny backbone.
 
 ``python trains.py SHARDS OUT [STEP step|write]``: with the last two the process kills itself, in
 the backward pass of that step or halfway through the writing of the checkpoint after it.
@@ -17,14 +17,16 @@ import torch
 from PIL import Image
 from tiny import TinyBackbone
 
-import mgca.training.step
 from mgca.config import TrainConfig
 from mgca.data.captions import Captions
 from mgca.data.shards import StreamConfig, find_shards
 from mgca.data.shards.pack import pack
-from mgca.training.resources import Resources, make_fabric
+from mgca.data.texts import build_pool
+from mgca.losses import MGCA
+from mgca.training.resources import Resources, launch
 from mgca.training.runs import RunConfig
-from mgca.training.trainer import Engine
+from mgca.training.sources import Cached, Streamed
+from mgca.training.trainer import Trainer
 
 SUBJECTS = ["dog", "cat", "bus", "tree", "house", "boat", "horse"]
 
@@ -51,6 +53,15 @@ def noise_shards(folder: Path) -> Path:
     return folder / "tars"
 
 
+def noise_features(images: int = 30) -> Cached:
+    """Features of as many images of noise, with the same captions, and the images themselves."""
+    backbone = TinyBackbone()
+    pixels = torch.randn(images, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+    pool = build_pool([[f"A {SUBJECTS[n % 7]} near a {SUBJECTS[n // 7]}."] for n in range(images)])
+    features = backbone.features(pixels).numpy().astype(np.float16)
+    return Cached(features, pool, backbone.encode_text(pool.texts), lambda i: pixels[list(i)])
+
+
 def kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -58,10 +69,10 @@ def kill() -> None:
 def die_at(step: int, where: str) -> None:
     """Kill this process in a step's backward pass, or in the writing of the checkpoint after it."""
     seen = []
-    logits_of, save_file = mgca.training.step.logits_of, safetensors.torch.save_file
+    stated, save_file = MGCA.logits, safetensors.torch.save_file
 
     def logits(*args, **options):
-        found = logits_of(*args, **options)
+        found = stated(*args, **options)
         seen.append(found)
         if len(seen) == step + 1:
             for value in found.values():
@@ -76,9 +87,9 @@ def die_at(step: int, where: str) -> None:
             kill()
 
     if where == "step":
-        mgca.training.step.logits_of = logits
+        MGCA.logits = logits
     else:
-        mgca.training.step.logits_of = lambda *a, **o: seen.append(0) or logits_of(*a, **o)
+        MGCA.logits = lambda *a, **o: seen.append(0) or stated(*a, **o)
         safetensors.torch.save_file = save
 
 
@@ -87,10 +98,11 @@ def main(shards: str, out: str, step: str = "", where: str = "") -> None:
     logging.basicConfig(level=logging.INFO)
     if step:
         die_at(int(step), where)
-    fabric = make_fabric(RESOURCES, CONFIG.train)
-    engine = Engine(fabric, CONFIG, TinyBackbone(), find_shards(shards, workers=1), RESOURCES)
+    source = Streamed(find_shards(shards, workers=1), CONFIG.stream)
+    process = launch(RESOURCES, CONFIG.train)
+    trainer = Trainer(CONFIG, TinyBackbone(), source, RESOURCES, process=process)
     pause = float(os.environ.get("STEP_SECONDS", 0))
-    engine.run(out, on_step=lambda row: time.sleep(pause))
+    trainer.run(out, on_step=lambda row: time.sleep(pause))
 
 
 if __name__ == "__main__":

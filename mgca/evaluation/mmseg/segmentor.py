@@ -93,5 +93,5 @@ class OpenVocabulary(BaseSegmentor):
         return self.predict(inputs, data_samples)
 
     def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict:
-        """Not here: the decoder learns from captions, :func:`mgca.training.train.train`."""
-        raise TypeError("this model is not trained on masks: see mgca.training.train.train")
+        """Not here: the decoder learns from captions, :class:`mgca.training.trainer.Trainer`."""
+        raise TypeError("this model is not trained on masks: see mgca.training.trainer")
