@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from tiny_scale import CLASSES, TinyScale, folders, names
 from mgca.evaluation.boundary import Contours
 from mgca.evaluation.measure import measure
 from mgca.evaluation.results import COLUMNS, read_results, read_run
+from mgca.experiments import changes, runner
 from mgca.experiments.grid import grid
 from mgca.experiments.report import ablation as ablation_page
 from mgca.experiments.report.pictures import models_at_hand, pictures
@@ -125,8 +128,6 @@ def test_only_what_is_missing_is_computed(done, tmp_path):
 
 def test_an_interrupted_grid_goes_on(done, tmp_path, monkeypatch):
     scale = TinyScale(tmp_path)
-    import mgca.experiments.runner as ablations
-
     calls = []
 
     def interrupted(*arguments):
@@ -135,8 +136,8 @@ def test_an_interrupted_grid_goes_on(done, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return compute(*arguments)
 
-    compute = ablations._compute
-    monkeypatch.setattr(ablations, "_compute", interrupted)
+    compute = runner._compute
+    monkeypatch.setattr(runner, "_compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_ablation("granularity", scale, [0, 1], **folders(tmp_path), jobs=1)
     kept = list((tmp_path / "results" / "runs").iterdir())
@@ -375,3 +376,144 @@ def test_times_stay_in_the_table_whatever_is_computed_later(scale, tmp_path):
     again = seconds_per_image(scale, out, images=1, units=(None,), cores=1)
     table = read_results(out / "benchmarks.csv")
     assert len(table[table["metric"] == "seconds_per_image"]) == len(again)
+
+
+# What is published, and the code behind it
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def published(done, tmp_path):
+    """A clone with published results, and where an experiment in it reads and writes."""
+    scale = copy(done, tmp_path)
+    (tmp_path / "results").rename(tmp_path / "published")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "published").rename(tmp_path / "results" / "tiny")
+    where = runner.folders("tiny", project=tmp_path)
+    assert where["out"] == tmp_path / "_build" / "experiments" / "tiny"
+    return SimpleNamespace(scale=scale, results=tmp_path / "results" / "tiny", where=where)
+
+
+def test_what_is_published_counts_as_computed(published, done):
+    before = contents(published.results)
+    table = run_ablation("granularity", published.scale, [0, 1], **published.where)
+    pd.testing.assert_frame_equal(table, done[1])
+    assert published.scale.notes() == [] and not published.where["out"].exists()
+    (variant,) = (v for v in grid("granularity", published.scale) if v.name == "pixel")
+    lost = published.results / "runs" / f"{variant.run(published.scale, 1)}.json"
+    lost.unlink()
+    table = run_ablation("granularity", published.scale, [0, 1], **published.where)
+    pd.testing.assert_frame_equal(table, done[1])
+    assert contents(published.results) == {p: b for p, b in before.items() if p != lost}
+    assert [p.name for p in (published.where["out"] / "runs").iterdir()] == [lost.name]
+    published.scale.notes()
+    run_ablation("granularity", published.scale, [0, 1], **published.where)
+    assert published.scale.notes() == []
+
+
+def test_fresh_leaves_what_is_published_as_it_was(published, done, tmp_path):
+    before, decoders = contents(published.results), contents(tmp_path / "work")
+    where = runner.folders("tiny", fresh=True, project=tmp_path)
+    table = run_ablation("granularity", published.scale, [0], fresh=True, **where)
+    assert len(published.scale.notes()) == 1 + 1 + 7
+    assert contents(published.results) == before and contents(tmp_path / "work") == decoders
+    assert set(table["seed"]) == {0} and len(list((where["out"] / "runs").iterdir())) == 7
+    # The pictures of the book take what lies under the names of published runs.
+    assert where["work"] != published.where["work"]
+
+
+def test_publishing_writes_into_the_results_of_a_clone(published, tmp_path):
+    where = runner.folders("tiny", publish=True, project=tmp_path)
+    assert where == {"out": published.results, "work": tmp_path / "_build" / "tiny"}
+    with pytest.raises(FileNotFoundError, match="no folder .*results to publish in"):
+        runner.folders("tiny", publish=True, project=tmp_path / "elsewhere")
+
+
+@pytest.fixture
+def source(tmp_path, monkeypatch):
+    """A package under git, the code of the method in it, and whoever uses it runs a table."""
+    package = tmp_path / "source" / "mgca"
+    for name in ("losses/levels.py", "training/step.py", "decoder.py", "units.py", "model.py"):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text("one = 1\n")
+    monkeypatch.setattr(changes, "PACKAGE", package)
+
+    def git(*words: str) -> str:
+        names = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        words = ("git", "-C", str(package), *names, *words)
+        return subprocess.run(words, check=True, capture_output=True, text=True).stdout.strip()
+
+    return SimpleNamespace(package=package, git=git)
+
+
+def test_a_changed_loss_is_told_where_published_runs_are_read(published, source, caplog):
+    def said() -> str:
+        caplog.clear()
+        run_ablation("granularity", published.scale, [0, 1], **published.where)
+        return caplog.text
+
+    levels = source.package / "losses" / "levels.py"
+    assert said() == ""  # no git here
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        source.git(*words)
+    (source.package / "model.py").write_text("two = 2\n")
+    assert said() == ""  # nothing that training depends on
+    levels.write_text("two = 2\n")
+    record = read_run(
+        published.results, read_results(published.results / "granularity.csv")["run"][0]
+    )
+    assert (
+        f"14 runs are of commit {record['commit'][:12]}, without the changes in losses/levels.py; "
+        "--fresh computes them again"
+    ) in said()
+    source.git("commit", "-qam", "two")
+    assert said() == ""
+    # A clone knows what its origin has.
+    source.git("update-ref", "refs/remotes/origin/HEAD", "HEAD~")
+    assert "14 runs are" in said() and "losses/levels.py" in said()
+
+
+def test_a_run_by_the_changed_code_is_not_warned_of(published, source, caplog, tmp_path):
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        source.git(*words)
+    (source.package / "decoder.py").write_text("two = 2\n")
+    where = published.where | {"published": None}
+    run_ablation("meta_points", published.scale, [0], **where)
+    assert caplog.text == ""
+    run_ablation("meta_points", published.scale, [0], **where)
+    assert caplog.text == "" and published.scale.notes().count("prepared") == 1
+    (source.package / "decoder.py").write_text("three = 3\n")
+    run_ablation("meta_points", published.scale, [0], **where)
+    assert "1 run is of commit" in caplog.text and "computes it again" in caplog.text
+
+
+def test_two_at_once_do_not_compute_a_run_twice(tmp_path, monkeypatch):
+    """A second call starts when the first has begun, and finds the run when that has ended."""
+    scale, began, go_on = TinyScale(tmp_path), threading.Event(), threading.Event()
+    compute, computed = runner._compute, []
+
+    def slow(*arguments):
+        computed.append(arguments)
+        began.set()
+        assert go_on.wait(60)
+        return compute(*arguments)
+
+    monkeypatch.setattr(runner, "_compute", slow)
+    monkeypatch.setattr("mgca.utils.files._PATIENCE", 0.1)
+    monkeypatch.setattr(runner.log, "info", lambda *_: go_on.set())  # the second one waits
+    tables = {}
+
+    def call(number: int) -> None:
+        tables[number] = run_ablation("meta_points", scale, [0], **folders(tmp_path))
+
+    first, second = (threading.Thread(target=call, args=(n,)) for n in (1, 2))
+    first.start()
+    assert began.wait(60)
+    second.start()
+    for thread in (first, second):
+        thread.join(120)
+    assert len(computed) == 1
+    pd.testing.assert_frame_equal(tables[1], tables[2])
