@@ -1,4 +1,5 @@
-# Everything runs in .venv, made from requirements.lock. `make` lists the targets.
+# Everything runs in .venv, made from requirements.lock; tests add requirements-test.lock to it.
+# `make` lists the targets.
 
 PYTHON ?= python3
 JOBS ?= 2
@@ -37,10 +38,12 @@ PAGES := $(shell find book -type f -not -path 'book/notebooks/*' -not -path '*/_
 NOTEBOOKS := $(patsubst notebooks/%.py,book/notebooks/%.ipynb,$(wildcard notebooks/*.py))
 EXECUTED := $(patsubst notebooks/%.py,_build/executed/%.ipynb,$(wildcard notebooks/*.py))
 ENVIRONMENT := $(VENV)/.mgca-installed
+TESTS := $(VENV)/.tests-installed
 FIRST_PAGE := _build/html/index.html
 
 .DELETE_ON_ERROR:
-.PHONY: help book notebooks print test lint ablations bench verify clean distclean data-note
+.PHONY: help book notebooks print quick test fuzz lint ablations bench verify lock platforms lowest
+.PHONY: clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,10 +59,16 @@ notebooks: data-note $(ENVIRONMENT) ## execute the notebooks that changed; all, 
 print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium is installed
 	$(BIN)/python book/_ext/one_page.py
 
-test: data-note lint ## check the style and run the tests
-	$(BIN)/pytest -n auto
+quick: $(TESTS) ## run the tests of losses, method and inference: under a minute
+	$(BIN)/pytest -m "not slow" $(addprefix tests/,method losses inference utils)
 
-lint: $(ENVIRONMENT) ## check the style, and which room imports which
+test: data-note lint ## check the style and run the tests, but for what is fuzzed at random
+	$(BIN)/pytest -n auto --durations=25 -m "not fuzz"
+
+fuzz: data-note $(TESTS) ## run what is fuzzed at random
+	$(BIN)/pytest -n auto -m fuzz tests/fuzz
+
+lint: $(TESTS) ## check the style, and which room imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -77,6 +86,49 @@ bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that d
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/mgca experiment verify
 
+# Versions stay as they are where pyproject.toml allows it; UPGRADE=--upgrade takes the newest.
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --custom-compile-command "make lock" $(UPGRADE)
+OF_CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cublas cuda-cupti \
+	cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 \
+	nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+BESIDE_CUDA := $(addprefix --no-emit-package ,$(OF_CUDA))
+# torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl of PyTorch's own index, which has the CPU
+# builds for Linux. uv writes the hashes of PyPI's files.
+TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
+
+lock: $(TESTS) ## write the locks anew from pyproject.toml
+	$(COMPILE) $(BESIDE_CUDA) --all-extras pyproject.toml -o requirements-test.lock
+	$(COMPILE) $(BESIDE_CUDA) $(addprefix --extra ,book benchmarks train formats app) \
+		--constraint requirements-test.lock pyproject.toml -o requirements.lock
+	grep ^torch== requirements.lock | cut -d' ' -f1 | \
+		$(COMPILE) --constraint requirements.lock -o requirements-cuda.lock -
+	sed -i.old 's/^torch==2.13.0 .*/&\n    --hash=sha256:$(TORCH_CPU) \\/' requirements.lock requirements-test.lock
+	rm requirements.lock.old requirements-test.lock.old
+
+# A wheel of every package for every machine and Python that torch has wheels for, but of the two that
+# are built from their sources anywhere.
+platforms: $(TESTS) ## see whether the locks can be installed on other machines and Pythons
+	@set -e; for machine in x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin \
+	x86_64-pc-windows-msvc; do for python in 3.11 3.12 3.13 3.14; do \
+	MACOSX_DEPLOYMENT_TARGET=14.0 $(BIN)/uv pip compile --quiet --no-config \
+	--python-platform $$machine --python-version $$python -o /dev/null requirements-test.lock \
+	$$(sed -n 's/==.*//p' requirements-test.lock | grep -v '^onedl-mm' | sed 's/^/--only-binary /'); \
+	echo "$$machine, Python $$python: there"; done; done
+
+LOWEST := _build/lowest
+lowest: $(TESTS) ## run a part of the tests with the smallest versions that pyproject.toml allows
+	rm -rf $(LOWEST)
+	$(PYTHON) -m venv $(LOWEST)
+	$(BIN)/uv pip compile --quiet --no-config --resolution lowest-direct --no-annotate --no-header \
+		$(addprefix --extra ,benchmarks train onnx formats app) -o $(LOWEST)/all.txt \
+		--python-version 3.11 pyproject.toml tests/lowest.txt
+	grep -v -E '^(nvidia|cuda|triton)' $(LOWEST)/all.txt > $(LOWEST)/versions.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check -r $(LOWEST)/versions.txt
+	$(LOWEST)/bin/python -m pip install --disable-pip-version-check --no-deps --editable .
+	$(LOWEST)/bin/pytest -n auto -m "not slow" \
+		$(addprefix tests/,method losses inference utils backbone weights training)
+
 clean: ## remove what was built, keep the environment
 	rm -rf _build book/notebooks build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find mgca notebooks tests -name __pycache__ -type d -exec rm -rf {} +
@@ -87,18 +139,28 @@ distclean: clean ## remove the environment too
 data-note:
 	@echo "$(DATA_NOTE)"
 
-$(VENV)/.lock-installed: requirements.lock
+# Each lock names all that is needed at one version with its hashes; no other file may be installed.
+# What a CUDA build of torch needs besides stands apart, because other builds do not ask for it.
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
+$(VENV)/.lock-installed: requirements.lock requirements-cuda.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	v >= (3, 11) or sys.exit("mgca needs Python 3.11 or newer, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages: some minutes the first time"
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.lock
+	$(INSTALL) --require-hashes -r requirements.lock
+	@! grep -q nvidia $(VENV)/lib*/python*/site-packages/torch-*.dist-info/METADATA || \
+	$(INSTALL) --require-hashes -r requirements-cuda.lock
 	$(BIN)/python -m pip check
 	@touch $@
 
 # Without isolation: the lock has installed the build backend already.
 $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
-	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(TESTS): $(ENVIRONMENT) requirements-test.lock
+	$(INSTALL) --require-hashes -r requirements-test.lock
+	$(BIN)/python -m pip check
 	@touch $@
 
 # A page that came out as before keeps its time, and the book is not built again for it. What was

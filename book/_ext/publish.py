@@ -30,7 +30,7 @@ if not os.path.isdir("../results"):
     %cd mgca/notebooks
 needed = ("mgca", "seaborn", "skimage", "sklearn")
 if any(importlib.util.find_spec(name) is None for name in needed):
-    %pip install --quiet --constraint ../requirements.lock .. seaborn scikit-image scikit-learn
+    %pip install --quiet .. seaborn scikit-image scikit-learn
 """
 
 

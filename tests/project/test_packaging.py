@@ -18,6 +18,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,9 +92,13 @@ def test_metadata_is_that_of_the_project(metadata, project):
     assert metadata["License-Expression"] == project["license"]
     extras = project["optional-dependencies"]
     assert set(metadata.get_all("Provides-Extra")) == set(extras)
-    required = set(project["dependencies"])
-    required |= {f'{pin}; extra == "{extra}"' for extra, pins in extras.items() for pin in pins}
-    assert set(metadata.get_all("Requires-Dist")) == required
+    required = set(map(Requirement, project["dependencies"]))
+    for extra, lines in extras.items():
+        for line in lines:
+            name, _, marker = line.partition(";")
+            only = f'({marker.strip()}) and extra == "{extra}"' if marker else f'extra == "{extra}"'
+            required.add(Requirement(f"{name}; {only}"))
+    assert set(map(Requirement, metadata.get_all("Requires-Dist"))) == required
 
 
 # Installed
