@@ -107,7 +107,12 @@ page.show_claims()
 
 # %% tags=["remove-input"]
 shown = [f"alpha_neg={own.alpha_neg:g}"]
-shown += ["alpha_neg=0.05,no pixel", "alpha_neg=0.8,no pixel", "alpha=0.05", "alpha=0.8"]
+shown += [
+    "alpha_neg=0.05,no pixel",
+    "alpha_neg=0.8,no pixel",
+    "alpha=0.05",
+    "alpha=0.8",
+]
 columns = {name: (name, None) for name in shown}
 page.show_pictures(columns, "Small and large areas, on the same images.")
 

@@ -51,6 +51,8 @@ units = changes[changes["unit"] == "36"]
 units = units.assign(line=units["choice"] + ": " + units["instead"])
 size = changes.assign(size=changes["mean"].abs()).groupby("choice")["size"].max()
 moved = [f"{name} ({most:.1f})" for name, most in size.nlargest(len(size)).items()]
+
+# %% tags=["remove-input"]
 axis = "change of mIoU in points, 36 units"
 page.show(
     charts.points(units, "line", "sets", xlabel=axis),

@@ -80,7 +80,8 @@ page.show(
     charts.ranks(held, ["k", "k_neg"], page.groups),
     "mIoU over the rank of the positive pixel (left) and of the negative one (right). "
     f"{found}. Bars: standard deviation over the seeds.",
-    alt="Two line charts: mIoU against k and against k_neg, a line for each group of sets.",
+    alt="Two line charts: mIoU against k and against k_neg, a line for each group of "
+    "sets.",
 )
 
 # %% [markdown]
@@ -101,7 +102,9 @@ page.show_claims()
 # %% tags=["remove-input"]
 own = page.setting.training.loss
 columns = {name: (name, None) for name in ("k=0", f"k={own.k:g}", "k=1", "k_neg=1")}
-page.show_pictures(columns, "The two extremes and the value between, on the same images.")
+page.show_pictures(
+    columns, "The two extremes and the value between, on the same images."
+)
 
 # %% [markdown]
 # ## Where each number comes from

@@ -72,19 +72,20 @@ miou = page.means[page.means["metric"] == "miou"]
 pieces = page.means[page.means["metric"] == "components"]
 pieces = pieces.groupby(["unit", "dataset"], sort=False)["value"].mean()
 changed = "; ".join(
-    f"{group}, {pieces['pixel', group]:.2f} and {pieces['36', group]:.2f}" for group in page.groups
+    f"{group}, {pieces['pixel', group]:.2f} and {pieces['36', group]:.2f}"
+    for group in page.groups
 )
 
 # %% tags=["remove-input"]
 page.show(
     charts.metrics_by_unit(page.means, metrics, units, page.groups),
-    "From the pixel to ever fewer units. "
-    f"{best_of_each(miou, 'unit', over='pixel')}. Components per component of the truth, "
-    f"with the pixel and with 36 units: {changed}. Bars: standard deviation over the "
-    "seeds; dotted: as many components as the truth.",
-    alt="Three line charts against the number of meta-points, from the pixel to 16: mIoU, "
-    "boundary IoU, and connected components per component of the truth, for each group "
-    "of sets.",
+    f"From the pixel to ever fewer units. {best_of_each(miou, 'unit', over='pixel')}. "
+    "Components per component of the truth, with the pixel and with 36 units: "
+    f"{changed}. Bars: standard deviation over the seeds; dotted: as many components "
+    "as the truth.",
+    alt="Three line charts against the number of meta-points, from the pixel to 16: "
+    "mIoU, boundary IoU, and connected components per component of the truth, for "
+    "each group of sets.",
 )
 
 # %% [markdown]

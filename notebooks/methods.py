@@ -47,116 +47,38 @@
 # ```
 
 # %% tags=["remove-input"]
-import os
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown, display
 
-from mgca.evaluation.measure import SECONDS
-from mgca.evaluation.results import read_results, read_run
+from mgca.evaluation.results import read_run
 from mgca.experiments import load_scale
-from mgca.experiments.grid import grid
-from mgca.experiments.report import figures
+from mgca.experiments.report import charts, figures
+from mgca.experiments.report.methods import UNITS, Methods, count
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.pictures import models_at_hand, pictures
-from mgca.experiments.report.tables import (
-    Difference,
-    difference,
-    group_means,
-    mean_and_std,
-    provenance_table,
-    with_group_means,
-)
+from mgca.experiments.report.tables import measured_here, provenance_table
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results = project / "results"
-
-UNITS = {"pixel": "pixel", "36": "36 units"}
-OWN, OWN_RULE = "tcl, its own background", "miou_sigmoid"
-TITLES = {
-    "voc21": "VOC21",
-    "coco81": "COCO, 81",
-    "voc20": "VOC20",
-    "coco80": "COCO, 80",
-    "camvid": "CamVid",
-}
-settings = {name: load_scale(name) for name in ("scenes", "photos")}
-tables = {name: read_results(results / name / "benchmarks.csv") for name in settings}
-means = {}
-for name, table in tables.items():
-    if len(table):
-        # TCL under its own rule is one more line.
-        own = table[table["metric"] == OWN_RULE].assign(metric="miou", variant=OWN)
-        lines = pd.concat([table[~table["metric"].isin([SECONDS, OWN_RULE])], own])
-        means[name] = group_means(lines, settings[name].groups)
+# %% tags=["remove-input"]
+page = open_page("methods")
+every = [
+    Methods(load_scale(scale), page.read(f"{scale}/benchmarks.csv"))
+    for scale in ("scenes", "photos")
+]
+found = [each for each in every if len(each.table)]
+scenes, photos = every
 
 
-def once(table: pd.DataFrame) -> pd.DataFrame:
-    """Lines whose seeds all agree, because nothing is trained, with one seed: they have no ±."""
-    line = table.groupby(["variant", "unit", "dataset", "metric"])["value"]
-    return table[(line.transform("nunique") > 1) | (line.cumcount() == 0)]
-
-
-def overview(name: str) -> pd.DataFrame:
-    """mIoU of all methods of a scale, by set and by group of sets."""
-    scale, table = settings[name], tables[name]
-    own = table[table["metric"] == OWN_RULE].assign(metric="miou", variant=OWN)
-    lines = pd.concat([table[table["metric"] == "miou"], own])
-    shown = mean_and_std(once(with_group_means(lines, scale.groups)))
-    several = [group for group, sets in scale.groups.items() if len(sets) > 1]
-    order = [variant.name for variant in grid("benchmarks", scale)]
-    order.insert(order.index("tcl") + 1, OWN)
-    wanted = [(variant, unit) for variant in order for unit in UNITS]
-    shown = shown.reindex(index=wanted, columns=[*scale.datasets, *several])
-    shown = shown.fillna("not run")
-    background = ("with background", *scale.groups["with background"])
-    shown.loc[OWN, [column for column in shown if column not in background]] = "–"
-    taken = table[table["metric"] == SECONDS].groupby(["variant", "unit"])["value"].mean()
-    if len(taken):
-        shown["s per image"] = [f"{taken[i]:.3f}" if i in taken else "–" for i in shown.index]
-    shown = shown.rename(index=UNITS, columns=TITLES | {name: f"mean {name}" for name in several})
-    return shown.rename_axis(columns=None)
-
-
-def ranking(name: str, group: str) -> str:
-    """The best line of a group of sets, and where MGCA as in its paper stands."""
-    lines = means[name]
-    chosen = lines[(lines["dataset"] == group) & (lines["metric"] == "miou")]
-    value = chosen.groupby(["variant", "unit"])["value"].mean().sort_values(ascending=False)
-    (variant, unit), best = value.index[0], value.iloc[0]
-    text = f"{group.capitalize()}: best is **{variant}**, {UNITS[unit]}, with {best:.1f}"
-    if ("mgca", "36") in value.index and (variant, unit) != ("mgca", "36"):
-        place = value.index.get_loc(("mgca", "36")) + 1
-        text += (
-            f"; MGCA as in its paper, with 36 units, has {value['mgca', '36']:.1f} and is number "
-            f"{place} of {len(value)} lines"
-        )
-    return text
-
-
-def describe(name: str) -> None:
+# %% tags=["remove-input"]
+def describe(each: Methods) -> None:
     """The table of a scale, with what stands out."""
-    if name not in means:
-        display(Markdown(f"**Not run**: `mgca experiment run benchmarks --scale {name}`."))
-        return
-    figures.table(
-        overview(name),
-        caption=f"Every method at the scale {name}: mIoU in percent, mean ± standard deviation "
-        "over the seeds, and seconds per image.",
-        results=f"{name}/benchmarks.csv",
-    )
-    seeds = tables[name].groupby("variant")["seed"].nunique()
-    text = [f"* {ranking(name, group)}." for group in settings[name].groups]
-    if seeds.min() < seeds.max():
-        fewer = ", ".join(f"{variant} ({n})" for variant, n in seeds.items() if n < seeds.max())
-        text.append(f"* Fewer than {seeds.max()} seeds so far: {fewer}.")
-    display(Markdown("\n".join(text)))
+    scale = each.setting.name
+    if each not in found:
+        command = f"mgca experiment run benchmarks --scale {scale}"
+        return display(Markdown(f"**Not run**: `{command}`."))
+    caption = f"Every method at the scale {scale}: mIoU in percent, mean ± standard "
+    caption += "deviation over the seeds, and seconds per image."
+    figures.table(each.overview(), caption=caption, results=each.file)
+    display(Markdown(each.notes()))
 
 
 # %% [markdown]
@@ -172,7 +94,7 @@ def describe(name: str) -> None:
 # training caption has.
 
 # %% tags=["remove-input"]
-describe("scenes")
+describe(scenes)
 
 # %% [markdown]
 # ### Photographs
@@ -185,24 +107,23 @@ describe("scenes")
 # chosen, so the numbers differ.
 
 # %% tags=["remove-input"]
-describe("photos")
+describe(photos)
 
 # %% tags=["remove-input"]
-runs = {
-    name: table.loc[table["metric"] == SECONDS, "run"].iloc[0]
-    for name, table in tables.items()
-    if (table["metric"] == SECONDS).any()
-}
 text = []
-for name, run in runs.items():
-    record = read_run(results / name, run)
-    text.append(
-        f"{name.capitalize()}: median over {record['config']['timing']} images a set on "
-        f"{record['device']}, {record['config']['cores']} threads, methods taking turns; then the "
-        "mean over the sets"
-    )
+for each in found:
+    for run in each.times["run"].iloc[:1]:
+        record = read_run(page.results / each.setting.name, run)
+        text.append(
+            f"{each.setting.name.capitalize()}: median over "
+            f"{record['config']['timing']} images a set on {record['device']}, "
+            f"{record['config']['cores']} threads, methods taking turns; then the mean "
+            "over the sets"
+        )
+
+# %% tags=["remove-input"]
 Markdown(
-    "**Time.** From the open image to labels at its size. " + ". ".join(text) + "."
+    f"**Time.** From the open image to labels at its size. {'. '.join(text)}."
     if text
     else "**Time per image:** not run, `mgca experiment timing --scale scenes`."
 )
@@ -214,21 +135,9 @@ Markdown(
 # which 1 is right and more means a broken-up prediction. Means over the groups of sets.
 
 # %% tags=["remove-input", "hide-output"]
-for name, lines in means.items():
-    lines = lines[lines["variant"] != OWN]
-    parts = {
-        title: mean_and_std(once(lines), metric, digits)
-        for title, metric, digits in (
-            ("accuracy", "accuracy", 1),
-            ("boundary IoU", "boundary_iou", 1),
-            ("components", "components", 2),
-        )
-    }
-    figures.table(
-        pd.concat(parts, axis=1).rename(index=UNITS),
-        caption=f"Other measures at the scale {name}.",
-        results=f"{name}/benchmarks.csv",
-    )
+for each in found:
+    caption = f"Other measures at the scale {each.setting.name}."
+    figures.table(each.other_measures(), caption=caption, results=each.file)
 
 # %% [markdown]
 # ## Questions
@@ -242,90 +151,37 @@ for name, lines in means.items():
 
 
 # %% tags=["remove-input"]
-def gain(name: str, more: tuple[str, str], less: tuple[str, str], group: str) -> Difference | None:
-    """By how much one line exceeds another, in points of mIoU; None where one is not run."""
-    try:
-        found = difference(means[name], more, less, group)
-    except KeyError:
-        return None
-    # No seed changes either line: there is no spread to speak of.
-    return found._replace(std=float("nan")) if found.std < 1e-9 else found
+text = [
+    f"* **{each.setting.name.capitalize()}, {group}**: {each.helped(group)}"
+    for each in found
+    for group in each.groups
+]
+Markdown("\n".join(text) or "Not run.")
 
-
-def verdict(found: Difference | None) -> str:
-    return f"{found}, {'holds' if found.holds else 'does not hold'}" if found else "not run"
-
-
-def count(cells: pd.Series) -> str:
-    """How many of the differences in a column hold."""
-    run = cells[cells != "not run"]
-    return f"{run.str.endswith(', holds').sum()} of {len(run)}"
-
-
-def names(name: str) -> list[str]:
-    """The methods of a scale that are in its table, in the order of the grid."""
-    there = set(means[name]["variant"])
-    return [v.name for v in grid("benchmarks", settings[name]) if v.name in there]
-
-
-def by_seed(name: str) -> pd.DataFrame:
-    """36 units less the pixel, of every method, group and seed."""
-    lines = means[name]
-    chosen = once(lines[(lines["metric"] == "miou") & (lines["variant"] != OWN)])
-    wide = chosen.pivot_table(
-        index=["variant", "dataset", "seed"], columns="unit", values="value", sort=False
-    )
-    return (wide["36"] - wide["pixel"]).rename("gain").reset_index()
-
-
-text = []
-for name in means:
-    for group in settings[name].groups:
-        gains = {v: gain(name, (v, "36"), (v, "pixel"), group) for v in names(name)}
-        gains = {variant: found for variant, found in gains.items() if found}
-        rest = [f"{variant} ({found})" for variant, found in gains.items() if not found.holds]
-        helped = len(gains) - len(rest)
-        line = f"* **{name.capitalize()}, {group}**: {helped} of {len(gains)} methods gain."
-        text.append(line + (f" The others: {', '.join(rest)}." if rest else ""))
-display(Markdown("\n".join(text) or "Not run."))
 
 # %% tags=["remove-input"]
-for name in means:
-    shown = by_seed(name)
-    order = names(name)
-    figure, axis = plt.subplots(figsize=(6.2, 0.42 * len(order) + 1.3), layout="constrained")
-    sns.stripplot(
-        shown,
-        x="gain",
-        y="variant",
-        hue="dataset",
-        order=order,
-        hue_order=list(settings[name].groups),
-        dodge=True,
-        jitter=False,
-        size=6,
-        alpha=0.8,
-        ax=axis,
+GAIN = "36 units less pixel, points of mIoU"
+
+
+def range_of(gains: pd.DataFrame, group: str) -> str:
+    """The least and the most that a method gains in a group of sets."""
+    mean = gains[gains["dataset"] == group].groupby("variant")["gain"].mean()
+    return (
+        f"{group}: from {mean.min():+.1f} ({mean.idxmin()}) to {mean.max():+.1f} "
+        f"({mean.idxmax()})"
     )
-    axis.axvline(0, color="black", linewidth=1)
-    axis.set(xlabel="36 units less pixel, points of mIoU", ylabel="")
-    axis.legend_.remove()
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center")
-    average = shown.groupby(["dataset", "variant"])["gain"].mean()
-    found = "; ".join(
-        f"{group}: from {average[group].min():+.1f} ({average[group].idxmin()}) to "
-        f"{average[group].max():+.1f} ({average[group].idxmax()})"
-        for group in settings[name].groups
-        if group in average
-    )
-    figures.show(
-        figure,
-        caption=f"What 36 units add to each method at the scale {name}: {found}. A dot per seed, "
-        "one dot where no seed plays a part.",
-        alt="A row of dots for each method: points of mIoU that 36 units add to the pixel.",
-        name=f"fig-units-gain-{name}",
-        results=f"{name}/benchmarks.csv",
-    )
+
+
+# %% tags=["remove-input"]
+alt = "A row of dots for each method: points of mIoU that 36 units add to the pixel."
+for each in found:
+    gains, scale = each.gains_by_seed(), each.setting.name
+    text = "; ".join(range_of(gains, group) for group in each.groups)
+    caption = f"What 36 units add to each method at the scale {scale}: {text}. A "
+    caption += "dot per seed, one dot where no seed plays a part."
+    figure = charts.gains(gains, each.names, each.groups, GAIN)
+    said = {"caption": caption, "alt": alt, "results": each.file}
+    figures.show(figure, name=f"fig-units-gain-{scale}", **said)
 
 # %% [markdown]
 # ### Does MGCA's decoder add to a better last block?
@@ -334,77 +190,39 @@ for name in means:
 # training, is put on the other last blocks: `clip`, as it was trained, and those that came later.
 
 # %% tags=["remove-input"]
-rows = []
-for name in means:
-    for both in [v for v in names(name) if v.endswith("+mgca")]:
-        block = both.removesuffix("+mgca")
-        for group in settings[name].groups:
-            for unit in UNITS:
-                own, ours = (
-                    verdict(gain(name, (both, unit), (less, unit), group))
-                    for less in (block, "mgca")
-                )
-                rows.append((both, group, UNITS[unit], own, ours))
-added = pd.DataFrame(
-    rows, columns=["line", "sets", "unit", "less the frozen block", "less mgca"]
-).set_index("line")
+rows = [row for each in found for row in each.on_other_blocks()]
+columns = ["line", "sets", "unit", "less the frozen block", "less mgca"]
+added = pd.DataFrame(rows, columns=columns).set_index("line")
 if len(added):
-    figures.table(
-        added,
-        caption="MGCA's decoder on other last blocks, in points of mIoU.",
-        results="scenes/benchmarks.csv",
-    )
-    display(
-        Markdown(
-            "Over its own frozen block the gain of the decoder holds in "
-            f"**{count(added['less the frozen block'])}** comparisons, over MGCA on value-only "
-            f"features in **{count(added['less mgca'])}**."
-        )
-    )
-else:
-    display(Markdown("Not run."))
+    caption = "MGCA's decoder on other last blocks, in points of mIoU."
+    figures.table(added, caption=caption, results=scenes.file)
 
 # %% tags=["remove-input"]
-if "scenes" in means:
-    groups = list(settings["scenes"].groups)
-    blocks = [block for block in settings["scenes"].frozen if block in names("scenes")]
-    chosen = means["scenes"]
-    chosen = chosen[(chosen["metric"] == "miou") & (chosen["unit"] == "pixel")]
-    figure, axes = plt.subplots(
-        len(groups), 1, figsize=(6.2, 2.3 * len(groups) + 0.4), layout="constrained", squeeze=False
-    )
-    grown = []
-    for axis, group in zip(axes[:, 0], groups, strict=True):
-        value = chosen[chosen["dataset"] == group].groupby("variant")["value"]
-        average = value.mean()
-        for place, block in enumerate(blocks):
-            after = "mgca" if block == "maskclip" else f"{block}+mgca"
-            axis.plot(average[block], place, "o", color="C7", markersize=8)
-            if after in average:
-                axis.plot([average[block], average[after]], [place] * 2, color="C7", zorder=0)
-                seeds = chosen[(chosen["dataset"] == group) & (chosen["variant"] == after)]
-                axis.plot(seeds["value"], [place] * len(seeds), "o", color="C0", alpha=0.7)
-                grown.append(average[after] - average[block])
-        axis.set_yticks(range(len(blocks)), blocks)
-        axis.set_ylim(len(blocks) - 0.5, -0.5)
-        axis.set_title(group)
-    axes[-1, 0].set_xlabel("mIoU (%), pixel")
-    handles = [
-        plt.Line2D([], [], marker="o", color=colour, linestyle="none", label=label)
-        for colour, label in (("C7", "frozen"), ("C0", "with MGCA's decoder, a dot per seed"))
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    figures.show(
-        figure,
-        caption=f"The decoder changes mIoU per pixel by {min(grown):+.1f} to {max(grown):+.1f} "
-        f"points, over {len(grown)} pairs of a last block and a group of sets."
-        if grown
-        else "The frozen last blocks. None has a decoder on top so far.",
-        alt="For each last block, a grey dot for its mIoU when frozen and blue dots, one per seed, "
-        "for MGCA's decoder on top.",
-        name="fig-last-blocks",
-        results="scenes/benchmarks.csv",
-    )
+Markdown(
+    "Over its own frozen block the gain of the decoder holds in "
+    f"**{count(added['less the frozen block'])}** comparisons, over MGCA on value-only "
+    f"features in **{count(added['less mgca'])}**."
+    if len(added)
+    else "Not run."
+)
+
+# %% tags=["remove-input"]
+grown = scenes.changes() if scenes in found else []
+caption = (
+    f"The decoder changes mIoU per pixel by {min(grown):+.1f} to {max(grown):+.1f} "
+    f"points, over {len(grown)} pairs of a last block and a group of sets."
+    if grown
+    else "The frozen last blocks. None has a decoder on top so far."
+)
+alt = "For each last block, a grey dot for its mIoU when frozen and blue dots, one per "
+alt += "seed, for MGCA's decoder on top."
+
+# %% tags=["remove-input"]
+if scenes in found:
+    pixel = scenes.miou[scenes.miou["unit"] == "pixel"]
+    figure = charts.before_and_after(pixel, scenes.decoders, scenes.groups)
+    said = {"caption": caption, "alt": alt, "results": scenes.file}
+    figures.show(figure, name="fig-last-blocks", **said)
 
 # %% [markdown]
 # ### TCL's loss and MGCA's
@@ -414,34 +232,23 @@ if "scenes" in means:
 # `sigmoid(w cos + b)`, with the learned `w` and `b`, exceeds 0.5.
 
 # %% tags=["remove-input"]
-rows = []
-for name in [name for name in means if "tcl" in names(name)]:
-    with_own = set(means[name].loc[means[name]["variant"] == OWN, "dataset"])
-    frozen = "maskclip" if "maskclip" in names(name) else "clip"
-    pairs = [("mgca", "tcl"), ("tcl", frozen), ("mgca", OWN), (OWN, "tcl")]
-    for more, less in pairs:
-        for group in settings[name].groups:
-            cells = [verdict(gain(name, (more, unit), (less, unit), group)) for unit in UNITS]
-            if OWN not in (more, less) or group in with_own:
-                rows.append((f"{more} less {less}", name, group, *cells))
-compared = pd.DataFrame(rows, columns=["difference", "scale", "sets", *UNITS.values()])
+rows = [row for each in found for row in each.against_tcl()]
+columns = ["difference", "scale", "sets", *UNITS.values()]
+compared = pd.DataFrame(rows, columns=columns).set_index("difference")
 if len(compared):
-    figures.table(
-        compared.set_index("difference"),
-        caption="TCL's objective and MGCA's under one decoder, in points of mIoU.",
-        results="scenes/benchmarks.csv",
-    )
-    ours = compared[compared["difference"] == "mgca less tcl"][list(UNITS.values())].stack()
-    base = compared[compared["difference"].str.startswith("tcl less ")]
-    base = base[list(UNITS.values())].stack()
-    display(
-        Markdown(
-            f"MGCA's advantage over TCL holds in **{count(ours)}** comparisons, "
-            f"that of TCL over the frozen features in **{count(base)}**."
-        )
-    )
-else:
-    display(Markdown("Not run."))
+    caption = "TCL's objective and MGCA's under one decoder, in points of mIoU."
+    figures.table(compared, caption=caption, results=scenes.file)
+
+# %% tags=["remove-input"]
+cells = compared[list(UNITS.values())].stack()
+of = cells.index.get_level_values(0)
+Markdown(
+    f"MGCA's advantage over TCL holds in **{count(cells[of == 'mgca less tcl'])}** "
+    "comparisons, that of TCL over the frozen features in "
+    f"**{count(cells[of.str.startswith('tcl less ')])}**."
+    if len(cells)
+    else "Not run."
+)
 
 # %% [markdown]
 # This is no verdict on TCL. Its own decoder has twice as many blocks, starts from the transformer's
@@ -454,29 +261,28 @@ else:
 # project. The first images of the set, not chosen.
 
 # %% tags=["remove-input"]
-columns = {
-    "clip": ("clip", None),
-    "maskclip": ("maskclip", None),
-    "naclip": ("naclip", None),
-    "mgca": ("mgca", None),
-    "mgca, 36 units": ("mgca", 36),
-}
-setting = settings["scenes"]
+columns = {name: (name, None) for name in ("clip", "maskclip", "naclip", "mgca")}
+columns["mgca, 36 units"] = ("mgca", 36)
+shown = next(data for data in scenes.setting.sets() if data.name == "scenes")
 # No folder of trained decoders: the page shows the same pictures everywhere.
-models = models_at_hand("benchmarks", columns, setting, 0, project / "no-decoders")
+nowhere = page.project / "no-decoders"
+models = models_at_hand("benchmarks", columns, scenes.setting, 0, nowhere)
+absent = ", ".join(title for title in columns if title not in models)
+
+# %% tags=["remove-input"]
 figures.show(
-    pictures(next(data for data in setting.sets() if data.name == "scenes"), models),
-    caption="The first scenes of the set: from the plain dense features to MGCA with units.",
-    alt="A grid. Columns: three scenes. Rows: the image, its true classes, and the prediction of "
-    f"{', '.join(models)}.",
+    pictures(shown, models),
+    caption="The first scenes of the set: from the plain dense features to MGCA with "
+    "units.",
+    alt="A grid. Columns: three scenes. Rows: the image, its true classes, and the "
+    f"prediction of {', '.join(models)}.",
     name="fig-methods-pictures",
 )
-absent = [title for title in columns if title not in models]
 if absent:
-    display(Markdown(f"Left out, because their decoders are not at hand: {', '.join(absent)}."))
+    display(Markdown(f"Left out, because their decoders are not at hand: {absent}."))
 
 # %% [markdown]
-# ## What is not here
+# ## What needs other weights
 #
 # **GroupViT** {cite:p}`xu2022groupvit` is the one model whose units are learned. Group tokens
 # inside its image transformer gather the patches of a window, first into 64 segments and then into
@@ -484,34 +290,45 @@ if absent:
 # forms 36 units from pixel embeddings at inference, GroupViT has 8, fixed by training.
 # `mgca.evaluation.baselines.groupvit` loads the authors' model and scores it as units in our sense
 # or by the rule of the authors' code. Its weights have to be downloaded, and it has its own
-# encoders: **not run**.
+# encoders.
 #
 # ```bash
 # mgca evaluate voc --root DIR --model groupvit --rule groupvit --background 0.95
 # ```
 #
 # **TCL as published** is `mgca.evaluation.baselines.tcl`, which reads the file of its release.
-# That has to be
-# downloaded too: **not run**. The row `tcl` above is its objective under our decoder.
+# That has to be downloaded too. The row `tcl` above is its objective under our decoder.
 #
 # ```bash
 # mgca evaluate voc --root DIR --model tcl --decoder tcl.pth --rule sigmoid --background 0.5
 # ```
 #
-# **CLIP ViT-B/16** under the same last blocks: **not run**, see
+# **CLIP ViT-B/16** under the same last blocks is on the page of
 # [the paper scale](results.ipynb).
+#
+# What of this was measured here, mIoU in percent, by `results/evaluation`:
+
+# %% tags=["remove-input"]
+evaluated = page.read("evaluation/evaluation.csv")
+sets = {name: name for name in evaluated["dataset"].unique()}
+weights = {"GroupViT": ["groupvit"], "TCL as published": ["tcl"]}
+weights["CLIP ViT-B/16"] = [
+    name for name in evaluated["variant"].unique() if name.startswith("vit-b-16")
+]
+state = {
+    title: measured_here(evaluated, names, sets) for title, names in weights.items()
+}
+Markdown("\n".join(f"* {title}: **{text}**." for title, text in state.items()))
 
 # %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input", "hide-output"]
-for name, table in tables.items():
-    if len(table):
-        figures.table(
-            provenance_table(table[table["metric"] != SECONDS], results / name),
-            caption=f"The runs of the scale {name}.",
-            results=f"{name}/benchmarks.csv",
-        )
+for each in found:
+    scale = each.setting.name
+    table = each.table.drop(each.times.index)
+    runs = provenance_table(table, page.results / scale)
+    figures.table(runs, caption=f"The runs of the scale {scale}.", results=each.file)
 
 # %% [markdown]
 # `results/<scale>/benchmarks.csv` holds the tables, `results/<scale>/runs/<run>.json` the

@@ -20,39 +20,35 @@
 #
 # ```{important}
 # What is **measured** on this page names the device it was measured on. What is **arithmetic**
-# says so. **Not run**: several machines, CC3M itself, and on a GPU anything but what a table names.
-# There is no result of ours at this scale. The [last section](#paper-scale-checked) lists what was
-# checked instead.
+# says so. The [last section](#paper-scale-checked) lists what was not run, and what was checked
+# instead.
 # ```
 
 # %% tags=["remove-input"]
 import logging
-from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
-import pandas as pd
 from IPython.display import Markdown, display
 
 from mgca.backbone import load_backbone
 from mgca.config import config_hash
-from mgca.evaluation.results import read_results, read_run
+from mgca.evaluation.results import read_run
 from mgca.experiments.report import figures
-from mgca.losses.lean import WORKSPACE, Comparison, workspace
+from mgca.experiments.report import paper_scale as at_scale
+from mgca.experiments.report.page import open_page
+from mgca.losses.lean import Comparison, workspace
 from mgca.losses.levels import area_in_pixels
-from mgca.training.estimate import DECODER_MAPS
 from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.training.runs import load_run
 
-figures.use_style()
+# %% tags=["remove-input"]
+page = open_page("paper_scale")
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-speed, shards = project / "results" / "speed", project / "results" / "shards"
+speed, shards = page.results / "speed", page.results / "shards"
 paper = load_run("paper")
 BATCH, SIDE, DIM = paper.train.batch_size, paper.stream.size, 512
 PIXELS = (2 * SIDE // 16) ** 2  # the decoder doubles the encoder's 14 x 14
 PAIRS = 2_560_000
+sizes = at_scale.Sizes(BATCH, SIDE, PIXELS)
 
 # %% [markdown]
 # (paper-scale-commands)=
@@ -158,23 +154,26 @@ PAIRS = 2_560_000
 # ([how](../reproducibility.md)).
 
 # %% tags=["remove-input"]
+folder = f"runs/{config_hash(paper)}"
+Markdown(f"That of `--config paper` is `{folder}`:")
+
+# %% [markdown]
+# * `checkpoints/step-000000500.safetensors`: decoder, the optimizer's moments, step, configuration
+#   and the digest of the shards;
+# * `metrics.csv`, a row per step: rate, losses, norm of the gradient, images, corrupt ones, images
+#   a second, utilisation, share of the time spent waiting for data;
+# * `decoder.safetensors`, at the end: the trained decoder;
+# * `run.json`, at the end: its provenance.
+
+# %% tags=["remove-input"]
 Markdown(f"""
-That of `--config paper` is `runs/{config_hash(paper)}`:
-
-* `checkpoints/step-000000500.safetensors`: decoder, the optimizer's moments, step, configuration
-  and the digest of the shards;
-* `metrics.csv`, a row per step: rate, losses, norm of the gradient, images, corrupt ones, images a
-  second, utilisation, share of the time spent waiting for data;
-* `decoder.safetensors`, at the end: the trained decoder;
-* `run.json`, at the end: its provenance.
-
 ```bash
 mgca evaluate voc20 --root /data/voc2012 --model vit-b-16 \\
-  --decoder runs/{config_hash(paper)}/decoder.safetensors
+  --decoder {folder}/decoder.safetensors
 ```
 
 ```python
-model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safetensors")
+model = mgca.load("vit-b-16", decoder="{folder}/decoder.safetensors")
 ```
 """)
 
@@ -289,27 +288,10 @@ model = mgca.load("vit-b-16", decoder="runs/{config_hash(paper)}/decoder.safeten
 # **What is exchanged**, by arithmetic, for a batch of 1,024 on any number of processes:
 
 # %% tags=["remove-input"]
-DECODER = 4_721_666
-exchanged = {
-    "texts, gathered": f"B · C = {BATCH:,} · {DIM}",
-    "logits of three levels, gathered": f"3 · B² = 3 · {BATCH:,}²",
-    "their gradients, summed": f"3 · B² = 3 · {BATCH:,}²",
-    "gradients of the decoder, averaged": f"{DECODER:,}",
-}
-numbers = [BATCH * DIM, 3 * BATCH**2, 3 * BATCH**2, DECODER]
-lines = [
-    {"what": what, "float32 numbers": count, "MB a step": f"{4e-6 * number:.1f}"}
-    for (what, count), number in zip(exchanged.items(), numbers, strict=True)
-]
-lines.append(
-    {"what": "together", "float32 numbers": ""} | {"MB a step": f"{4e-6 * sum(numbers):.1f}"}
-)
-figures.table(pd.DataFrame(lines), caption="What processes exchange in a step.")
-display(
-    Markdown(
-        f"Gathering the pixel embeddings instead, B · N · C numbers, would be "
-        f"{4e-6 * BATCH * PIXELS * DIM:,.0f} MB."
-    )
+figures.table(sizes.exchanged(), caption="What processes exchange in a step.")
+Markdown(
+    "Gathering the pixel embeddings instead, B · N · C numbers, would be "
+    f"{4e-6 * BATCH * PIXELS * DIM:,.0f} MB."
 )
 
 # %% [markdown]
@@ -322,35 +304,21 @@ display(
 # %% tags=["remove-input"]
 area = area_in_pixels(paper.train.loss.alpha, PIXELS)
 negatives = area_in_pixels(paper.train.loss.alpha_neg, PIXELS)
-spec = Comparison(0, area, 19, negatives, 1)
-kept = BATCH * (negatives * BATCH + area)
+tensors = sizes.tensors(area, negatives)
+figures.table(tensors.iloc[:3], caption="Tensors of the losses as they are written.")
+size, _ = workspace(Comparison(0, area, 19, negatives, 1), BATCH, BATCH, PIXELS, DIM)
 
-
-def gib(size: float) -> str:
-    return f"{size / 2**30:.2f}"
-
-
-sizes = [
-    ("similarities", "4 · B² · N", gib(4 * BATCH**2 * PIXELS)),
-    ("weights of the regions", "4 · B² · N", gib(4 * BATCH**2 * PIXELS)),
-    ("regions", "4 · B² · C", gib(4 * BATCH**2 * DIM)),
-    ("best pixels of each pair", f"6 · B · ({negatives} · B + {area})", gib(6 * kept)),
-    ("workspace", "at most 256 MiB", gib(min(WORKSPACE, 4 * BATCH**2 * PIXELS))),
-]
-sizes = pd.DataFrame(sizes, columns=["tensor", "bytes", "GiB"])
-figures.table(sizes.iloc[:3], caption="Tensors of the losses as they are written.")
-size, _ = workspace(spec, BATCH, BATCH, PIXELS, DIM)
-display(
-    Markdown(
-        "In the backward pass their gradients stand beside them. A loss needs of all that one "
-        "cosine and one similarity a pair. `mgca.losses.lean` takes a few images at a time, here "
-        f"{size} of {BATCH:,}, and keeps of each pair only what the backward pass cannot do "
-        f"without: the {negatives} largest similarities (5 % of {PIXELS}) and which pixels they "
-        "are of, 4 and 2 bytes each. The images' regions are made from these, used, and dropped, "
-        "and made again in the backward pass."
-    )
+# %% tags=["remove-input"]
+text = (
+    "In the backward pass their gradients stand beside them. A loss needs of all that "
+    "one cosine and one similarity a pair. `mgca.losses.lean` takes a few images at a "
+    f"time, here {size} of {BATCH:,}, and keeps of each pair only what the backward "
+    f"pass cannot do without: the {negatives} largest similarities (5 % of {PIXELS}) "
+    "and which pixels they are of, 4 and 2 bytes each. The images' regions are made "
+    "from these, used, and dropped, and made again in the backward pass."
 )
-figures.table(sizes.iloc[3:], caption="What `mgca.losses.lean` holds instead.")
+display(Markdown(text))
+figures.table(tensors.iloc[3:], caption="What `mgca.losses.lean` holds instead.")
 
 # %% [markdown]
 # [Method](#pairwise) has the gradient in full. The backward pass holds most, for each image at a
@@ -369,46 +337,22 @@ figures.table(sizes.iloc[3:], caption="What `mgca.losses.lean` holds instead.")
 
 
 # %% tags=["remove-input"]
-def tables() -> dict[str, pd.DataFrame]:
-    """Measurements of losses and steps by device; rows of earlier forms have another unit."""
-    found = {path.stem: read_results(path) for path in sorted(speed.glob("*.csv"))}
-    return {name: table[table["unit"] == "all"] for name, table in found.items()}
-
-
-def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """One line a case, the smallest batch first, and one column a metric."""
-    cases = table.pivot_table(index="dataset", columns="metric", values="value")
-    batch = cases.index.str.extract(r"^B=(\d+)", expand=False).astype(int)
-    return cases.iloc[np.argsort(batch, kind="stable")].rename_axis(columns=None)
-
-
-HEADS = {
-    "losses_seconds": "losses, s",
-    "decoder_seconds": "decoder, s",
-    "losses_over_decoder": "losses / decoder",
-    "plain_over_losses": "plain losses / losses, time",
-    "losses_peak_MiB": "peak, MiB",
-    "losses_peak_over_similarity": "peak / similarities",
-    "plain_losses_peak_over_similarity": "plain, peak / similarities",
-}
-NO_LOSSES = "**Not run yet**: `python tests/speed/training.py`."
-measured = tables()
-losses = {name: table[table["variant"] == "losses"] for name, table in measured.items()}
-losses = {name: table for name, table in losses.items() if len(table)}
+losses = at_scale.measured(speed, "losses")
 for name, table in losses.items():
-    cases = wide(table)
-    shown = cases[[metric for metric in HEADS if metric in cases]].dropna(how="all")
-    shown = shown.map(lambda value: "" if np.isnan(value) else f"{value:.3g}")
     record = read_run(speed, table["run"].iloc[-1])
-    figures.table(
-        shown.rename(columns=HEADS).rename_axis("case"),
-        caption=f"The losses, measured on {record['device']}, {record['threads']} threads.",
-        results=f"speed/{name}.csv",
+    caption = (
+        f"The losses, measured on {record['device']}, {record['threads']} threads."
     )
+    shown = at_scale.by_case(table, at_scale.LOSSES)
+    figures.table(shown, caption=caption, results=f"speed/{name}.csv")
+
+# %% tags=["remove-input"]
+NO_LOSSES = "**Not run yet**: `python tests/speed/training.py`."
 if not losses:
     display(Markdown(NO_LOSSES))
-if all(name.startswith("cpu") for name in losses):
-    display(Markdown("**Not run** on a GPU: the same command on a machine with one adds it."))
+if not at_scale.on_gpu(losses):
+    text = "**Not run** on a GPU: the same command on a machine with one adds it."
+    display(Markdown(text))
 
 # %% [markdown]
 # Times are forward and backward together, the best of several calls. *Decoder* is its own forward
@@ -418,42 +362,8 @@ if all(name.startswith("cpu") for name in losses):
 
 
 # %% tags=["remove-input"]
-def show_growth(name: str, table: pd.DataFrame) -> None:
-    """Show the time of the losses over the batch."""
-    times = table[(table["metric"] == "losses_seconds") & ~table["dataset"].str.contains("budget")]
-    batch = times["dataset"].str.extract(r"^B=(\d+) ")[0].astype(float)
-    points = pd.DataFrame({"batch": batch, "seconds": times["value"]}).dropna()
-    fitted = table[table["metric"] == "scaling_exponent_batch"]
-    if len(points) < 3 or fitted.empty:
-        text = f"**{name}**: batches of too few sizes were measured for a figure."
-        display(Markdown(text))
-        return
-    points = points.sort_values("batch", ignore_index=True)
-    exponent = fitted["value"].iloc[0]
-    x = points["batch"].to_numpy()
-    level = np.exp(np.mean(np.log(points["seconds"]) - exponent * np.log(x)))
-    figure, axis = plt.subplots(figsize=(6.2, 3.8), layout="constrained")
-    axis.plot(x, points["seconds"], "o", label="measured")
-    axis.plot(x, level * x**exponent, "-", label=f"exponent {exponent:.2f}")
-    axis.plot(x, points["seconds"].iloc[0] * (x / x[0]) ** 2, ":", label="exponent 2")
-    axis.set(xscale="log", yscale="log", xlabel="batch", ylabel="seconds")
-    axis.set_xticks(x, [f"{value:.0f}" for value in x])
-    axis.minorticks_off()
-    axis.legend()
-    figures.show(
-        figure,
-        caption=f"The time of the three losses grows with the batch to the power of "
-        f"{exponent:.2f}: forward and backward, batches of {x[0]:.0f} to {x[-1]:.0f}, one process. "
-        "There are B² pairs, so 2 is what the work itself grows with once it is all of pairs.",
-        alt="Line chart on logarithmic axes: seconds against the batch, as measured, with the "
-        "fitted power and with the power of 2.",
-        name=f"fig-growth-{name}",
-        results=f"speed/{name}.csv",
-    )
-
-
 for name, table in losses.items():
-    show_growth(name, table)
+    at_scale.show_growth(name, table)
 
 # %% [markdown]
 # ### A whole step
@@ -462,25 +372,11 @@ for name, table in losses.items():
 # and decoder alone: what no implementation of the losses can save.
 
 # %% tags=["remove-input"]
-STEP = "step, vit-b-16 (random weights)"
-STEP_HEADS = {
-    "encoders_seconds": "encoders, s",
-    "decoder_seconds": "decoder, s",
-    "step_seconds": "step, s",
-    "step_over_floor": "step / floor",
-    "losses_over_step": "losses / step",
-    "images_per_second": "images/s",
-}
-steps = {name: table[table["variant"] == STEP] for name, table in measured.items()}
-steps = {name: table for name, table in steps.items() if len(table)}
+steps = at_scale.measured(speed, "step, vit-b-16 (random weights)")
 for name, table in steps.items():
-    cases = wide(table)
-    shown = cases[[metric for metric in STEP_HEADS if metric in cases]].map("{:.3g}".format)
-    figures.table(
-        shown.rename(columns=STEP_HEADS).rename_axis("case"),
-        caption=f"A step of training, on {name}.",
-        results=f"speed/{name}.csv",
-    )
+    shown = at_scale.by_case(table, at_scale.STEP)
+    caption = f"A step of training, on {name}."
+    figures.table(shown, caption=caption, results=f"speed/{name}.csv")
 if not steps:
     display(Markdown(NO_LOSSES))
 
@@ -501,26 +397,20 @@ work = {
     "image encoder": image_flops(vit, SIDE),
     "text encoder": text_flops(vit),
     "decoder, forward and backward": decoder_flops(DIM, 28, 28, backward=True),
-    "losses against 1,024 texts, forward and backward": loss_flops(1, BATCH, PIXELS, DIM),
+    "losses against 1,024 texts, forward and backward": loss_flops(
+        1, BATCH, PIXELS, DIM
+    ),
 }
 image = sum(work.values())
 seen = PAIRS * paper.train.epochs
 
 # %% tags=["remove-input"]
-table = pd.DataFrame(
-    [
-        {"part": part, "GFLOP an image": f"{value / 1e9:.1f}", "share": f"{value / image:.0%}"}
-        for part, value in [*work.items(), ("together", image)]
-    ]
-)
-figures.table(table, caption="Work for one image of training.")
-display(
-    Markdown(
-        f"{PAIRS / 1e6:.2f} million pairs, {paper.train.epochs:.0f} epochs: "
-        f"{seen / 1e6:.1f} million images, {seen / BATCH:,.0f} steps, "
-        f"{image * seen / 1e18:.2f} EFLOP ({image * seen:.2e} FLOP). With text embeddings computed "
-        "beforehand the text encoder drops out."
-    )
+figures.table(at_scale.shares(work), caption="Work for one image of training.")
+Markdown(
+    f"{PAIRS / 1e6:.2f} million pairs, {paper.train.epochs:.0f} epochs: "
+    f"{seen / 1e6:.1f} million images, {seen / BATCH:,.0f} steps, "
+    f"{image * seen / 1e18:.2f} EFLOP ({image * seen:.2e} FLOP). With text embeddings "
+    "computed beforehand the text encoder drops out."
 )
 
 # %% [markdown]
@@ -532,18 +422,8 @@ display(
 # 3090; it does not say for how long.
 
 # %% tags=["remove-input"]
-PEAKS = {"RTX 3090": (35.6, 71.2), "A100 SXM": (19.5, 312.0), "H100 SXM": (66.9, 989.4)}
-ASSUMED = {"float32": 0.5, "bfloat16": 0.35}
-lines = []
-for card, peaks in PEAKS.items():
-    for (kind, share), peak in zip(ASSUMED.items(), peaks, strict=True):
-        hours = image * seen / (peak * 1e12 * share) / 3600
-        lines.append(
-            {"card": card, "numbers": kind, "peak, TFLOP/s": f"{peak:g}", "assumed": f"{share:.0%}"}
-            | {"hours, one card": f"{hours:.1f}", "hours, four": f"{hours / 4:.1f}"}
-            | {"images/s, four": f"{4 * peak * 1e12 * share / image:,.0f}"}
-        )
-figures.table(pd.DataFrame(lines), caption="Hours by arithmetic, under the assumption.")
+hours = at_scale.hours(image, seen)
+figures.table(hours, caption="Hours by arithmetic, under the assumption.")
 
 # %% [markdown]
 # The last column is how many images would have to be read and decoded in a second. The probe of
@@ -554,18 +434,7 @@ figures.table(pd.DataFrame(lines), caption="Hours by arithmetic, under the assum
 # come on top:
 
 # %% tags=["remove-input"]
-lines = []
-for world, micro in ((1, None), (1, 128), (4, None), (4, 64), (8, None)):
-    part = min(micro or BATCH, BATCH // world)
-    pairs = 4 * part * BATCH * PIXELS
-    held = BATCH // world * (3 * SIDE**2 + DIM * PIXELS) + part * 4 * 3 * SIDE**2
-    activations = 4 * DECODER_MAPS * part * DIM * PIXELS
-    lines.append(
-        {"processes": world, "--micro-batch": micro or "", "images at a time": part}
-        | {"images and features, GiB": gib(held), "decoder, GiB": gib(activations)}
-        | {"losses, GiB": gib(min(pairs, WORKSPACE) + pairs // 10)}
-    )
-figures.table(pd.DataFrame(lines), caption="Memory of one process, by arithmetic.")
+figures.table(sizes.memory(), caption="Memory of one process, by arithmetic.")
 
 # %% [markdown]
 # ### Measured
@@ -575,39 +444,30 @@ figures.table(pd.DataFrame(lines), caption="Memory of one process, by arithmetic
 # images. *Trained* is the median of real steps, where some minutes were trained.
 
 # %% tags=["remove-input"]
-COST_HEADS = {
-    "hours": "hours",
-    "step_seconds": "s a step",
-    "images_per_second": "images/s",
-    "read_images_per_second": "reading, images/s",
-    "memory_GiB": "memory, GiB",
-    "utilisation": "of the ceiling",
-    "trained_images_per_second": "trained, images/s",
-    "trained_utilisation": "trained, of the ceiling",
-    "trained_peak_GiB": "trained, peak GiB",
-}
-cost = read_results(shards / "paper.csv")
+cost = page.read("shards/paper.csv")
 if len(cost):
-    cases = cost.pivot_table(index="dataset", columns="metric", values="value")
-    cases = cases.rename_axis(columns=None)
-    shown = cases[[metric for metric in COST_HEADS if metric in cases]]
-    shown = shown.map(lambda value: "" if np.isnan(value) else f"{value:,.4g}")
+    shown = at_scale.by_case(cost, at_scale.COST, "{:,.4g}", ordered=False)
     shown["run"] = cost.groupby("dataset")["run"].last()
-    figures.table(
-        shown.rename(columns=COST_HEADS).rename_axis("device and numbers"),
-        caption="What the paper's configuration would take, extrapolated from parts of a step.",
-        results="shards/paper.csv",
+    caption = (
+        "What the paper's configuration would take, extrapolated from parts of a step."
     )
-else:
-    display(Markdown("**Not run yet**: `python tests/speed/paper.py --data ../shared/data`."))
-if cost["dataset"].str.startswith("cpu").all():
+    shown = shown.rename_axis("device and numbers")
+    figures.table(shown, caption=caption, results="shards/paper.csv")
+
+# %% tags=["remove-input"]
+if cost.empty:
+    command = "`python tests/speed/paper.py --data ../shared/data`"
+    display(Markdown(f"**Not run yet**: {command}."))
+if not at_scale.on_gpu(cost["dataset"]):
     display(Markdown("On a GPU: **not run**. The same command adds it."))
+
+# %% tags=["remove-input"]
 for name, table in steps.items():
     for row in table[table["metric"] == "images_per_second"].itertuples():
         text = (
-            f"The step of the table further up, {name} with {row.dataset}, without reading: "
-            f"{row.value:.3g} images/s, {seen / row.value / 3600:,.0f} hours for {seen / 1e6:.1f} "
-            "million images."
+            f"The step of the table further up, {name} with {row.dataset}, without "
+            f"reading: {row.value:.3g} images/s, {seen / row.value / 3600:,.0f} hours "
+            f"for {seen / 1e6:.1f} million images."
         )
         display(Markdown(text))
 
@@ -623,120 +483,42 @@ for name, table in steps.items():
 # again.
 
 # %% tags=["remove-input"]
-NO_END = (
-    "**Not run yet**: `python tests/speed/end_to_end.py --data ../shared/data`, with the "
-    "folder of the real data."
-)
-end = read_results(shards / "end_to_end.csv")
-ONE, TWO, KILLED = "1 process", "2 processes", "2 processes, killed 3 times"
-END_HEADS = {
-    "first_loss": "first loss",
-    "last_loss": "last 20 steps, mean loss",
-    "images_per_second": "images/s, median",
-    "waiting": "waiting for data",
-    "total_relative_difference": "largest difference of a loss",
-    "gradient_relative_difference": "of a gradient's norm",
-    "weights_relative_difference": "of the weights",
-    "same_bits": "same bits",
-}
+end = page.read("shards/end_to_end.csv")
 if len(end):
-    cases = end.pivot_table(index="variant", columns="metric", values="value", sort=False)
-    cases = cases.rename_axis(columns=None).reindex(
-        [run for run in (ONE, TWO, KILLED) if run in cases.index]
-    )
-    shown = cases[[metric for metric in END_HEADS if metric in cases]].copy().astype(object)
-    for metric in shown:
-        form = {"same_bits": lambda v: "yes" if v else "no", "waiting": "{:.0%}".format}
-        small = "{:.1e}".format if metric.endswith("difference") else "{:.4g}".format
-        render = form.get(metric, small)
-        shown[metric] = [("" if pd.isna(v) else render(v)) for v in shown[metric]]
-    shown.insert(
-        len(shown.columns) - sum(m in shown for m in list(END_HEADS)[4:]),
-        "compared with",
-        [{TWO: ONE, KILLED: TWO}.get(run, "") for run in shown.index],
-    )
-    figures.table(
-        shown.rename(columns=END_HEADS).rename_axis("run"),
-        caption="One process, two, and two that were killed.",
-        results="shards/end_to_end.csv",
-    )
+    caption = "One process, two, and two that were killed."
+    figures.table(at_scale.ends(end), caption=caption, results="shards/end_to_end.csv")
 else:
-    display(Markdown(NO_END))
-
+    command = "`python tests/speed/end_to_end.py --data ../shared/data`"
+    text = f"**Not run yet**: {command}, with the folder of the real data."
+    display(Markdown(text))
 
 # %% tags=["remove-input"]
-def metrics_of(run: str, variant: str) -> pd.DataFrame | None:
-    path = shards / "runs" / f"{run}-{variant.replace(' ', '-')}.csv"
-    return pd.read_csv(path) if path.is_file() else None
-
-
-def show_end(one: pd.DataFrame, two: pd.DataFrame) -> None:
-    """Show both curves, and how far they are apart."""
-    apart = ((two["total"] - one["total"]) / one["total"]).abs()
-    figure, (top, bottom) = plt.subplots(
-        2, 1, figsize=(6.2, 4.6), sharex=True, layout="constrained", height_ratios=[3, 2]
-    )
-    top.plot(one["step"], one["total"], label="1 process")
-    top.plot(two["step"], two["total"], "--", label="2 processes")
-    top.set(ylabel="loss")
-    top.legend()
-    # A difference of 0 has no place on a logarithmic axis.
-    bottom.plot(one["step"], apart.where(apart > 0), ".", color="black", markersize=3)
-    bottom.set(yscale="log", xlabel="step", ylabel="relative difference")
-    first, last = one["total"].iloc[:20].mean(), one["total"].iloc[-20:].mean()
-    figures.show(
-        figure,
-        caption="Above, the loss at each step on one process and on two; the mean of 20 steps goes "
-        f"from {first:.2f} at the start to {last:.2f} at the end. Below, by how much the two "
-        f"differ, as a share of the loss: at most {apart.max():.1e}, and {apart.iloc[0]:.1e} at "
-        "the first step, when both still have the same weights. What grows is rounding, which "
-        "training carries on: sums over a batch are taken in another order.",
-        alt="Two charts against the step: the loss on one process and on two, which lie on each "
-        "other, and their relative difference on a logarithmic axis.",
-        name="fig-end-to-end",
-        results="shards/end_to_end.csv",
-    )
-
-
 run = end["run"].iloc[-1] if len(end) else ""
-one, two = metrics_of(run, ONE), metrics_of(run, TWO)
-if one is not None and two is not None:
-    show_end(one, two)
-    display(
-        Markdown(
-            "What the run shows is that one, two and killed processes compute the same, not that "
-            "they learn: batches of 16 differ more from each other than a decoder on `lite` "
-            "changes them, and that it gains nothing there is a "
-            "[result on photographs](results.html) too."
-        )
-    )
+text = (
+    "What the run shows is that one, two and killed processes compute the same, not "
+    "that they learn: batches of 16 differ more from each other than a decoder on "
+    "`lite` changes them, and that it gains nothing there is a [result on "
+    "photographs](results.html) too."
+)
+if at_scale.show_ends(shards, run):
+    display(Markdown(text))
+
+# %% tags=["remove-input"]
+killed = end[end["variant"] == at_scale.ENDS[-1]]
+same = (killed.loc[killed["metric"] == "same_bits", "value"] == 1).any()
+text = (
+    "The run that was killed ends with the **same bits** as the one that was left "
+    "alone: `decoder.safetensors` has the same SHA-256."
+    if same
+    else "The run that was killed did **not** end with the same bits."
+)
 
 # %% tags=["remove-input"]
 if len(end):
-    same = end[(end["variant"] == KILLED) & (end["metric"] == "same_bits")]["value"]
-    if len(same) and same.iloc[0] == 1:
-        text = (
-            "The run that was killed ends with the **same bits** as the one that was left alone: "
-            "`decoder.safetensors` has the same SHA-256."
-        )
-    else:
-        text = "The run that was killed did **not** end with the same bits."
     display(Markdown(text))
-    record = read_run(shards, run)
-    digest = next(iter(record["data"].values()), "")
-    came = {
-        "run": run,
-        "commit": record["commit"][:12],
-        "machine": record["device"],
-        "threads": record["threads"],
-        "seconds, last call": record["seconds"],
-        "digest of the shards": digest[:12],
-    }
-    figures.table(
-        pd.DataFrame([came]),
-        caption="Where these numbers come from.",
-        results="shards/end_to_end.csv",
-    )
+    caption = "Where these numbers come from."
+    came = at_scale.came_from(shards, run)
+    figures.table(came, caption=caption, results="shards/end_to_end.csv")
 
 # %% [markdown]
 # (paper-scale-checked)=
@@ -777,11 +559,9 @@ if len(end):
 # * `--config paper` is the paper's configuration. `test_runs.py`:
 #   `test_paper_is_the_defaults_and_the_defaults_are_the_papers`.
 #
-# **Not run:**
-#
-# * a GPU, but for what the tables above name; several of them with NCCL; float16, but for a test
-#   that makes a CPU do it;
-# * several machines, and SLURM itself;
-# * CC3M: its shards as they are, 2.56 million pairs, a batch of 1,024 from end to end;
-# * http servers other than one on the same machine;
-# * the decoder that would come out, and with it every number of the paper's tables.
+# No record in `results/` could show several machines, SLURM itself, or http servers other than one
+# on the same machine: of these there are tests with stand-ins. By what `results/` holds, these
+# were **not run**:
+
+# %% tags=["remove-input"]
+Markdown(at_scale.not_run(page))

@@ -17,25 +17,27 @@
 # the paper and of other publications stand in tables of their own and are marked as published.
 
 # %% tags=["remove-input"]
-from pathlib import Path
-
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, Markdown
 
-from mgca.evaluation.results import read_results, read_run, summary
+from mgca.evaluation.results import read_run
 from mgca.experiments.photos import UNTOUCHED
-from mgca.experiments.report import figures
+from mgca.experiments.report import charts, figures, published
+from mgca.experiments.report.page import open_page
+from mgca.experiments.report.tables import (
+    mean_and_std,
+    mean_over_sets,
+    provenance_table,
+    signed,
+)
 
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-results = project / "results"
-figures.use_style()
-main = read_results(results / "photos" / "main.csv")
+# %% tags=["remove-input"]
+page = open_page("results")
+main, hybrid = page.read("photos/main.csv"), page.read("photos/hybrid.csv")
 order = ["voc20-all", "coco80", "camvid"]
 titles = {"voc20-all": "VOC20", "coco80": "COCO, 80 things"}
 titles |= {"voc20": "VOC20, val", "coco80-val": "COCO, val2017", "camvid": "CamVid"}
+units = {"36": "36 meta-points"}
 
 # %% [markdown]
 # ## Photos
@@ -48,61 +50,47 @@ titles |= {"voc20": "VOC20, val", "coco80-val": "COCO, val2017", "camvid": "CamV
 # Settings were tried on 67 of the VOC images, those of its training split, and on 103 of the COCO
 # images, those of `train2017`. The second table leaves these out.
 
+
 # %% tags=["remove-input"]
-whole = main[main["dataset"].isin(order)]
-untouched = main[~main["dataset"].isin(UNTOUCHED)]
-
-
-def means_of(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean over the sets of each run, by variant and unit: mean and deviation over the seeds."""
-    each = rows[rows["metric"] == "miou"].groupby(["variant", "unit", "seed"])["value"].mean()
-    return each.groupby(["variant", "unit"]).agg(["mean", "std"])
-
-
-for rows, which in (
-    (whole, "`lite` on parts of three sets"),
-    (untouched, "The same on those images alone that no setting was tried on"),
-):
-    means = summary(rows)
-    means["shown"] = means["mean"].map("{:.1f}".format) + " ± " + means["std"].map("{:.1f}".format)
-    table = means.pivot(index=["variant", "unit"], columns="dataset", values="shown")
-    table = table[[name for name in titles if name in table.columns]]
-    mean = means_of(rows)
+def with_mean(rows: pd.DataFrame) -> pd.DataFrame:
+    """mIoU by set, and the mean of the three."""
+    table = mean_and_std(rows).sort_index()
+    table = table[[name for name in titles if name in table]]
     table["mean of the three"] = [
-        f"{mean.loc[index, 'mean']:.1f} ± {mean.loc[index, 'std']:.1f}" for index in table.index
+        f"{mean:.1f} ± {std:.1f}" for mean, std in mean_over_sets(rows).to_numpy()
     ]
-    figures.table(
-        table.rename(index={"36": "36 meta-points"}, columns=titles),
-        caption=f"{which}: mIoU in percent, mean ± standard deviation over three seeds.",
-        results="photos/main.csv",
-    )
+    return table.rename(index=units, columns=titles)
+
 
 # %% tags=["remove-input"]
-shown = whole[whole["metric"] == "miou"].assign(
-    method=main["variant"] + ", " + main["unit"].replace({"pixel": "pixel", "36": "36 units"}),
-    set=main["dataset"].map(titles),
+whole, untouched = (
+    main[main["dataset"].isin(order)],
+    main[~main["dataset"].isin(UNTOUCHED)],
 )
-figure, axis = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
-sns.barplot(
-    shown,
-    x="set",
-    y="value",
-    hue="method",
-    order=[titles[name] for name in order],
-    hue_order=["alignment, pixel", "alignment, 36 units", "mgca, pixel", "mgca, 36 units"],
-    errorbar="sd",
-    ax=axis,
-)
-axis.set(xlabel="", ylabel="mIoU (%)")
-axis.legend(title="")
-by_method = shown.groupby("method")["value"].mean()
+which = {"`lite` on parts of three sets": whole}
+which["The same on those images alone that no setting was tried on"] = untouched
+for text, rows in which.items():
+    caption = f"{text}: mIoU in percent, mean ± standard deviation over three seeds."
+    figures.table(with_mean(rows), caption=caption, results="photos/main.csv")
+
+# %% tags=["remove-input"]
+shown = whole[whole["metric"] == "miou"]
+method = shown["variant"] + ", " + shown["unit"].replace({"36": "36 units"})
+shown = shown.assign(method=method, set=shown["dataset"].map(titles))
+methods = [
+    f"{name}, {u}" for name in ("alignment", "mgca") for u in ("pixel", "36 units")
+]
+places = {"order": [titles[name] for name in order], "hue_order": methods}
+mean = shown.groupby("method")["value"].mean()
+
+# %% tags=["remove-input"]
 figures.show(
-    figure,
-    caption=f"Best on average is *{by_method.idxmax()}* with {by_method.max():.1f}, worst "
-    f"*{by_method.idxmin()}* with {by_method.min():.1f}. Error bars: standard "
-    "deviation over the seeds.",
-    alt="Bar chart: mIoU on VOC20, COCO and CamVid of the alignment alone and of MGCA, per pixel "
-    "and with 36 units.",
+    charts.bars(shown, "set", "method", **places),
+    caption=f"Best on average is *{mean.idxmax()}* with {mean.max():.1f}, worst "
+    f"*{mean.idxmin()}* with {mean.min():.1f}. Error bars: standard deviation over the "
+    "seeds.",
+    alt="Bar chart: mIoU on VOC20, COCO and CamVid of the alignment alone and of MGCA, "
+    "per pixel and with 36 units.",
     name="fig-photos",
     results="photos/main.csv",
 )
@@ -114,36 +102,31 @@ figures.show(
 value = main[main["metric"] == "miou"].pivot_table(
     index="dataset", columns=["variant", "unit"], values="value"
 )
-decoder_spread = means_of(whole).loc[("mgca", "pixel"), "std"]
+gains = value.sub(value["alignment", "pixel"], axis=0)  # over the alignment per pixel
+apart = gains.loc[[UNTOUCHED.get(name, name) for name in order]].mean()
+gains = gains.loc[order].rename(titles)
 
-
-def gains(better: tuple[str, str], names: list[str]) -> pd.Series:
-    """Points of mIoU over the alignment per pixel, by set."""
-    return (value[better] - value["alignment", "pixel"])[names]
-
-
-def signed(better: tuple[str, str]) -> str:
-    """The differences by set, their mean, and their mean on the images of the second table."""
-    listed = ", ".join(f"{titles[name]} {gains(better, order)[name]:+.1f}" for name in order)
-    apart = gains(better, [UNTOUCHED.get(name, name) for name in order]).mean()
-    average = gains(better, order).mean()
-    return f"{listed}; on average **{average:+.1f}** ({apart:+.1f} in the second table)"
-
-
-gain, decoder = gains(("mgca", "36"), order), gains(("mgca", "pixel"), order)
+# %% tags=["remove-input"]
+texts = {
+    better: f"{signed(gain)}; on average **{gain.mean():+.1f}** "
+    f"({apart[better]:+.1f} in the second table)"
+    for better, gain in gains.items()
+}
+gain, decoder = gains["mgca", "36"], gains["mgca", "pixel"].mean()
 beats = "It gains" if (gain > 0).all() else "It does not gain"
-helps = "helps" if decoder.mean() > decoder_spread else "does not help"
-Markdown(
-    f"""
-* **Adaptive units help where there are objects.** Against the pixel unit, on the alignment alone:
-  {signed(("alignment", "36"))} mIoU.
-* **The decoder {helps} here.** MGCA against the alignment alone, both per pixel:
-  {signed(("mgca", "pixel"))} mIoU.
-* **Both together,** MGCA with units against the alignment per pixel: {signed(("mgca", "36"))} mIoU.
-  The goal set beforehand was to gain on every set, and 3 points on average. {beats}
-  on every set, and the goal is **{"met" if (gain > 0).all() and gain.mean() >= 3 else "not met"}**.
-"""
-)
+spread = mean_over_sets(whole).loc[("mgca", "pixel"), "std"]
+met = "met" if (gain > 0).all() and gain.mean() >= 3 else "not met"
+
+# %% tags=["remove-input"]
+Markdown(f"""
+* **Adaptive units help where there are objects.** Against the pixel unit, on the
+  alignment alone: {texts["alignment", "36"]} mIoU.
+* **The decoder {"helps" if decoder > spread else "does not help"} here.** MGCA against
+  the alignment alone, both per pixel: {texts["mgca", "pixel"]} mIoU.
+* **Both together,** MGCA with units against the alignment per pixel:
+  {texts["mgca", "36"]} mIoU. The goal set beforehand was to gain on every set, and 3
+  points on average. {beats} on every set, and the goal is **{met}**.
+""")
 
 # %% [markdown]
 # A likely reason is the alignment. MGCA closes the gap between an image embedding
@@ -189,7 +172,6 @@ Markdown(
 # ImageNet shaped further. `mgca experiment run main --scale photos-hybrid` computes the table.
 
 # %% tags=["remove-input"]
-hybrid = read_results(results / "photos" / "hybrid.csv")
 if len(hybrid):
     both = pd.concat([whole[whole["seed"].isin(hybrid["seed"])], hybrid])
     value = both[both["metric"] == "miou"].pivot_table(
@@ -197,37 +179,37 @@ if len(hybrid):
     )[order]
     value["mean of the three"] = value.mean(axis=1)
     seeds = sorted(int(seed) for seed in hybrid["seed"].unique())
-    figures.table(
-        value.rename(index={"36": "36 meta-points"}, columns=titles).round(1),
-        caption="The hybrid beside `lite`: mIoU in percent, "
-        f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} in all rows.",
-        results="photos/hybrid.csv",
-    )
-    record = read_run(results / "photos", hybrid["run"].iloc[0])
-    best = value["mean of the three"].groupby("variant").max()
+    caption = "The hybrid beside `lite`: mIoU in percent, "
+    caption += f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} in all rows."
+    shown = value.rename(index=units, columns=titles).round(1)
+
+# %% tags=["remove-input"]
+if len(hybrid):
+    figures.table(shown, caption=caption, results="photos/hybrid.csv")
+    clip = read_run(page.results / "photos", hybrid["run"].iloc[0])["clip"]
+    mean = value["mean of the three"]
+    best = mean.groupby("variant").max()
     ours = best.filter(like="hybrid")
-    gain = value.loc["hybrid mgca"] - value.loc["hybrid maskclip"]
-    gain = gain["mean of the three"]
-    display(
-        Markdown(
-            "The hybrid's recall on the held-out photographs: R@1 "
-            f"{record['clip']['R@1']:.1f} %, R@5 {record['clip']['R@5']:.1f} %. The best mean of "
-            f"the hybrid's rows is {ours.max():.1f}, that of `lite`'s "
-            f"{best.drop(ours.index).max():.1f}. The decoder changes the hybrid's mean by "
-            f"{gain['pixel']:+.1f} per pixel and {gain['36']:+.1f} with 36 units."
-        )
-    )
-else:
-    display(Markdown("**Not run.**"))
+    gain = mean["hybrid mgca"] - mean["hybrid maskclip"]
+
+# %% tags=["remove-input"]
+Markdown(
+    f"The hybrid's recall on the held-out photographs: R@1 {clip['R@1']:.1f} %, R@5 "
+    f"{clip['R@5']:.1f} %. The best mean of the hybrid's rows is {ours.max():.1f}, "
+    f"that of `lite`'s {best.drop(ours.index).max():.1f}. The decoder changes the "
+    f"hybrid's mean by {gain['pixel']:+.1f} per pixel and {gain['36']:+.1f} with 36 "
+    "units."
+    if len(hybrid)
+    else "**Not run.**"
+)
 
 # %% [markdown]
 # ## Paper scale
 #
 # CLIP ViT-B/16 trained on CC3M and evaluated on eight benchmarks needs weights, data and GPUs that
-# were not at hand. **Nothing here was measured by this project**: the numbers are the paper's
-# {cite:p}`liu2024mgca`, and those of methods published since on the same backbone, as their
-# repositories state them. The column *measured here* is ours; it says *not run* where this library
-# has the code.
+# were not at hand. The numbers are the paper's {cite:p}`liu2024mgca`, and those of methods since on
+# the same backbone, as their repositories state them. The column *measured here* is ours, from
+# `results/evaluation`; it says *not run* where this library has the code and that has nothing.
 #
 # ```{warning}
 # **Harnesses differ.** SCLIP {cite:p}`wang2024sclip` has 81.5 on VOC20 in its own harness and falls
@@ -237,54 +219,28 @@ else:
 # ```
 
 # %% tags=["remove-input"]
-PAPER_SETS = {
-    1: {"voc": "VOC", "context": "Context", "coco": "COCO"},
-    2: {"voc20": "VOC20", "c59": "C59", "stuff": "STUFF", "city": "CITY", "ade": "ADE"},
-}
-TRAINED = "--model vit-b-16 --decoder FILE"
-FROZEN = "--model vit-b-16 --decoder none --last-block {} --units pixel"
-OPTIONS = {  # of `mgca evaluate`, for the rows that this library has code for
-    "MaskCLIP": FROZEN.format("value"),
-    "SCLIP": FROZEN.format("sclip"),
-    "NACLIP with PAMR": FROZEN.format("naclip"),
-    "GroupViT (YFCC)": "--model groupvit --rule groupvit --background 0.95",
-    "TCL (CC3M retrained)": TRAINED,
-    "TCL": "--model tcl --decoder tcl.pth --rule sigmoid --background 0.5",
-    "MGCA": TRAINED,
-}
-others = pd.read_csv(results / "paper" / "others.csv")
-full = []
-for number, caption in ((1, "with a background class"), (2, "without a background class")):
-    sets = PAPER_SETS[number]
-    paper = pd.read_csv(results / "paper" / f"table{number}.csv")
-    paper["source"] = f"the paper's Table {number}"
-    later = others[["method", "pretrain_data", *sets, "source"]]
-    later = later.assign(avg=later[list(sets)].mean(axis=1))
-    both = pd.concat([paper, later], ignore_index=True)
-    full.append(both.set_index("method")[list(sets)])
-    both["measured here"] = ["not run" if name in OPTIONS else "–" for name in both["method"]]
-    both["trained on"] = both["pretrain_data"].replace("-", "nothing")
-    published = sets | {"avg": "mean"}
-    for name, title in published.items():
-        both[f"published, {title}"] = [f"{x:.1f}" if x == x else "–" for x in both[name]]
-    shown = [f"published, {title}" for title in published.values()]
-    both = both[["method", "measured here", *shown, "trained on", "source"]]
-    figures.table(
-        both.set_index("method"),
-        caption=f"Table {number} of the paper, {caption}, and methods since: mIoU in percent, "
-        "numbers of others. The mean of rows not from the paper is computed here.",
-        results=f"paper/table{number}.csv",
-    )
+evaluated = page.read("evaluation/evaluation.csv")
+others = page.paper("others.csv")
+tables = {number: page.paper(f"table{number}.csv") for number in (1, 2)}
 
 # %% tags=["remove-input"]
-eight = full[0].join(full[1], how="inner").dropna().mean(axis=1).sort_values(ascending=False)
-since = set(others["method"])
-own = [name for name in eight.index if name not in since]
-above = [f"{name} ({eight[name]:.1f})" for name in eight.index[: eight.index.get_loc("MGCA")]]
+note = "mIoU in percent, numbers of others. The mean of rows not from the paper is "
+note += "computed here."
+kinds = {1: "with a background class", 2: "without a background class"}
+for number, kind in kinds.items():
+    caption = f"Table {number} of the paper, {kind}, and methods since: {note}"
+    shown = published.beside_ours(number, tables[number], others, evaluated)
+    figures.table(shown, caption=caption, results=f"paper/table{number}.csv")
+
+# %% tags=["remove-input"]
+eight = published.eight(tables, others)
+own = [name for name in eight.index if name not in set(others["method"])]
+above = [f"{name} ({eight[name]:.1f})" for name in eight[eight > eight["MGCA"]].index]
 Markdown(
-    f"**Where MGCA stands.** Over all eight benchmarks it has {eight['MGCA']:.1f} on average, "
-    f"number {own.index('MGCA') + 1} of the {len(own)} methods with eight numbers in its paper; "
-    f"{own[1]} has {eight[own[1]]:.1f}. Above it are, of all rows here: {', '.join(above)}."
+    f"**Where MGCA stands.** Over all eight benchmarks it has {eight['MGCA']:.1f} on "
+    f"average, number {own.index('MGCA') + 1} of the {len(own)} methods with eight "
+    f"numbers in its paper; {own[1]} has {eight[own[1]]:.1f}. Above it are, of all "
+    f"rows here: {', '.join(above)}."
 )
 
 # %% [markdown]
@@ -297,12 +253,7 @@ Markdown(
 # background need `--background` too ([threshold](background.ipynb)).
 
 # %% tags=["remove-input"]
-commands = {name: f"mgca evaluate voc --root DIR {text}" for name, text in OPTIONS.items()}
-rows = [f"<tr><td>{name}</td><td><code>{text}</code></td></tr>" for name, text in commands.items()]
-HTML(
-    '<table class="dataframe words">'
-    f"<thead><tr><th>row</th><th>command</th></tr></thead><tbody>{''.join(rows)}</tbody></table>"
-)
+HTML(published.html_commands())
 
 # %% [markdown]
 # `FILE` is a decoder trained on CC3M, with MGCA's losses or TCL's: that
@@ -322,48 +273,31 @@ HTML(
 # million whose labels differ. In float64 none does.
 
 # %% tags=["remove-input"]
-speed = read_results(results / "speed" / "cpu-2-cores.csv")
+speed = page.read("speed/cpu-2-cores.csv")
 speed = speed[speed["variant"] == "lite, VOC 2012"]
-speed["metric"] = speed["metric"].str.replace("_", " ")
-wide = speed.pivot(index="metric", columns="dataset", values="value").map("{:.3g}".format)
-wide = wide.rename_axis(columns=None)
-parts = speed["dataset"] == "evaluation"
-figures.table(
-    wide.loc[speed.loc[parts, "metric"], ["evaluation"]],
-    caption="Where the time of an evaluation goes.",
-    results="speed/cpu-2-cores.csv",
+metrics = speed["metric"].unique()
+wide = speed.pivot(index="metric", columns="dataset", values="value").loc[metrics]
+wide = wide.rename(index=lambda metric: metric.replace("_", " ")).rename_axis(
+    columns=None
 )
-figures.table(
-    wide.loc[speed.loc[~parts, "metric"].unique(), ["20 classes", "171 classes"]],
-    caption="Labels from scores in order, and as one weighted sum.",
-    results="speed/cpu-2-cores.csv",
-)
+classes = ["20 classes", "171 classes"]
+shown = {"Where the time of an evaluation goes.": ["evaluation"]}
+shown["Labels from scores in order, and as one weighted sum."] = classes
+
+# %% tags=["remove-input"]
+for caption, columns in shown.items():
+    rows = wide[columns].dropna().map("{:.3g}".format)
+    figures.table(rows, caption=caption, results="speed/cpu-2-cores.csv")
 
 # %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input"]
-records = []
-for (variant, seed), rows in main.groupby(["variant", "seed"]):
-    run = rows["run"].iloc[0]
-    record = read_run(results / "photos", run)
-    records.append(
-        {
-            "variant": variant,
-            "seed": seed,
-            "run": run,
-            "commit": record["commit"][:12],
-            "torch": record["environment"]["torch"],
-            "device": record["device"],
-            "minutes": round(record["seconds"] / 60, 1),
-            "date": record["date"][:10],
-        }
-    )
-figures.table(
-    pd.DataFrame(records).set_index(["variant", "seed"]),
-    caption="The run behind each line of the first table.",
-    results="photos/main.csv",
+runs = provenance_table(
+    main, page.results / "photos", more=["torch", "minutes", "date"]
 )
+caption = "The run behind each line of the first table."
+figures.table(runs, caption=caption, results="photos/main.csv")
 
 # %% [markdown]
 # `results/photos/main.csv` holds the table, `results/photos/runs/<run>.json` the configuration,

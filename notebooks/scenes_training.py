@@ -28,39 +28,28 @@ evaluate_images = 40  # of each evaluation set
 losses = ["object", "region", "pixel"]
 
 # %% tags=["hide-input"]
-import dataclasses
-import json
 import os
 import tempfile
 import time
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown
 
 from mgca.data.features import features_file, image_features, text_embeddings
 from mgca.data.scenes import TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
-from mgca.evaluation.evaluate import evaluate
-from mgca.evaluation.results import read_results
-from mgca.experiments.report import figures
+from mgca.experiments.report import charts, figures
+from mgca.experiments.report.page import listed, one, open_page
 from mgca.experiments.report.pictures import pictures
-from mgca.experiments.report.tables import Difference, difference, group_means
+from mgca.experiments.report.short_runs import fall, reached, shortened
+from mgca.experiments.report.tables import difference, group_means, signed
 from mgca.experiments.scenes import IMAGES, SIDE, ScenesScale
 from mgca.model import Model
 from mgca.training.sources import Cached
 from mgca.training.trainer import Trainer
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-results = project / "results" / "scenes"
-if isinstance(losses, str):  # as papermill -p passes a list
-    losses = json.loads(losses)
+page = open_page("scenes_training")
 temporary = tempfile.TemporaryDirectory(prefix="mgca-scenes-")
 cache = Path(os.environ.get("MGCA_CACHE") or temporary.name)
 scale = ScenesScale(cache)
@@ -92,35 +81,25 @@ print(
 # The configuration of the published runs, but for what the parameters above change.
 
 # %%
-level = {name: float(name in losses) for name in ("object", "region", "pixel")}
-config = dataclasses.replace(
-    scale.training,
-    seed=seed,
-    steps=steps or scale.training.steps,
-    loss=dataclasses.replace(scale.training.loss, **level),
-)
+steps = one(steps) or scale.training.steps
+config = shortened(scale.training, listed(losses), seed=seed, steps=steps)
 curve = []
 trainer = Trainer(config, backbone, data)
 decoder = trainer.run(Path(temporary.name) / "run", on_step=curve.append)
 
 # %% tags=["remove-input"]
-frame = pd.DataFrame(curve).set_index("step")
-figure, axes = plt.subplots(2, 2, figsize=(6.8, 4.8), sharex=True, layout="constrained")
-for axis, name in zip(axes.flat, ["total", *level], strict=True):
-    axis.plot(frame[name], color="C0", alpha=0.35)
-    axis.plot(frame[name].rolling(10, min_periods=1, center=True).mean(), color="C0")
-    axis.set(title=name, ylabel="loss")
-for axis in axes[1]:
-    axis.set_xlabel("step")
-tenth = max(1, len(frame) // 10)
-first, last = frame["total"].iloc[:tenth].mean(), frame["total"].iloc[-tenth:].mean()
+frame = pd.DataFrame(curve)
+first, last = fall(frame["total"], 10)
+
+# %% tags=["remove-input"]
 figures.show(
-    figure,
-    caption=f"The total loss goes from {first:.2f} in the first tenth of the {len(frame)} steps to "
-    f"{last:.2f} in the last, in {frame['seconds'].iloc[-1]:.0f} s. Dark: mean over ten steps. A "
-    "loss of a level that is switched off stays 0.",
-    alt="Four line charts against the step: the total loss, and those of object, region and pixel "
-    "level.",
+    charts.losses(frame, smooth=10, height=4.8),
+    caption=f"The total loss goes from {first:.2f} in the first tenth of the "
+    f"{len(frame)} steps to {last:.2f} in the last, in "
+    f"{frame['seconds'].iloc[-1]:.0f} s. Dark: mean over ten steps. A loss of a level "
+    "that is switched off stays 0.",
+    alt="Four line charts against the step: the total loss, and those of object, "
+    "region and pixel level.",
     name="fig-scenes-losses",
 )
 
@@ -138,36 +117,21 @@ models = {
     "maskclip": Model(backbone, config=scale.segment()),
     "mgca": Model(backbone, decoder, scale.segment()),
 }
-rows = []
-for masked in scale.sets():
-    for name, model in models.items():
-        confusions = evaluate(
-            model, masked.first(evaluate_images), features=cache, **scale.background(model)
-        )
-        for unit, confusion in confusions.items():
-            rows.append({"variant": name, "unit": unit, "set": masked.name, "mIoU": confusion.miou})
-short = pd.DataFrame(rows).pivot_table(
-    index=["variant", "unit"], columns="set", values="mIoU", sort=False
-)
+sets = {masked.name: masked.first(evaluate_images) for masked in scale.sets()}
+background = {name: scale.background(model) for name, model in models.items()}
+short = reached(models, sets.values(), background, features=cache)
 figures.table(
     short.round(1),
-    caption=f"The decoder of this page: mIoU in percent on the first {evaluate_images} images of "
-    "each set.",
+    caption=f"The decoder of this page: mIoU in percent on the first {evaluate_images} "
+    "images of each set.",
 )
 
 # %% tags=["remove-input"]
 gained = short.loc[("mgca", "pixel")] - short.loc[("maskclip", "pixel")]
 units = short.loc[("mgca", "36")] - short.loc[("mgca", "pixel")]
-
-
-def signed(values: pd.Series) -> str:
-    """The differences by set."""
-    return ", ".join(f"{name} {value:+.1f}" for name, value in values.items())
-
-
 Markdown(
-    f"The decoder of this page against MaskCLIP, both per pixel: {signed(gained)}. Its 36 units "
-    f"against its pixels: {signed(units)}."
+    f"The decoder of this page against MaskCLIP, both per pixel: {signed(gained)}. Its "
+    f"36 units against its pixels: {signed(units)}."
 )
 
 # %% [markdown]
@@ -176,19 +140,18 @@ Markdown(
 # *Before* is MaskCLIP: a new decoder is upsampling and nothing else.
 
 # %% tags=["remove-input"]
-background = scale.background(models["mgca"])
-columns = {
-    "before": (models["maskclip"], None, background),
-    "after, pixel": (models["mgca"], None, background),
-    "after, 36 units": (models["mgca"], 36, background),
-}
-by_name = {masked.name: masked for masked in scale.sets()}
+rule = background["mgca"]
+columns = {"before": (models["maskclip"], None, rule)}
+columns["after, pixel"] = (models["mgca"], None, rule)
+columns["after, 36 units"] = (models["mgca"], 36, rule)
+
+# %% tags=["remove-input"]
 for name in ("scenes", "things"):
     figures.show(
-        pictures(by_name[name].first(3), columns),
+        pictures(sets[name].first(3), columns),
         caption=f"Before and after training, the first images of the set `{name}`.",
-        alt="A grid. Columns: three images. Rows: the image, its true classes, the prediction "
-        "before training, after it with pixels, and after it with 36 units.",
+        alt="A grid. Columns: three images. Rows: the image, its true classes, the "
+        "prediction before training, after it with pixels, and after it with 36 units.",
         name=f"fig-before-after-{name}",
     )
 
@@ -203,70 +166,60 @@ for name in ("scenes", "things"):
 
 # %% tags=["remove-input"]
 goals = {"baseline": 15, "maskclip": 8}
-table = read_results(results / "granularity.csv")
-means = group_means(table, scale.groups)
+means = group_means(page.read("scenes/granularity.csv"), scale.groups)
 
 
-def points(gain: Difference) -> str:
-    """Mean and spread over the seeds."""
-    return f"{gain.mean:+.1f} ± {gain.std:.1f}"
+def gain(group: str, less: str, unit: str = "pixel"):
+    """What MGCA with 36 units has over a frozen model."""
+    return difference(means, ("all", "36"), (less, unit), group)
 
 
-rows, met = [], []
+# %% tags=["remove-input"]
+rows = []
 for group in scale.groups:
     for less, goal in goals.items():
-        gain = difference(means, ("all", "36"), (less, "pixel"), group)
-        met.append(gain.mean >= goal)
-        rows.append(
-            {
-                "group": group,
-                "MGCA, 36 units, against": less,
-                "goal": f"+{goal}",
-                "measured": points(gain),
-                "verdict": "met" if met[-1] else "not met",
-                "against it with 36 units": points(
-                    difference(means, ("all", "36"), (less, "36"), group)
-                ),
-            }
-        )
+        found, beside = gain(group, less), gain(group, less, "36")
+        met = "met" if found.mean >= goal else "not met"
+        texts = (f"{each.mean:+.1f} ± {each.std:.1f}" for each in (found, beside))
+        rows.append((group, less, f"+{goal}", next(texts), met, next(texts)))
+columns = ["group", "MGCA, 36 units, against", "goal", "measured", "verdict"]
+shown = pd.DataFrame(rows, columns=[*columns, "against it with 36 units"])
+
+# %% tags=["remove-input"]
 figures.table(
-    pd.DataFrame(rows).set_index(["group", "MGCA, 36 units, against"]),
+    shown.set_index(columns[:2]),
     caption="The goals, in points of mIoU, mean ± standard deviation over three seeds.",
     results="scenes/granularity.csv",
 )
-Markdown(f"**Goals met: {sum(met)} of {len(met)}.**")
+Markdown(f"**Goals met: {(shown['verdict'] == 'met').sum()} of {len(shown)}.**")
 
 # %% tags=["remove-input"]
-shown = means[
-    means["variant"].isin(["baseline", "maskclip", "all"]) & (means["metric"] == "miou")
-].replace({"variant": {"all": "mgca"}, "unit": {"36": "36 units"}})
-figure, axes = plt.subplots(1, 2, figsize=(6.8, 3.2), sharey=True, layout="constrained")
-for axis, group in zip(axes, scale.groups, strict=True):
-    sns.barplot(
-        shown[shown["dataset"] == group],
-        x="variant",
-        y="value",
-        hue="unit",
-        order=["baseline", "maskclip", "mgca"],
-        hue_order=["pixel", "36 units"],
-        errorbar="sd",
-        ax=axis,
-        legend=axis is axes[0],
-    )
-    axis.set(title=group, xlabel="", ylabel="mIoU (%)")
-axes[0].legend(title="", loc="upper left")
-level = means[means["metric"] == "miou"].groupby(["dataset", "variant", "unit"])["value"].mean()
+order = ["baseline", "maskclip", "mgca"]
+published = means.replace({"variant": {"all": "mgca"}, "unit": {"36": "36 units"}})
+published = published[published["metric"] == "miou"]
+
+# %% tags=["remove-input"]
+level = published.groupby(["dataset", "variant", "unit"])["value"].mean()
 found = ". ".join(
-    f"{group.capitalize()}: plain dense {level[group, 'baseline', 'pixel']:.1f}, MaskCLIP "
-    f"{level[group, 'maskclip', 'pixel']:.1f}, MGCA {level[group, 'all', 'pixel']:.1f} per pixel "
-    f"and {level[group, 'all', '36']:.1f} with 36 units"
+    f"{group.capitalize()}: plain dense {level[group, 'baseline', 'pixel']:.1f}, "
+    f"MaskCLIP {level[group, 'maskclip', 'pixel']:.1f}, MGCA "
+    f"{level[group, 'mgca', 'pixel']:.1f} per pixel and "
+    f"{level[group, 'mgca', '36 units']:.1f} with 36 units"
     for group in scale.groups
 )
+
+# %% tags=["remove-input"]
+places = {"order": order, "hue_order": ["pixel", "36 units"]}
+shown = published[published["variant"].isin(order)]
+alt = "Bar charts for sets with and without background: mIoU of the plain dense "
+alt += "features, of MaskCLIP and of MGCA, per pixel and with 36 units."
+
+# %% tags=["remove-input"]
 figures.show(
-    figure,
-    caption=f"The published runs. {found}. Error bars: standard deviation over the seeds.",
-    alt="Bar charts for sets with and without background: mIoU of the plain dense features, of "
-    "MaskCLIP and of MGCA, per pixel and with 36 units.",
+    charts.bars_by_group(shown, list(scale.groups), **places),
+    caption=f"The published runs. {found}. Error bars: standard deviation over the "
+    "seeds.",
+    alt=alt,
     name="fig-scenes-published",
     results="scenes/granularity.csv",
 )

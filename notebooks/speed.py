@@ -30,25 +30,24 @@
 
 # %% tags=["remove-input"]
 import logging
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import Markdown, display
-from matplotlib.figure import Figure
 
 from mgca.backbone import load_backbone
-from mgca.evaluation.results import read_results, read_run
-from mgca.experiments.report import figures
-from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops, unit_flops
+from mgca.experiments.report import figures, speed
+from mgca.experiments.report.page import open_page
+from mgca.training.flops import (
+    decoder_flops,
+    image_flops,
+    loss_flops,
+    text_flops,
+    unit_flops,
+)
 
-figures.use_style()
+page = open_page("speed")
 logging.disable(logging.WARNING)  # open_clip's, that the weights are random
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-speed = project / "results" / "speed"
 
 # %% [markdown]
 # ## The work
@@ -74,7 +73,9 @@ work = {
 # %% tags=["remove-input"]
 table = pd.DataFrame(work, index=["224×224", "448×448"]).T / 1e9
 figures.table(
-    table.map(lambda value: "" if np.isnan(value) else f"{value:.2f}").rename_axis("part"),
+    table.map(lambda value: "" if np.isnan(value) else f"{value:.2f}").rename_axis(
+        "part"
+    ),
     caption="Work of each part, GFLOP an image, by counting.",
 )
 
@@ -89,41 +90,11 @@ figures.table(
 #   with the batch. Most of it is Eq. 2; the hard negatives keep 5 % of the pixels.
 
 # %% tags=["remove-input"]
-PARTS = ["encoder", "decoder", "decoder, forward and backward", "text", "units"]
-NOT_RUN = "**Not run** on a GPU: `python tests/speed/inference.py` on a machine with one adds it."
-
-
-def rows(table: pd.DataFrame, variant: str | None = None, metric: str | None = None):
-    """The lines of a variant and of a metric."""
-    kept = table if variant is None else table[table["variant"] == variant]
-    return kept if metric is None else kept[kept["metric"] == metric]
-
-
-def parts_of(table: pd.DataFrame) -> pd.DataFrame:
-    """Model and part by metric, in the order of PARTS."""
-    chosen = table[table["dataset"].isin(PARTS)]
-    wide = chosen.pivot_table(index=["variant", "dataset"], columns="metric", values="value")
-    wide = wide.reset_index().rename(columns={"variant": "model", "dataset": "part"})
-    wide["model"] = wide["model"].str.replace(" (random weights)", "", regex=False)
-    order = wide["part"].map(PARTS.index) if len(wide) else None
-    return wide.assign(order=order).sort_values(["model", "order"], ignore_index=True)
-
-
-devices = {path.stem: read_results(path) for path in sorted(speed.glob("*.csv"))}
+folder = page.results / "speed"
+devices = speed.devices(folder)
 # Tables that hold no part were made by other measurements only.
-measured = {name: parts_of(table) for name, table in devices.items()}
+measured = {name: speed.parts_of(table) for name, table in devices.items()}
 measured = {name: parts for name, parts in measured.items() if len(parts)}
-gpus = [name for name in measured if not name.startswith("cpu")]
-
-
-def machine(name: str) -> str:
-    """What the provenance says of a device's measurement."""
-    run = rows(devices[name], "ceiling")["run"].iloc[0]
-    record = read_run(speed, run)
-    return (
-        f"{record['device']}, {record['threads']} threads, torch {record['environment']['torch']}"
-    )
-
 
 # %% [markdown]
 # ## The time
@@ -134,94 +105,26 @@ def machine(name: str) -> str:
 
 # %% tags=["remove-input"]
 for name, parts in measured.items():
-    shown = pd.DataFrame(
-        {
-            "model": parts["model"],
-            "part": parts["part"],
-            "ms": (1000 * parts["seconds"]).map("{:.1f}".format),
-            "GFLOP": parts["gflop"].map("{:.2f}".format),
-            "GFLOP/s": parts["gflops"].map("{:.0f}".format),
-            "of the ceiling": parts["share_of_ceiling"].map("{:.0%}".format),
-        }
-    )
-    figures.table(
-        shown,
-        caption=f"Time of each part, on {machine(name)}.",
-        results=f"speed/{name}.csv",
-    )
+    caption = f"Time of each part, on {speed.machine(devices[name], folder)}."
+    figures.table(speed.times(parts), caption=caption, results=f"speed/{name}.csv")
+command = "`python tests/speed/inference.py`"
 if not measured:
-    display(Markdown("**Not run**: `python tests/speed/inference.py`."))
-if not gpus:
-    display(Markdown(NOT_RUN))
+    display(Markdown(f"**Not run**: {command}."))
+if all(name.startswith("cpu") for name in measured):
+    display(Markdown(f"**Not run** on a GPU: {command} on a machine with one adds it."))
 
 # %% [markdown]
 # ## The roofline
 
 
 # %% tags=["remove-input"]
-def draw(name: str, parts: pd.DataFrame) -> Figure:
-    """Parts of both models under the roof of a machine."""
-    table = devices[name]
-    peaks = rows(table, "ceiling", "matmul_gflops").set_index("dataset")["value"]
-    memory = rows(table, "ceiling", "memory_gb_per_s")["value"].iloc[0]
-    figure, axis = plt.subplots(figsize=(6.6, 6), layout="constrained")
-    intensity = np.geomspace(
-        parts["flop_per_byte"].min() / 2, 3 * parts["flop_per_byte"].max(), 200
-    )
-    for kind, style in (("float32", "-"), ("bfloat16", ":")):
-        roof = np.minimum(peaks[kind], intensity * memory)
-        axis.plot(intensity, roof, style, color="black", linewidth=1.5, label=f"roof, {kind}")
-    sns.scatterplot(
-        parts,
-        x="flop_per_byte",
-        y="gflops",
-        hue="part",
-        hue_order=[part for part in PARTS if part in set(parts["part"])],
-        style="model",
-        s=90,
-        ax=axis,
-    )
-    axis.set(
-        xscale="log",
-        yscale="log",
-        xlabel="arithmetic intensity (FLOP per byte)",
-        ylabel="GFLOP/s",
-    )
-    axis.legend_.remove()
-    figure.legend(loc="outside upper center", ncols=2)
-    return figure
-
-
-def describe(name: str, parts: pd.DataFrame) -> str:
-    """The figure in words, from its own numbers."""
-    table = devices[name]
-    peak = rows(table, "ceiling", "matmul_gflops").set_index("dataset")["value"]
-    memory = rows(table, "ceiling", "memory_gb_per_s")["value"].iloc[0]
-    roof = np.minimum(peak["float32"], parts["flop_per_byte"] * memory)
-    share = parts["gflops"] / roof
-    near, far = (parts.loc[place] for place in (share.idxmax(), share.idxmin()))
-    under = parts["flop_per_byte"] * memory < peak["float32"]
-    waits = ", ".join(sorted(parts[under]["part"].unique())) or "no part"
-    text = (
-        f"Large matrix products reach {peak['float32']:.0f} GFLOP/s in float32 "
-        f"and {peak['bfloat16']:.0f} in bfloat16, copies {memory:.1f} GB/s. Nearest to the float32 "
-        f"roof is the {near['part']} of {near['model']}, at {share.max():.0%}; farthest the "
-        f"{far['part']} of {far['model']}, at {share.min():.0%}. Under the slope: {waits}."
-    )
-    if share.max() > 1:
-        text += (
-            " A point above the roof is no contradiction: what it reads was still in a cache, or "
-            "its kernel is better than those the roof was measured with."
-        )
-    return text
-
-
 for name, parts in measured.items():
+    ceilings = speed.ceilings(devices[name])
     figures.show(
-        draw(name, parts),
-        caption=describe(name, parts),
-        alt="Scatter plot on logarithmic axes: GFLOP/s of each part of both models against its "
-        "arithmetic intensity, under the roofs of float32 and bfloat16.",
+        speed.roofline(parts, *ceilings),
+        caption=speed.under_the_roof(parts, *ceilings),
+        alt="Scatter plot on logarithmic axes: GFLOP/s of each part of both models "
+        "against its arithmetic intensity, under the roofs of float32 and bfloat16.",
         name=f"fig-roofline-{name}",
         results=f"speed/{name}.csv",
     )
@@ -244,37 +147,10 @@ for name, parts in measured.items():
 # other machines too.
 
 # %% tags=["remove-input"]
-TARGETS = {
-    "units_over_decoder": ("Units, beside the decoder's time for the same window", 0.05),
-    "losses_over_decoder": ("Losses, beside the decoder's time, forward and backward", 0.25),
-    "losses_peak_over_similarity": ("Peak memory of the losses, beside one (B, B, N) tensor", 2),
-    "step_over_floor": ("A training step, beside encoder, decoder and text alone", 1.35),
-    "scaling_exponent_batch": ("Growth of the losses' time with the batch, as an exponent", None),
-}
-lines = []
-for name, table in devices.items():
-    for metric, (what, most) in TARGETS.items():
-        found = rows(table, metric=metric)
-        if metric == "units_over_decoder":
-            found = rows(found, "units")
-        for row in found.itertuples():
-            met = "" if most is None else "met" if row.value <= most else "not met"
-            target = "none set" if most is None else f"at most {most:g}"
-            lines.append(
-                {"what": what, "case": row.dataset, "device": name}
-                | {"measured": f"{row.value:.3g}", "target": target, "result": met}
-            )
-        if found.empty:
-            lines.append(
-                {"what": what, "case": "", "device": name}
-                | {"measured": "not run", "target": "", "result": ""}
-            )
-if lines:
-    figures.table(
-        pd.DataFrame(lines),
-        caption="Targets, and what was measured.",
-        results="speed/cpu-2-cores.csv",
-    )
+lines = speed.targets(devices)
+if len(lines):
+    caption = "Targets, and what was measured."
+    figures.table(lines, caption=caption, results="speed/cpu-2-cores.csv")
 else:
     display(Markdown("**Not run.**"))
 
@@ -289,40 +165,12 @@ else:
 
 # %% tags=["remove-input"]
 for name in measured:
-    table = devices[name]
-    lines = []
-    for variant in table[table["dataset"].isin(PARTS)]["variant"].unique():
-        model = variant.replace(" (random weights)", "")
-        own = rows(table, variant)
-        values = own.set_index(["dataset", "metric"])["value"]
-        plain_ms = [1000 * values.get((part, "seconds"), np.nan) for part in ("encoder", "decoder")]
-        lines.append((model, "float32", *plain_ms, sum(plain_ms), "0"))
-        for case in [c for c in own["dataset"].unique() if c.startswith("window 448, ")]:
-            kind = case.split(", ")[1]
-            if kind == "ONNX":
-                total, moved = values[case, "onnx_seconds"], values[case, "largest_difference"]
-                lines.append((model, "ONNX Runtime", np.nan, np.nan, 1000 * total, f"{moved:.1e}"))
-                continue
-            both = [1000 * values[case, f"{part}_seconds"] for part in ("encoder", "decoder")]
-            moved = values[case, "relative_difference"]
-            lines.append((model, kind, *both, sum(both), f"{moved:.1e}"))
-    shown = pd.DataFrame(
-        lines, columns=["model", "numbers", "encoder, ms", "decoder, ms", "both, ms", "difference"]
-    )
-    for column in ("encoder, ms", "decoder, ms", "both, ms"):
-        shown[column] = [("" if np.isnan(v) else f"{v:.0f}") for v in shown[column]]
-    figures.table(
-        shown,
-        caption=f"Numbers of 16 bits, and ONNX Runtime, on {name}.",
-        results=f"speed/{name}.csv",
-    )
-    ratios = rows(table, metric="onnx_over_torch")
-    text = "; ".join(
-        f"{row.variant.replace(' (random weights)', '')} takes {row.value:.2f} of PyTorch's time"
-        for row in ratios.itertuples()
-    )
-    if text:
-        display(Markdown(f"ONNX Runtime, side by side in one process: {text}."))
+    caption = f"Numbers of 16 bits, and ONNX Runtime, on {name}."
+    lines = speed.precisions(devices[name])
+    figures.table(lines, caption=caption, results=f"speed/{name}.csv")
+    if text := speed.onnx_over_torch(devices[name]):
+        text = f"ONNX Runtime, side by side in one process: {text}."
+        display(Markdown(text))
 
 # %% [markdown]
 # ### Segmenting without PyTorch
@@ -371,23 +219,12 @@ for name in measured:
 # first. `python tests/speed/soak.py` segments photographs of many sizes, one after the other.
 
 # %% tags=["remove-input"]
-soak = read_results(project / "results" / "soak" / "memory.csv")
-held = rows(soak, metric="memory_MiB")["value"]
-if len(held):
-    counted = rows(soak, metric="memory_MiB")["dataset"].iloc[-1].removeprefix("after ").lstrip("0")
-    figures.table(
-        pd.DataFrame(
-            {
-                "model": [soak["variant"].iloc[0]],
-                "segmentations": [counted],
-                "least memory": [f"{held.min():.0f} MiB"],
-                "most memory": [f"{held.max():.0f} MiB"],
-                "most over least": [f"{held.max() / held.min():.3f}"],
-            }
-        ).set_index("model"),
-        caption="Memory of a process after every fiftieth segmentation, from the hundredth on.",
-        results="soak/memory.csv",
+soak = page.read("soak/memory.csv")
+if len(soak):
+    caption = (
+        "Memory of a process after every fiftieth segmentation, from the hundredth on."
     )
+    figures.table(speed.memory_held(soak), caption=caption, results="soak/memory.csv")
 else:
     display(Markdown("**Not run.**"))
 
@@ -399,16 +236,8 @@ else:
 # `results/speed/<device>.csv`.
 
 # %% tags=["remove-input"]
-lines = []
-for name, table in devices.items():
-    for run in table["run"].unique():
-        record = read_run(speed, run)
-        lines.append(
-            {"device": name, "run": run, "measured": record["config"].get("benchmark", "")}
-            | {"commit": record["commit"][:12], "machine": record["device"]}
-            | {"threads": record["threads"], "seconds": record["seconds"]}
-        )
-if lines:
-    figures.table(pd.DataFrame(lines), caption="The measurements.", results="speed/cpu-2-cores.csv")
+runs = speed.runs_of(devices, folder)
+if len(runs):
+    figures.table(runs, caption="The measurements.", results="speed/cpu-2-cores.csv")
 else:
     display(Markdown("**Not run.**"))

@@ -31,57 +31,44 @@ losses = ["object", "region", "pixel"]
 
 # %% tags=["hide-input"]
 import dataclasses
-import os
 import tempfile
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML
+from mgca.training.train import train
 
 from mgca.backbone.lite import Lite
-from mgca.data.masks import data_root, load_masked
-from mgca.evaluation.evaluate import evaluate
-from mgca.evaluation.results import read_results, read_run, summary
+from mgca.data.masks import load_masked
+from mgca.evaluation.results import read_run
 from mgca.experiments import photos
-from mgca.experiments.report import figures
+from mgca.experiments.report import charts, figures
+from mgca.experiments.report.page import listed, open_page
+from mgca.experiments.report.short_runs import fall, reached, shortened
+from mgca.experiments.report.tables import mean_and_std
 from mgca.model import Model
-from mgca.training.alignment import AlignConfig
-from mgca.training.trainer import Trainer
 
 if scale != "photos":
     raise ValueError(f"scale {scale!r} is not run by this notebook, only 'photos'")
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-results = project / "results" / scale
-# A path relative to the project, also when the notebook runs in its own folder.
-os.chdir(project)
-root = data_root(data or None)
-corpus_found = root is not None and (root / "flickr8k").is_dir()
+page = open_page("training", scale, data=data)
+corpus_found = page.data is not None and (page.data / "flickr8k").is_dir()
 
 # %% tags=["remove-input"]
-if corpus_found:
-    kind, text = (
-        "note",
-        (
-            f"The captions were found, so this page trains a short run of {steps} steps from "
-            "nothing. The curves and tables of the full runs come from <code>results/photos</code>."
-        ),
-    )
-else:
-    kind, text = (
-        "important",
-        (
-            "This page was built on a machine without the captions and masks, which may not be "
-            "redistributed. Nothing was trained here: all curves and tables are those of the "
-            "committed runs in <code>results/photos</code>."
-        ),
-    )
+kind = "note" if corpus_found else "important"
+text = (
+    f"The captions were found, so this page trains a short run of {steps} steps from "
+    "nothing. The curves and tables of the full runs come from "
+    "<code>results/photos</code>."
+    if corpus_found
+    else "This page was built on a machine without the captions and masks, which may "
+    "not be redistributed. Nothing was trained here: all curves and tables are those "
+    "of the committed runs in <code>results/photos</code>."
+)
+
+# %% tags=["remove-input"]
 HTML(
-    f'<div class="admonition {kind}"><p class="admonition-title">{kind.capitalize()}</p>'
-    f"<p>{text}</p></div>"
+    f'<div class="admonition {kind}"><p class="admonition-title">'
+    f"{kind.capitalize()}</p><p>{text}</p></div>"
 )
 
 # %% [markdown]
@@ -95,51 +82,43 @@ HTML(
 # %%
 if corpus_found:
     work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
-    corpus = photos.load_corpus(root, work, images=images)
-    published = photos.photos_training()
-    level = {name: float(name in losses) for name in ("object", "region", "pixel")}
-    config = dataclasses.replace(
-        published,
-        seed=seed,
-        steps=steps,
-        batch_size=32,
-        loss=dataclasses.replace(published.loss, **level),
-    )
+    corpus = photos.load_corpus(page.data, work, images=images)
+    published = photos.PhotosConfig.of_seed(seed)
+    alignment = dataclasses.replace(published.align, batch_size=min(images, 128))
+    config = shortened(published.train, listed(losses), steps=steps, batch_size=32)
+
     backbone = Lite(pretrained=False)
-    alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
     aligned = photos.align(alignment, backbone, corpus)
+    curve = []
+    pairs = photos.training_data(backbone, corpus)
+    decoder = train(config, backbone, pairs, work / "run", on_step=curve.append)
+
+# %% tags=["remove-input"]
+if corpus_found:
     aligned = pd.Series(aligned, name="value").round(3)
     figures.table(
         aligned.rename(lambda key: key.replace("_", " ")).to_frame(),
-        caption="The alignment: loss and temperature at its end, recall in percent on held-out "
-        "photographs, and the share of the pixels that a text's softmax spreads over.",
+        caption="The alignment: loss and temperature at its end, recall in percent on "
+        "held-out photographs, and the share of the pixels that a text's softmax "
+        "spreads over.",
     )
-    rows = []
-    trainer = Trainer(config, backbone, photos.training_data(backbone, corpus))
-    decoder = trainer.run(work / "run", on_step=rows.append)
-    figures.table(
-        pd.DataFrame(rows).set_index("step").iloc[:: max(1, steps // 5)].round(4),
-        caption="The short run, step by step.",
-    )
+
+# %% tags=["remove-input"]
+if corpus_found:
+    shown = pd.DataFrame(curve).set_index("step").iloc[:: max(1, steps // 5)]
+    figures.table(shown.round(4), caption="The short run, step by step.")
 else:
     print("not run: no captions here")
 
 # %% tags=["hide-input"]
 if corpus_found:
-    few = []
-    for name in photos.DATASETS:
-        masked = load_masked(name, root).first(evaluate_images)
-        for variant, model in (
-            ("alignment", Model(backbone)),
-            ("mgca", Model(backbone, decoder)),
-        ):
-            for unit, confusion in evaluate(model, masked).items():
-                few.append({"variant": variant, "unit": unit, "set": name, "mIoU": confusion.miou})
-    table = pd.DataFrame(few).pivot_table(index=["variant", "unit"], columns="set", values="mIoU")
-    figures.table(
-        table.round(1),
-        caption=f"After so little training: mIoU in percent on {evaluate_images} images a set.",
-    )
+    models = {"alignment": Model(backbone), "mgca": Model(backbone, decoder)}
+    sets = [load_masked(name, page.data) for name in photos.DATASETS]
+    few = reached(models, [each.first(evaluate_images) for each in sets])
+    few = few.sort_index().round(1)
+    caption = "After so little training: mIoU in percent on "
+    caption += f"{evaluate_images} images a set."
+    figures.table(few[sorted(few)], caption=caption)
 else:
     print("not run: no masks here")
 
@@ -150,36 +129,32 @@ else:
 # its configuration, and `results/photos/runs/<run>.json` says how it came about.
 
 # %% tags=["hide-input"]
-main = read_results(results / "main.csv")
+main = page.read("photos/main.csv")
 runs = main[main["variant"] == "mgca"].groupby("seed")["run"].first()
 curves = pd.concat(
-    pd.read_csv(results / "runs" / f"{run}.csv").assign(seed=number) for number, run in runs.items()
+    pd.read_csv(page.results / "runs" / f"{run}.csv").assign(seed=number)
+    for number, run in runs.items()
 )
-figure, axes = plt.subplots(2, 2, figsize=(6.8, 5), sharex=True, layout="constrained")
-for axis, name in zip(axes.flat, ["total", "object", "region", "pixel"], strict=True):
-    sns.lineplot(
-        curves, x="step", y=name, hue="seed", palette="colorblind", legend=name == "total", ax=axis
-    )
-    axis.set(title=name, ylabel="loss")
-total = curves.groupby("step")["total"].mean()
-fifth = max(1, len(total) // 5)
-first, last = total.iloc[:fifth].mean(), total.iloc[-fifth:].mean()
+first, last = fall(curves.groupby("step")["total"].mean(), 5)
+
+# %% tags=["remove-input"]
 figures.show(
-    figure,
-    caption=f"The total goes from {first:.2f} in the first fifth of the steps to {last:.2f} in the "
-    "last, mean of the seeds: on a linear alignment there is little for the losses to gain.",
-    alt="Four line charts against the step, a line for each seed: the total loss, and those of "
-    "object, region and pixel level.",
+    charts.losses(curves),
+    caption=f"The total goes from {first:.2f} in the first fifth of the steps to "
+    f"{last:.2f} in the last, mean of the seeds: on a linear alignment there is "
+    "little for the losses to gain.",
+    alt="Four line charts against the step, a line for each seed: the total loss, and "
+    "those of object, region and pixel level.",
     name="fig-photos-losses",
     results="photos/main.csv",
 )
 
 # %% tags=["remove-input"]
-means = summary(main[main["dataset"].isin(photos.DATASETS)])
-means["mIoU"] = means["mean"].map("{:.1f}".format) + " ± " + means["std"].map("{:.1f}".format)
+means = mean_and_std(main[main["dataset"].isin(photos.DATASETS)]).sort_index()
 figures.table(
-    means.pivot(index=["variant", "unit"], columns="dataset", values="mIoU"),
-    caption="The published runs: mIoU in percent, mean ± standard deviation over the seeds.",
+    means[sorted(means)],
+    caption="The published runs: mIoU in percent, mean ± standard deviation over the "
+    "seeds.",
     results="photos/main.csv",
 )
 
@@ -188,19 +163,13 @@ figures.table(
 # meta-points per window.
 
 # %% tags=["remove-input"]
-record = read_run(results, runs.iloc[0])
-align = record["config"].get("settings", record["config"])["align"]
-card = pd.Series(
-    {
-        "commit": record["commit"],
-        "device": record["device"],
-        "wall time": f"{record['seconds'] / 60:.0f} min",
-        "date": record["date"],
-        **{f"train.{key}": str(value) for key, value in record["config"]["train"].items()},
-        **{f"align.{key}": str(value) for key, value in align.items()},
-    },
-    name=f"run {runs.iloc[0]}",
-)
-figures.table(
-    card.to_frame().astype(str), caption="The first of the runs.", results="photos/main.csv"
-)
+run = runs.iloc[0]
+record = read_run(page.results, run)
+card = {name: record[name] for name in ("commit", "device")}
+card |= {"wall time": f"{record['seconds'] / 60:.0f} min", "date": record["date"]}
+for part in ("train", "align"):
+    card |= {
+        f"{part}.{key}": str(value) for key, value in record["config"][part].items()
+    }
+card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
+figures.table(card, caption="The first of the runs.", results="photos/main.csv")

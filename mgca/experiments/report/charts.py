@@ -224,21 +224,17 @@ def gains(table: pd.DataFrame, order: Sequence[str], groups: Sequence[str], xlab
 
 def before_and_after(
     table: pd.DataFrame, pairs: Mapping[str, str], groups: Sequence[str]
-) -> tuple[Figure, list[float]]:
+) -> Figure:
     """A frozen method's mIoU and, joined to it, that of each seed of what was trained on it.
 
     Args:
         table: Rows of a results table, whose ``dataset`` is a group.
         pairs: What was trained, by the frozen method.
         groups: The groups of sets, a chart each.
-
-    Returns:
-        The figure, and the change of the mean of each pair that is in the table.
     """
     figure, axes = plt.subplots(
         len(groups), 1, figsize=(6.2, 2.3 * len(groups) + 0.4), layout="constrained", squeeze=False
     )
-    changes = []
     for axis, group in zip(axes[:, 0], groups, strict=True):
         values = table[table["dataset"] == group].groupby("variant")["value"]
         average = values.mean()
@@ -249,7 +245,6 @@ def before_and_after(
                 axis.plot(both, [place] * 2, color="C7", zorder=0)
                 seeds = values.get_group(trained)
                 axis.plot(seeds, [place] * len(seeds), "o", color="C0", alpha=0.7)
-                changes.append(both[1] - both[0])
         axis.set_yticks(range(len(pairs)), pairs)
         axis.set_ylim(len(pairs) - 0.5, -0.5)
         axis.set_title(group)
@@ -259,7 +254,7 @@ def before_and_after(
         for colour, label in (("C7", "frozen"), ("C0", "with MGCA's decoder, a dot per seed"))
     ]
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
-    return figure, changes
+    return figure
 
 
 def losses(table: pd.DataFrame, *, smooth: int = 0, height: float = 5) -> Figure:

@@ -1,6 +1,7 @@
 """Read results: means over sets and seeds, differences between variants, provenance, pictures."""
 
 import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +36,40 @@ def with_group_means(table: pd.DataFrame, groups: dict[str, tuple[str, ...]]) ->
     """A results table, followed by the means over those groups that have several sets."""
     several = {name: sets for name, sets in groups.items() if len(sets) > 1}
     return pd.concat([table, group_means(table, several)]) if several else table
+
+
+def once(table: pd.DataFrame) -> pd.DataFrame:
+    """Lines whose seeds all agree, because nothing is trained, with one seed: they have no ±."""
+    line = table.groupby(["variant", "unit", "dataset", "metric"])["value"]
+    return table[(line.transform("nunique") > 1) | (line.cumcount() == 0)]
+
+
+def mean_over_sets(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean mIoU over all sets of each run: mean and deviation over the seeds, by variant, unit."""
+    each = table[table["metric"] == "miou"].groupby(["variant", "unit", "seed"])["value"].mean()
+    return each.groupby(["variant", "unit"]).agg(["mean", "std"])
+
+
+def signed(values: pd.Series) -> str:
+    """Differences with their signs, each after its name."""
+    return ", ".join(f"{name} {value:+.1f}" for name, value in values.items())
+
+
+def measured_here(table: pd.DataFrame, names: Collection[str], sets: Mapping[str, str]) -> str:
+    """What ``mgca evaluate`` has measured of a model, or that it was not run.
+
+    Args:
+        table: The rows of ``results/evaluation/evaluation.csv``.
+        names: Names that the model may have in it.
+        sets: Title of each set by its name.
+
+    Returns:
+        The sets with their mIoU, of the unit that has most; or ``"not run"``.
+    """
+    rows = table[table["variant"].isin(names) & (table["metric"] == "miou")]
+    best = rows.groupby("dataset")["value"].max()
+    found = [f"{title} {best[name]:.1f}" for name, title in sets.items() if name in best]
+    return ", ".join(found) or "not run"
 
 
 def mean_and_std(table: pd.DataFrame, metric: str = "miou", digits: int = 1) -> pd.DataFrame:
@@ -114,27 +149,27 @@ def difference(
     return Difference(float(differences.mean()), float(differences.std()))
 
 
-def provenance_table(table: pd.DataFrame, *places: str | os.PathLike) -> pd.DataFrame:
+def provenance_table(
+    table: pd.DataFrame, *places: str | os.PathLike, more: Sequence[str] = ()
+) -> pd.DataFrame:
     """Where each number of a results table comes from: run, commit, device and seconds.
 
     Args:
         table: A results table.
         places: Results folders of the scale, which hold ``runs``; a run is in one of them.
+        more: ``"torch"``, its version; ``"minutes"``, in place of the seconds; ``"date"``.
     """
+    left_out = {"torch", "minutes", "date"} - set(more)
+    left_out |= {"seconds"} if "minutes" in more else set()
     rows = []
     for (variant, seed, run), _ in table.groupby(["variant", "seed", "run"], sort=False):
         there = [place for place in places if Path(place, "runs", f"{run}.json").is_file()]
         record = read_run((there or places)[0], run)
-        rows.append(
-            {
-                "variant": variant,
-                "seed": seed,
-                "run": run,
-                "commit": record["commit"][:12],
-                "device": record["device"],
-                "seconds": record["seconds"],
-            }
-        )
+        known = {"commit": record["commit"][:12], "torch": record["environment"]["torch"]}
+        known |= {"device": record["device"], "seconds": record["seconds"]}
+        known |= {"minutes": round(record["seconds"] / 60, 1), "date": record["date"][:10]}
+        shown = {key: value for key, value in known.items() if key not in left_out}
+        rows.append({"variant": variant, "seed": seed, "run": run} | shown)
     return pd.DataFrame(rows).set_index(["variant", "seed"])
 
 
