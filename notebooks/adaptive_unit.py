@@ -40,7 +40,7 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.boundary import count_components
+from mgca.evaluation.metrics import count_components
 from mgca.evaluation.results import read_results
 from mgca.experiments.report import figures, interactive, overlays, plots, unit_steps
 from mgca.experiments.report.plots import Panel
@@ -131,15 +131,25 @@ Markdown(
 # %% tags=["hide-input"]
 colours = overlays.own_colours(data.classes, np.unique(truth))
 shuffled = np.random.default_rng(0)
-arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[:, :3]
-labels = {n: model.segment(embedded, data.classes, n).labels.numpy() for n in (None, side**2, 4)}
+arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[
+    :, :3
+]
+labels = {
+    n: model.segment(embedded, data.classes, n).labels.numpy()
+    for n in (None, side**2, 4)
+}
 unit_map = np.kron(assignment.view(cells), np.ones((4, 4), int))
 panels = [
     Panel(picture, "meta-points"),
-    Panel(overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)), f"{side**2} units"),
+    Panel(
+        overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)),
+        f"{side**2} units",
+    ),
     Panel(overlays.over(truth, picture, colours), "exact mask"),
 ]
-for own, unit in zip(labels.values(), ("pixels", f"{side**2} units", "4 units"), strict=True):
+for own, unit in zip(
+    labels.values(), ("pixels", f"{side**2} units", "4 units"), strict=True
+):
     panels.append(Panel(overlays.over(own, picture, colours), f"{unit} named"))
 legend = overlays.own_key(data.classes, np.unique(truth))
 figure = plots.panels([panels[:3], panels[3:]], (7, 5.6), legend=legend)
@@ -202,7 +212,9 @@ figure, axes = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True, layout="const
 labels_of = {"miou": "mIoU (%)", "components": "regions / those of the mask"}
 for axis, (metric, label) in zip(axes, labels_of.items(), strict=True):
     axis.plot(numbers[:-1], curve[metric].iloc[:-1], "o-", color="C0")
-    axis.axhline(curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit")
+    axis.axhline(
+        curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit"
+    )
     axis.set(xscale="log", ylabel=label)
     axis.set_xticks([1, 4, 16, 36, 100, 784], ["1", "4", "16", "36", "100", "784"])
     axis.minorticks_off()

@@ -38,7 +38,7 @@ from torch.nn import functional as F
 import mgca
 from mgca.data.masks import id_names
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.boundary import count_components
+from mgca.evaluation.metrics import count_components
 from mgca.experiments.report import figures, overlays, plots, validation
 from mgca.experiments.report.pictures import models_at_hand
 from mgca.experiments.scenes import ScenesScale
@@ -79,7 +79,9 @@ def levels(name: str):
     named, classes = {}, id_names(data)
     for title, (model, unit, background) in models.items():
         options = background if data.background else {}
-        results = [model.segment(image, data.classes, unit, **options) for image in images]
+        results = [
+            model.segment(image, data.classes, unit, **options) for image in images
+        ]
         named[title] = [result.labels.numpy() for result in results]
     miou = validation.compared(named, masks, len(classes))[0]["mIoU (%)"]
     overlaps = ", ".join(f"{value:.0f} ({title})" for title, value in miou.items())
@@ -167,7 +169,9 @@ def by_units(model, embedded, classes) -> dict[str, np.ndarray]:
 
 data = evaluation_set("scenes", scenes, seed=TEST_SEED)
 _, images, masks = zip(*data, strict=True)
-each = [by_units(mgca_scenes, mgca_scenes.embed(image), data.classes) for image in images]
+each = [
+    by_units(mgca_scenes, mgca_scenes.embed(image), data.classes) for image in images
+]
 named = {unit: [own[unit] for own in each] for unit in UNITS}
 frame, right = validation.compared(named, masks, len(data.classes))
 
@@ -231,7 +235,10 @@ photographs = {
         ["motorcycle", "wall", "floor", "shelf", "helmet"],
     ),
     "rocket": (skimage.data.rocket(), ["rocket", "sky", "smoke", "fire", "tower"]),
-    "temple": (load_sample_image("china.jpg"), ["temple", "sky", "tree", "people", "pavement"]),
+    "temple": (
+        load_sample_image("china.jpg"),
+        ["temple", "sky", "tree", "people", "pavement"],
+    ),
 }
 
 
@@ -243,10 +250,14 @@ def photo_sheet(names):
         (array, words), colours = photographs[name], palette(photographs[name][1])
         photo = overlays.square(array).resize((448, 448))
         labels = by_units(lite, lite.embed(photo), words)
-        pictures = {unit: overlays.over(own, photo, colours) for unit, own in labels.items()}
+        pictures = {
+            unit: overlays.over(own, photo, colours) for unit, own in labels.items()
+        }
         columns.append({"photograph": np.asarray(photo)} | pictures)
         present = np.unique(list(labels.values()))
-        legends.append(overlays.key([words[k] for k in present], colours[present], edge=True))
+        legends.append(
+            overlays.key([words[k] for k in present], colours[present], edge=True)
+        )
         regions = [f"{count_components(own)} ({unit})" for unit, own in labels.items()]
         counted.append(f"{name} {', '.join(regions)}")
     return plots.sheet(columns, legends), "; ".join(counted)
@@ -298,7 +309,9 @@ worst = right["36 units"].nsmallest(3).index
 figures.show(
     scene_sheet(worst, UNITS[1:]),
     caption="Where least is right: "
-    + ", ".join(f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst)
+    + ", ".join(
+        f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst
+    )
     + f", against {right['36 units'].median():.0f} % in the median scene. Large areas get a wrong "
     "name as a whole: no unit mends what its pixels agree on.",
     alt="The three scenes with the lowest accuracy, with masks, by the pixel and in units.",

@@ -88,20 +88,31 @@ vocabulary = {
 embedded = {name: model.embed(photo) for name, photo in photos.items()}
 
 pixel = model.segment(embedded["coffee"], vocabulary["coffee"], meta_points=None)
-adaptive = model.segment(embedded["coffee"], vocabulary["coffee"], meta_points=meta_points)
+adaptive = model.segment(
+    embedded["coffee"], vocabulary["coffee"], meta_points=meta_points
+)
 same = (pixel.labels == adaptive.labels).float().mean()
 print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixels")
 
 
 # %% tags=["hide-input"]
 for name, classes in vocabulary.items():
-    photo, row, shares = embedded[name].image, [plots.Panel(embedded[name].image, name)], []
+    photo, row, shares = (
+        embedded[name].image,
+        [plots.Panel(embedded[name].image, name)],
+        [],
+    )
     for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
         row.append(plots.Panel(overlays.coloured(result), f"{unit} unit"))
         word, share = max(result.areas().items(), key=lambda item: item[1])
-        shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
-    size, legend = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7), overlays.key(classes)
+        shares.append(
+            f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels"
+        )
+    size, legend = (
+        (6.8, 6.8 / 3 * photo.height / photo.width + 0.7),
+        overlays.key(classes),
+    )
     figures.show(
         plots.panels([row], size, legend=legend, columns=len(classes)),
         caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
@@ -138,8 +149,12 @@ scores = model.segment(embedded["temple"], words, meta_points=None).scores  # (4
 
 # %% tags=["hide-input"]
 limits = {"vmin": scores.min().item(), "vmax": scores.max().item()}
-maps = [plots.Panel(s, word, options=limits) for s, word in zip(scores, words, strict=True)]
-highest = ", ".join(f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True))
+maps = [
+    plots.Panel(s, word, options=limits) for s, word in zip(scores, words, strict=True)
+]
+highest = ", ".join(
+    f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True)
+)
 figures.show(
     plots.panels([maps[:2], maps[2:]], (6.8, 4.6), colorbar="cosine similarity"),
     caption="Each of the first three words has its own place in the photograph: *temple* on the "
@@ -164,13 +179,20 @@ lists = [
     ["dog", "table"],
     ["animal", "furniture"],
 ]
-results = [model.segment(embedded["chelsea"], classes, meta_points) for classes in lists]
+results = [
+    model.segment(embedded["chelsea"], classes, meta_points) for classes in lists
+]
 
 # %% tags=["hide-input"]
 pictures = [plots.Panel(overlays.coloured(result)) for result in results]
 figure = plots.panels([pictures[:2], pictures[2:]], (6.8, 6))
 for axis, classes in zip(figure.axes, lists, strict=True):
-    axis.legend(handles=overlays.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+    axis.legend(
+        handles=overlays.key(classes),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=2,
+    )
 figures.show(
     figure,
     caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",

@@ -216,7 +216,7 @@ def evaluate(
         loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         variant += " imagenet statistics"
     threshold, own = _protocol(name, background, temperature)
-    from mgca.evaluation.mmseg.evaluation import Evaluation, confusion_table, per_class
+    from mgca.evaluation.benchmark import Evaluation, confusion_table, per_class
     from mgca.utils.files import replacing
 
     evaluation = Evaluation(
@@ -238,7 +238,7 @@ def evaluate(
         values = {unit: {"miou": c.miou, "accuracy": c.accuracy} for unit, c in found.items()}
         shown = {"run": evaluation.run, "variant": evaluation.variant, "set": subject.name} | {
             "units": values,
-            "mmsegmentation": record["mmsegmentation"],
+            "mmsegmentation": record.get("mmsegmentation"),
             "complete": subject.complete,
             "background": evaluation.threshold,
             "temperature": evaluation.temperature,
@@ -278,7 +278,7 @@ def _subject(name, root, images, masks, classes, with_background, limit):
         raise typer.BadParameter("--root is for a benchmark")
     if limit is not None and name in benchmark_names():
         raise typer.BadParameter("--limit is for scenes and your own images, not a benchmark")
-    from mgca.evaluation.mmseg import evaluation
+    from mgca.evaluation import benchmark
 
     if name is None:
         if not all(own):
@@ -286,16 +286,16 @@ def _subject(name, root, images, masks, classes, with_background, limit):
         from mgca.data.masks import load_folder
 
         data = load_folder(images, masks, _classes(classes), background=with_background)
-        return evaluation.masked(data.first(limit))
+        return benchmark.masked(data.first(limit))
     if any(own):
         raise typer.BadParameter("give a SET, or --images, --masks and --classes, not both")
     if name in SCENES:
         from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 
-        return evaluation.masked(evaluation_set(name, limit or 150, seed=TEST_SEED))
+        return benchmark.masked(evaluation_set(name, limit or 150, seed=TEST_SEED))
     if root is None:
         raise typer.BadParameter(f"give the folder of {name}, --root")
-    return evaluation.benchmark(name, root)
+    return benchmark.benchmark(name, root)
 
 
 def _classes(given: str) -> list[str]:

@@ -1,22 +1,41 @@
-"""Evaluate a model on images with masks: mean IoU for any number of units in one pass."""
+"""The evaluation loop: what a model makes of a set's images is counted, for any number of units in
+one pass."""
 
 import dataclasses
+import hashlib
+import json
+import logging
 import os
-from collections.abc import Callable, Sequence
+import time
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from mgca.config import config_hash, to_dict
-from mgca.data.masks import MaskedSet
-from mgca.evaluation.metrics import Confusion
+from mgca.data.masks import DataError, MaskedSet, id_names
+from mgca.evaluation.metrics import Confusion, Contours, Counter
+from mgca.evaluation.results import row
+from mgca.inference.scoring import SOFTMAX
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
 
+log = logging.getLogger(__name__)
+
 PIXEL = "pixel"
+# Metrics of single classes are "iou:<class>".
+CLASS_IOU = "iou:"
+# Added to a table by mgca.experiments.timing, not by a run.
+SECONDS = "seconds_per_image"
+
+_SAVE_EVERY = 30.0  # seconds
 
 
 def unit_name(meta_points: int | None) -> str:
@@ -32,58 +51,273 @@ def evaluate(
     *,
     background: float | None = None,
     temperature: float | None = None,
-    rule: str = "softmax",
+    rule: str = SOFTMAX,
     features: str | os.PathLike | None = None,
     kept: dict[tuple[str, str], Embedded] | None = None,
-    also: Callable[[str, np.ndarray, np.ndarray], None] | None = None,
+    counters: Mapping[str, Sequence[Counter]] | None = None,
+    state: "State | None" = None,
+    workers: int = 0,
 ) -> dict[str, Confusion]:
     """Segment every image with the set's own class names and count its pixels.
 
     Args:
-        model: To be evaluated.
+        model: Model to be evaluated.
         data: Images with masks; ignored pixels do not count.
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
-        background, temperature, rule: Threshold, temperature and kind of the probabilities, for a
-            set with a background; they have no effect on others. As in :meth:`Model.segment`.
+        background: Threshold of the background, for a set that has one; without effect on others.
+        temperature: Temperature of the softmax over classes, as in :meth:`Model.segment`.
+        rule: Name of the rule that makes probabilities, as in :meth:`Model.segment`.
         features: Folder to keep the frozen trunk's features of the windows in, so that another
             decoder on the same trunk needs not compute them again. None keeps nothing.
         kept: Embedded images by source and identifier, to share them among sets of one source: what
             is there is used, and what is not is added. They take about 10 MB each.
-        also: Called with the name of each unit, and labels and truth (H, W) of each image.
+        counters: What else counts the images of each unit, by the name of the unit.
+        state: Where what has been counted is kept, so that an interrupted call goes on from there.
+        workers: Number of processes that read images ahead.
 
     Returns:
         One confusion matrix per unit, by the name of the unit. With a background, its class is
         number 0.
 
     Raises:
-        FileNotFoundError, ImageError, DataError: If an image or mask cannot be used.
+        FileNotFoundError, ImageError, DataError: If an image or mask cannot be used, or all pixels
+            are ignored; with a state, what was counted before is kept.
         ValueError: If the set has a background and no threshold is given.
+        OSError: If the state cannot be read or written.
     """
     if not data.background:
         background = None
     elif background is None:
         raise ValueError(f"{data.name} has a background: give the threshold, background=")
-    count = len(data.classes) + data.background
-    confusions = {unit_name(unit): Confusion(count) for unit in units}
+    confusions = {unit_name(unit): Confusion(len(id_names(data))) for unit in units}
+    counting: dict[str, list[Counter]] = {
+        unit: [confusion, *(counters or {}).get(unit, ())] for unit, confusion in confusions.items()
+    }
+    done = state.begin(counting) if state else 0
     cache = _WindowFeatures(model, data, features) if features else None
-    bar = progress(total=len(data), desc=data.name, unit="image")
-    for identifier, image, truth in data:
-        embedded = kept.get((data.source, identifier)) if kept is not None else None
-        if embedded is None:
-            embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
-            if kept is not None:
-                kept[data.source, identifier] = embedded
-        for unit in units:
-            segmentation = model.segment(
-                embedded, data.classes, unit, background, temperature, rule
-            )
-            labels = segmentation.labels.numpy()
-            confusions[unit_name(unit)].add(labels, truth)
-            if also:
-                also(unit_name(unit), labels, truth)
-        bar.update()
-    bar.close()
+    bar = progress(total=len(data), initial=done, desc=data.name, unit="image")
+    try:
+        for identifier, image, truth in _read(data, done, workers):
+            embedded = kept.get((data.source, identifier)) if kept is not None else None
+            if embedded is None:
+                embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
+                if kept is not None:
+                    kept[data.source, identifier] = embedded
+            for unit in units:
+                segmentation = model.segment(
+                    embedded, data.classes, unit, background, temperature, rule
+                )
+                labels = segmentation.labels.numpy()
+                for counter in counting[unit_name(unit)]:
+                    counter.add(labels, truth)
+            if state:
+                state.counted_one()
+            bar.update()
+    finally:
+        bar.close()
+        if state:
+            state.save()
+    if any(not confusion.counts.any() for confusion in confusions.values()):
+        raise DataError(f"{data.name}: every pixel of its masks is ignored, so there is no mIoU")
     return confusions
+
+
+def measure(
+    model: Model,
+    data: MaskedSet,
+    units: Sequence[int | None],
+    *,
+    features: str | os.PathLike | None = None,
+    background: dict[str, float] | None = None,
+    kept: dict[tuple[str, str], Embedded] | None = None,
+) -> list[dict[str, Any]]:
+    """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
+
+    Args:
+        model: Model to be measured.
+        data: Images with masks.
+        units: Numbers of meta-points, None for the pixel unit.
+        features: Folder of kept features, as :func:`evaluate` takes it.
+        background: Threshold and temperature, as :meth:`mgca.experiments.scale.Scale.background`
+            gives them; they are of use to a set with a background class only.
+        kept: Embedded images, as :func:`evaluate` takes them.
+
+    Returns:
+        Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
+        ``miou``, ``accuracy``, ``boundary_iou`` and ``iou:<class>`` of each class that occurs;
+        ``components`` is the number of connected components over that of the truth. Of a set with
+        background, ``miou_<rule>`` is the mIoU by each of the model's rules that has a threshold of
+        its own.
+    """
+    classes = id_names(data)
+    contours = {unit_name(unit): Contours(len(classes)) for unit in units}
+    confusions = evaluate(
+        model,
+        data,
+        units,
+        features=features,
+        kept=kept,
+        counters={unit: [counter] for unit, counter in contours.items()},
+        **(background or {}),
+    )
+    values: dict[tuple[str, str], float] = {}
+    for unit, confusion in confusions.items():
+        values |= {
+            (unit, "miou"): confusion.miou,
+            (unit, "accuracy"): confusion.accuracy,
+            (unit, "boundary_iou"): contours[unit].boundary_iou,
+            (unit, "components"): contours[unit].components,
+        }
+        values |= {
+            (unit, CLASS_IOU + name): 100 * float(iou)
+            for name, iou in zip(classes, confusion.iou, strict=True)
+            if iou == iou  # not of a class that does not occur
+        }
+    # A rule with a threshold of its own says another background.
+    for rule, how in model.scoring.items():
+        if how.threshold is not None and data.background:
+            found = evaluate(
+                model,
+                data,
+                units,
+                background=how.threshold,
+                rule=rule,
+                features=features,
+                kept=kept,
+            )
+            values |= {(unit, f"miou_{rule}"): c.miou for unit, c in found.items()}
+    return [
+        {"dataset": data.name, "unit": unit, "metric": metric, "value": round(value, 3)}
+        for (unit, metric), value in values.items()
+    ]
+
+
+def result_rows(
+    confusions: dict[str, Confusion], *, variant: str, dataset: str, seed: int, run: str
+) -> list[dict[str, Any]]:
+    """Rows of a results table: mean IoU and pixel accuracy of each unit."""
+    return [
+        row(variant, dataset, unit, seed, metric, value, run)
+        for unit, confusion in confusions.items()
+        for metric, value in (("miou", confusion.miou), ("accuracy", confusion.accuracy))
+    ]
+
+
+class State:
+    """What an evaluation has counted so far, in a file from which an interrupted one goes on.
+
+    Args:
+        path: File to keep it in.
+        stamps: One for each image, JSON data that changes when the image or its mask does. Where
+            that of a counted image has changed, counting starts again.
+
+    Attributes:
+        seconds: Wall time that counting took, all its parts together.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], stamps: Sequence[Any] = ()) -> None:
+        self.path, self.stamps = Path(path), stamps
+        self.seconds = 0.0
+        self._counted: tuple[int, dict[str, np.ndarray]] = (0, {})
+
+    def begin(self, counters: Mapping[str, Sequence[Counter]]) -> int:
+        """Give counters what was counted before, and return the number of images that it was.
+
+        Raises:
+            OSError: If the file is damaged.
+        """
+        self._tables = {
+            f"{unit} {number} {table}": getattr(counter, table)
+            for unit, several in counters.items()
+            for number, counter in enumerate(several)
+            for table in counter.tables
+        }
+        done, before = 0, 0.0
+        if self.path.is_file():
+            try:
+                with np.load(self.path) as kept:
+                    stamp, arrays = kept["stamp"], {name: kept[name] for name in self._tables}
+                    if stamp == self._stamp(int(kept["done"])):
+                        done, before = int(kept["done"]), float(kept["seconds"])
+                        for name, array in arrays.items():
+                            self._tables[name][...] = array
+                        log.info("%d images are counted already", done)
+                    else:
+                        log.warning("images have changed since they were counted: starting again")
+            except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+                raise OSError(
+                    f"{self.path} is damaged ({error}): delete it to start again"
+                ) from error
+        self._began = time.perf_counter() - before
+        self._saved = time.perf_counter()
+        self._counted = done, self._copies()
+        return done
+
+    def counted_one(self) -> None:
+        """Note that one more image is counted by all, and save now and then."""
+        # In one, so that an interruption cannot come between, and a copy, because it may come
+        # between two units of the next image.
+        self._counted = self._counted[0] + 1, self._copies()
+        if time.perf_counter() - self._saved > _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write what has been counted, whole or not at all."""
+        self._saved = time.perf_counter()
+        self.seconds = self._saved - self._began
+        done, arrays = self._counted
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            np.savez(file, done=done, seconds=self.seconds, stamp=self._stamp(done), **arrays)
+
+    def _copies(self) -> dict[str, np.ndarray]:
+        return {name: array.copy() for name, array in self._tables.items()}
+
+    def _stamp(self, done: int) -> str:
+        """Names the first so many images as they are now."""
+        return hashlib.sha256(json.dumps(list(self.stamps[:done])).encode()).hexdigest()
+
+
+def _read(data: MaskedSet, first: int, workers: int) -> Iterator[tuple[str, Image.Image, Any]]:
+    """The images of a set from ``first`` on, read ahead by so many processes."""
+    if not workers:
+        yield from (data[index] for index in range(first, len(data)))
+        return
+    # A generator of its own, so that reading ahead draws nothing from the global one.
+    loader = DataLoader(
+        _Rest(data, first),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        generator=torch.Generator(),
+    )
+    for item in loader:
+        if isinstance(item, Exception):
+            raise item
+        yield item
+
+
+class _Rest(Dataset):
+    """The images of a set from ``first`` on.
+
+    An error comes as the item: a worker process would hand it over as a traceback in the place of
+    its message.
+    """
+
+    def __init__(self, data: MaskedSet, first: int) -> None:
+        self.data, self.first = data, first
+
+    def __len__(self) -> int:
+        return len(self.data) - self.first
+
+    def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray] | Exception:
+        try:
+            return self.data[self.first + index]
+        except (OSError, ValueError) as error:
+            return error
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 class _WindowFeatures:
@@ -101,7 +335,7 @@ class _WindowFeatures:
         self.model = model
         self.folder = Path(folder) / f"windows-{data.source}-{key}"
 
-    def embed(self, identifier: str, image) -> Embedded:
+    def embed(self, identifier: str, image: Image.Image) -> Embedded:
         path = self.folder / f"{identifier}.npy"
         geometry, windows = self.model.windows(image)
         if path.is_file():
@@ -116,22 +350,3 @@ class _WindowFeatures:
 
 
 _WINDOW_FIELDS = ("short_side", "long_side", "window", "stride")
-
-
-def result_rows(
-    confusions: dict[str, Confusion], *, variant: str, dataset: str, seed: int, run: str
-) -> list[dict]:
-    """Rows of a results table: mean IoU and pixel accuracy of each unit."""
-    return [
-        {
-            "variant": variant,
-            "dataset": dataset,
-            "unit": unit,
-            "seed": seed,
-            "metric": metric,
-            "value": round(value, 3),
-            "run": run,
-        }
-        for unit, confusion in confusions.items()
-        for metric, value in (("miou", confusion.miou), ("accuracy", confusion.accuracy))
-    ]

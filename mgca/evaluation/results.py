@@ -33,13 +33,53 @@ def read_results(path: str | os.PathLike[str]) -> pd.DataFrame:
     return table
 
 
-def add_results(path: str | os.PathLike[str], rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def row(
+    variant: str,
+    dataset: str,
+    unit: str,
+    seed: int,
+    metric: str,
+    value: float,
+    run: str,
+    *,
+    digits: int = 3,
+) -> dict[str, Any]:
+    """A row of a results table, by its columns.
+
+    Args:
+        variant: Name of what was measured.
+        dataset: Name of the set that it was measured on.
+        unit: Name of the unit, as :func:`mgca.evaluation.evaluate.unit_name` gives it.
+        seed: Seed of the run that made what was measured.
+        metric: Name of the number.
+        value: The number, which is rounded.
+        run: Name of the run, whose record says how the number came about.
+        digits: Number of decimals that are kept.
+    """
+    return dict(
+        zip(COLUMNS, (variant, dataset, unit, seed, metric, round(value, digits), run), strict=True)
+    )
+
+
+def add_results(
+    path: str | os.PathLike[str], rows: Iterable[dict[str, Any]], *, keep_runs: bool = False
+) -> pd.DataFrame:
     """Add rows to a results table; a row of the same variant, dataset, unit, seed and metric is
-    replaced."""
+    replaced.
+
+    Args:
+        path: File of the table; made if it is not there.
+        rows: What :func:`row` gives.
+        keep_runs: Whether rows of other runs stay, whatever else they have in common.
+
+    Returns:
+        The whole table.
+    """
     added = pd.DataFrame(list(rows), columns=COLUMNS).astype({"unit": str})
     present = read_results(path)
     table = pd.concat([present, added], ignore_index=True) if len(present) else added
-    table = table.drop_duplicates(_KEY, keep="last").sort_values(_KEY, ignore_index=True)
+    key = [*_KEY, "run"] if keep_runs else _KEY
+    table = table.drop_duplicates(key, keep="last").sort_values(key, ignore_index=True)
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False)
     return table

@@ -27,8 +27,7 @@ from joblib import Parallel, delayed
 from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.evaluate import unit_name
-from mgca.evaluation.measure import CLASS_IOU, SECONDS, measure
+from mgca.evaluation.evaluate import CLASS_IOU, SECONDS, measure, unit_name
 from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
 from mgca.experiments.changes import code_digest, warn_of_changes
 from mgca.experiments.grid import ABLATIONS, Variant, grid

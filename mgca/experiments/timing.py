@@ -15,8 +15,7 @@ import pandas as pd
 
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.evaluate import unit_name
-from mgca.evaluation.measure import SECONDS
+from mgca.evaluation.evaluate import SECONDS, unit_name
 from mgca.evaluation.results import COLUMNS, read_results, write_run
 from mgca.experiments.grid import UNITS, grid
 from mgca.experiments.scale import Scale

@@ -43,7 +43,7 @@ WORKS = {
     ),
     "evaluate": (
         "things --limit 1 --units pixel --background 0.5",
-        "mgca.evaluation.mmseg.evaluation.Evaluation.compute",
+        "mgca.evaluation.benchmark.Evaluation.compute",
     ),
     "export": ("scenes a.onnx --size 64", "mgca.inference.export.export_onnx"),
     "train": ("--shards shards --device cpu --no-probe --dry-run", "mgca.data.shards.find_shards"),

@@ -1,18 +1,21 @@
 """Evaluation: counts as by hand, one pass for all units, and features kept for another decoder."""
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from evaluated import SIZES, counts_of, full_disk, load, tiny
 from PIL import Image
 from tiny import TinyBackbone
 
 from mgca.data.masks import DataError, Masked
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.evaluate import evaluate, result_rows, unit_name
-from mgca.evaluation.measure import measure
-from mgca.evaluation.metrics import Confusion
+from mgca.evaluation import evaluate as loop
+from mgca.evaluation.evaluate import State, evaluate, measure, result_rows, unit_name
+from mgca.evaluation.metrics import Confusion, Contours
 from mgca.inference.scoring import rules
 from mgca.model import Model
 
@@ -139,25 +142,36 @@ def test_a_set_without_takes_no_notice_of_it(masked):
         assert np.array_equal(given[name].counts, confusion.counts)
 
 
+class Noted:
+    """A counter that keeps what it is given."""
+
+    tables = ()
+
+    def __init__(self) -> None:
+        self.maps = []
+
+    def add(self, predicted, truth) -> None:
+        self.maps.append((predicted, truth))
+
+
 @pytest.mark.parametrize("background", [False, True])
-def test_labels_and_truth_of_each_unit_and_image_are_passed_on(masked, background):
+def test_counters_are_given_labels_and_truth_of_each_image(masked, background):
     masked = dataclasses.replace(masked, background=background)
-    seen = []
+    noted = {unit: [Noted(), Noted()] for unit in ("pixel", "16")}
     confusions = evaluate(
         Model(TinyBackbone(), decoder_of(0)),
         masked,
         (None, 16),
         background=0.4,
-        also=lambda *given: seen.append(given),
+        counters={**noted, "36": [Noted()]},
     )
-    assert [unit for unit, _, _ in seen] == ["pixel", "16"] * 3
-    truths = [mask for _, _, mask in masked for _ in range(2)]
-    again = {name: Confusion(3 + background) for name in confusions}
-    for (unit, labels, truth), expected in zip(seen, truths, strict=True):
-        assert np.array_equal(truth, expected) and labels.shape == truth.shape
-        again[unit].add(labels, truth)
-    for name, confusion in confusions.items():
-        assert np.array_equal(again[name].counts, confusion.counts)
+    for unit, (first, second) in noted.items():
+        again = Confusion(3 + background)
+        for (labels, truth), (_, _, expected) in zip(first.maps, masked, strict=True):
+            assert np.array_equal(truth, expected) and labels.shape == truth.shape
+            again.add(labels, truth)
+        assert np.array_equal(again.counts, confusions[unit].counts)
+        assert len(second.maps) == len(masked)
 
 
 def test_a_mask_that_does_not_fit_is_named(masked):
@@ -213,3 +227,97 @@ def test_every_rule_with_a_threshold_of_its_own_is_measured(masked, with_backgro
     assert measure(model, masked, (None,)) == measure(
         Model(TinyBackbone(), decoder_of(0)), masked, (None,)
     )
+
+
+# Reading ahead, and going on
+
+
+def test_workers_count_the_same_and_draw_nothing(folders):
+    data = load(folders)
+    alone = evaluate(tiny(), data, (None,))
+    model = tiny()
+    before = torch.get_rng_state()
+    assert counts_of(evaluate(model, data, (None,), workers=2)) == counts_of(alone)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_keeps_its_message_and_what_was_counted(folders, workers):
+    mask = np.zeros(SIZES[3], np.uint8)
+    mask[5, 5] = 4
+    Image.fromarray(mask).save(folders / "masks" / "3.png")
+    state = State(folders / "counted.npz")
+    with pytest.raises(DataError) as caught:
+        evaluate(tiny(), load(folders), (None,), state=state, workers=workers)
+    path = folders / "masks" / "3.png"
+    assert str(caught.value).startswith(f"{path}: id 4 is not one of the 4 classes of images")
+    with np.load(folders / "counted.npz") as kept:
+        assert kept["done"] == 3 and kept["pixel 0 counts"].sum() > 0
+        assert kept["seconds"] > 0
+
+
+def interrupt_at(line: int, seen: list[int]):
+    """A trace function that raises where the loop comes to its so manieth line."""
+
+    def trace(frame, event, argument):
+        if Path(frame.f_code.co_filename) != Path(loop.__file__):
+            return None
+        if event == "line":
+            seen[0] += 1
+            if seen[0] == line:
+                raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+def test_going_on_from_any_line(folders, embedded):
+    data = load(folders).first(3)
+    model = tiny()
+
+    def test(name: str, line: int = -1) -> tuple[dict, int]:
+        seen, before = [0], sys.gettrace()
+        state = State(folders / f"{name}.npz")
+        contours = {unit: [Contours(4)] for unit in ("pixel", "4")}
+        sys.settrace(interrupt_at(line, seen))
+        try:
+            found = evaluate(model, data, (None, 4), state=state, counters=contours)
+        finally:
+            sys.settrace(before)
+        values = {unit: counters[0].boundary_iou for unit, counters in contours.items()}
+        return (counts_of(found), values), seen[0]
+
+    expected, lines = test("whole")
+    assert lines > 100
+    kept = set()
+    for line in range(1, lines + 1, 5):
+        with pytest.raises(KeyboardInterrupt):
+            test(str(line), line)
+        path = folders / f"{line}.npz"
+        done = 0
+        if path.is_file():
+            with np.load(path) as counted:
+                done = int(counted["done"])
+        kept.add(done)
+        embedded.clear()
+        assert test(str(line))[0] == expected
+        assert embedded == SIZES[done:3]
+    assert kept == {0, 1, 2, 3}
+
+
+def test_what_was_counted_is_saved_now_and_then(folders, monkeypatch):
+    saved = []
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
+    save = State.save
+    monkeypatch.setattr(State, "save", lambda self: saved.append(self._counted[0]) or save(self))
+    evaluate(tiny(), load(folders), (None,), state=State(folders / "counted.npz"))
+    assert saved == [1, 2, 3, 4, 5, 5]
+
+
+def test_a_state_that_cannot_be_written(folders, monkeypatch):
+    monkeypatch.setattr(loop, "_SAVE_EVERY", 0.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", full_disk)
+        with pytest.raises(OSError, match=r"cannot write .*counted\.npz: No space left on device"):
+            evaluate(tiny(), load(folders), (None,), state=State(folders / "counted.npz"))
+    assert not (folders / "counted.npz").exists()

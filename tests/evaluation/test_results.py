@@ -8,7 +8,7 @@ import pytest
 
 from mgca.config import config_hash
 from mgca.evaluation.results import COLUMNS, add_results, read_results, read_run, summary, write_run
-from mgca.experiments import thresholds as background
+from mgca.experiments import thresholds
 from mgca.utils.provenance import provenance
 from mgca.weights import FOLDER, load_weights, manifest
 
@@ -62,8 +62,8 @@ def test_provenance_is_complete_and_read_back(tmp_path):
 def test_every_published_number_has_its_provenance(path):
     if path.name == "background.csv":  # curves, with columns of their own
         table = pd.read_csv(path, dtype={"unit": str})
-        assert list(table.columns) == background.COLUMNS
-        assert not table.duplicated(background.COLUMNS[:6]).any() and table["miou"].notna().all()
+        assert list(table.columns) == thresholds.COLUMNS
+        assert not table.duplicated(thresholds.COLUMNS[:6]).any() and table["miou"].notna().all()
     else:
         table = read_results(path)
         assert not table.duplicated(COLUMNS[:5]).any() and table["value"].notna().all()

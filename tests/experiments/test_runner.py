@@ -13,8 +13,8 @@ import pytest
 import torch
 from tiny_scale import CLASSES, TinyScale, folders, names
 
-from mgca.evaluation.boundary import Contours
-from mgca.evaluation.measure import measure
+from mgca.evaluation.evaluate import measure
+from mgca.evaluation.metrics import Contours
 from mgca.evaluation.results import COLUMNS, read_results, read_run
 from mgca.experiments import changes, runner
 from mgca.experiments.grid import grid

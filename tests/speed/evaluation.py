@@ -2,7 +2,7 @@
 
 ``python tests/speed/evaluation.py --data ../shared/data`` runs ``lite`` on images of VOC 2012,
 prints two tables and adds them to ``results/speed/<device>.csv``. In the first, an image is taken
-step by step through the harness, beside the harness itself. In the second, 20 and 171 classes are
+step by step through an evaluation, beside the loop itself. In the second, 20 and 171 classes are
 labelled in the order of the method (scores upsampled, averaged, resized, argmax) and in ours, and
 the labels that differ are counted, in float32 and in float64.
 """
@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from inference import device_name
 from torch import Tensor
@@ -22,9 +21,9 @@ import mgca
 from mgca.config import config_hash
 from mgca.data.benchmarks import classes, load_benchmark
 from mgca.data.masks import Masked, load_masked
-from mgca.evaluation.mmseg.metric import UnitIoU
-from mgca.evaluation.mmseg.run import run_test
-from mgca.evaluation.mmseg.sets import MaskedImages
+from mgca.evaluation.evaluate import State, evaluate
+from mgca.evaluation.metrics import Confusion
+from mgca.evaluation.mmseg import Areas
 from mgca.evaluation.results import add_results, write_run
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Embedded, Segmentation
@@ -52,8 +51,7 @@ class Stopwatch:
 def steps(model: Model, data: Masked) -> dict[str, float]:
     """Seconds an image of each step, with 36 units."""
     watch, texts = Stopwatch(), model.texts(data.classes)
-    metric = UnitIoU("36", len(data.classes))
-    metric.dataset_meta = {"classes": data.classes}
+    counters = Confusion(len(data.classes)), Areas(len(data.classes))
     for number in range(len(data)):
         watch.lap()
         _, image, truth = data[number]
@@ -68,20 +66,19 @@ def steps(model: Model, data: Masked) -> dict[str, float]:
         watch.lap("units")
         labels = Segmentation(geometry, data.classes, scores).labels
         watch.lap("scores to labels")
-        sample = {
-            "pred_36": {"data": labels[None]},
-            "gt_sem_seg": {"data": torch.from_numpy(truth.astype(np.int64))[None]},
-        }
-        metric.process({}, [sample])
+        for counter in counters:
+            counter.add(labels.numpy(), truth)
         watch.lap("metric")
     return {name: seconds / len(data) for name, seconds in watch.seconds.items()}
 
 
-def harness(model: Model, data: Masked) -> float:
-    """Seconds an image of the whole harness."""
+def whole(model: Model, data: Masked) -> float:
+    """Seconds an image of the whole evaluation."""
     with tempfile.TemporaryDirectory() as folder:
-        tested = run_test(model, MaskedImages(data), data.classes, (36,), folder, name=data.name)
-    return tested.seconds / len(data)
+        state = State(Path(folder) / "counted.npz")
+        counters = {"36": [Areas(len(data.classes))]}
+        evaluate(model, data, (36,), counters=counters, state=state)
+    return state.seconds / len(data)
 
 
 def labels_in_order(embedded: Embedded, scores: ScoreMap) -> Tensor:
@@ -146,7 +143,7 @@ def main() -> None:
     found = {f"{name}_seconds".replace(" ", "_"): value for name, value in parts.items()}
     found["around_network_share"] = 1 - sum(parts[name] for name in NETWORK) / total
     found["images_per_second"] = 1 / total
-    found["harness_images_per_second"] = 1 / harness(model, data)
+    found["harness_images_per_second"] = 1 / whole(model, data)
     rows = {("lite, VOC 2012", "evaluation"): found}
     stuff = classes(load_benchmark("stuff"))
     for names in (list(data.classes), stuff):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from mgca.evaluation.measure import CLASS_IOU
+from mgca.evaluation.evaluate import CLASS_IOU
 from mgca.experiments.report import claims, figures, verdicts
 from mgca.experiments.report.page import Page, one, open_page
 from mgca.experiments.report.pictures import models_at_hand, pictures

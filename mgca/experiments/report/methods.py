@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from mgca.evaluation.measure import SECONDS
+from mgca.evaluation.evaluate import SECONDS
 from mgca.experiments.grid import grid
 from mgca.experiments.report.tables import (
     Difference,

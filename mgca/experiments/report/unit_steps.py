@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.data.masks import MaskedSet
-from mgca.evaluation.boundary import count_components
-from mgca.evaluation.measure import CLASS_IOU, measure
+from mgca.evaluation.evaluate import CLASS_IOU, measure
+from mgca.evaluation.metrics import count_components
 from mgca.experiments.report import overlays, plots
 from mgca.inference.overlay import palette
 from mgca.inference.segmentation import Embedded
@@ -109,7 +109,7 @@ def measured(
     numbers: Sequence[int | None],
     embedded: dict[tuple[str, str], Embedded],
 ) -> pd.DataFrame:
-    """Measures over a set by number of meta-points, as :func:`mgca.evaluation.measure.measure`.
+    """Measures over a set by number of meta-points, as :func:`mgca.evaluation.evaluate.measure`.
 
     Args:
         model: The model.

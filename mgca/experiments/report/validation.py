@@ -15,8 +15,7 @@ from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone
 from mgca.data.scenes import CLASSES, THINGS
-from mgca.evaluation.boundary import Contours
-from mgca.evaluation.metrics import Confusion
+from mgca.evaluation.metrics import Confusion, Contours
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.utils.images import to_tensor

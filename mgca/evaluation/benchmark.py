@@ -11,14 +11,14 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from mmseg.registry import DATASETS
+from PIL import Image
 from torch.utils.data import Dataset
 
 from mgca.config import SegmentConfig, config_hash, to_dict
@@ -26,12 +26,11 @@ from mgca.data.benchmarks import classes as text_queries
 from mgca.data.benchmarks import dataset_config, load_benchmark
 from mgca.data.benchmarks.files import list_items
 from mgca.data.benchmarks.stamps import stat_of
-from mgca.data.masks import DataError, Masked, MaskedSet, id_names
-from mgca.evaluation.evaluate import unit_name
+from mgca.data.masks import IGNORE, DataError, Masked, MaskedSet, id_names
+from mgca.evaluation.evaluate import State, evaluate, unit_name
 from mgca.evaluation.metrics import Confusion
-from mgca.evaluation.mmseg.run import run_test
-from mgca.evaluation.mmseg.sets import PIPELINE, MaskedImages
-from mgca.evaluation.results import add_results, read_results, read_run, write_run
+from mgca.evaluation.results import add_results, read_results, read_run, row, write_run
+from mgca.inference.scoring import SOFTMAX
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES
 from mgca.utils.files import replacing
@@ -43,38 +42,84 @@ class Subject:
     """What is evaluated on.
 
     Attributes:
-        name: In the tables.
-        dataset: As the Runner takes it.
-        classes: Names that are asked for, without "background".
-        background: Whether the first id is the background.
-        digest: Names the images and masks.
-        stamps: One per image, which changes when it or its mask does.
-        complete: Whether it is the whole set, and numbers compare with published ones.
-        segment: Resizing and windows.
+        name: Name in the tables.
+        data: Images with masks.
+        stamps: One for each image, which changes when it or its mask does.
+        complete: Whether it is the whole of a benchmark, so that numbers compare with published
+            ones.
+        segment: Resizing and windows; None for the model's own.
+        mmsegmentation: Whether mmsegmentation counts too.
     """
 
     name: str
-    dataset: Dataset
-    classes: tuple[str, ...]
-    background: bool
-    digest: str
+    data: MaskedSet
     stamps: tuple[tuple, ...]
-    complete: bool
+    complete: bool = False
     segment: SegmentConfig | None = None
+    mmsegmentation: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all the ids, the background included."""
-        return id_names(self)
+        """Names of all the ids, the background included."""
+        return id_names(self.data)
+
+
+class BenchmarkSet:
+    """A set of mmsegmentation as one of this project, a :class:`mgca.data.masks.MaskedSet`.
+
+    Args:
+        name: Name of the benchmark.
+        dataset: The set, with the transforms of :data:`mgca.evaluation.mmseg.PIPELINE`.
+        classes: Names that are asked for, without "background".
+        background: Whether the first id is the background.
+        digest: Name of the images and masks.
+    """
+
+    def __init__(
+        self, name: str, dataset: Dataset, classes: Sequence[str], background: bool, digest: str
+    ) -> None:
+        self.name = self.source = name
+        self.dataset, self.digest = dataset, digest
+        self.classes, self.background = tuple(classes), background
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
+        """Identifier, image and mask (H, W) of an item.
+
+        Raises:
+            FileNotFoundError, ImageError, DataError: If the image or its mask cannot be used.
+        """
+        item = self.dataset[index]
+        sample = item["data_samples"]
+        ids, last = sample.gt_sem_seg.data[0].numpy(), len(id_names(self)) - 1
+        if ((ids != IGNORE) & (ids > last)).any():
+            raise DataError(
+                f"{sample.seg_map_path}: the mask has ids outside 0 to {last}: check the set with "
+                f"'mgca data check {self.name}'"
+            )
+        image = Image.fromarray(item["inputs"].permute(1, 2, 0).numpy())
+        return Path(sample.img_path).stem, image, ids
+
+    def __iter__(self) -> Iterator[tuple[str, Image.Image, np.ndarray]]:
+        return (self[index] for index in range(len(self)))
 
 
 def benchmark(name: str, root: str | os.PathLike) -> Subject:
     """One of the eight benchmarks.
 
+    Args:
+        name: Name of the benchmark.
+        root: Folder that its files lie in.
+
     Raises:
+        ImportError: If mmsegmentation is not installed.
         ValueError: If there is no such benchmark, or its list names no image.
         FileNotFoundError: If one of its files is missing.
     """
+    from mgca.evaluation.mmseg import DATASETS, PIPELINE
+
     chosen = load_benchmark(name)
     items = list_items(chosen, root)
     for item in items:
@@ -91,21 +136,34 @@ def benchmark(name: str, root: str | os.PathLike) -> Subject:
         [(os.path.relpath(path, root), path.stat().st_size) for path in (item.image, item.mask)]
         for item in items
     ]
+    digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
     return Subject(
         name,
-        dataset,
-        tuple(text_queries(chosen)),
-        chosen.background,
-        hashlib.sha256(json.dumps(sizes).encode()).hexdigest(),
+        BenchmarkSet(name, dataset, text_queries(chosen), chosen.background, digest),
         tuple(_stamp(item.image, item.mask) for item in items),
-        len(items) == chosen.image_count,
-        SegmentConfig(
+        complete=len(items) == chosen.image_count,
+        segment=SegmentConfig(
             short_side=protocol.short_side,
             long_side=protocol.long_side,
             window=protocol.window,
             stride=protocol.stride,
         ),
+        mmsegmentation=True,
     )
+
+
+def masked(data: MaskedSet, name: str | None = None) -> Subject:
+    """A set of this project: of the scenes, or :func:`mgca.data.masks.load_folder`.
+
+    Args:
+        data: The set.
+        name: Name in the tables; by default the set's own.
+    """
+    if isinstance(data, Masked):
+        stamps = tuple(_stamp(image, mask) for _, image, mask in data.items)
+    else:
+        stamps = ((data.digest,),) * len(data)  # drawn, not read
+    return Subject(name or data.name, data, stamps)
 
 
 def _stamp(*paths: Path) -> tuple:
@@ -113,27 +171,18 @@ def _stamp(*paths: Path) -> tuple:
     return tuple((path.name, *stat_of(path)) for path in paths)
 
 
-def masked(data: MaskedSet) -> Subject:
-    """A set of this project: of the scenes, or :func:`mgca.data.masks.load_folder`."""
-    if isinstance(data, Masked):
-        stamps = tuple(_stamp(image, mask) for _, image, mask in data.items)
-    else:
-        stamps = ((data.digest,),) * len(data)  # drawn, not read
-    return Subject(
-        data.name, MaskedImages(data), data.classes, data.background, data.digest, stamps, False
-    )
-
-
 class Evaluation:
     """One model on one subject.
 
     Args:
-        model: To be evaluated, with the subject's windows.
+        model: Model to be evaluated, with the subject's windows.
         variant: Its name in the tables.
         subject: What it is evaluated on.
         units: Numbers of meta-points, None for the pixel unit.
-        threshold, temperature, rule: Of the background, as in
-            :meth:`mgca.model.Model.segment`; without effect for sets without.
+        threshold: Threshold of the background; without effect for sets without.
+        temperature: Temperature of the softmax over classes, by default the backbone's.
+        rule: Name of the rule that makes probabilities, as in :meth:`mgca.model.Model.segment`.
+        seed: Seed of the run that trained the model.
 
     Raises:
         ValueError: If the set has a background and no threshold is given, or the model does not
@@ -149,23 +198,25 @@ class Evaluation:
         *,
         threshold: float | None = None,
         temperature: float | None = None,
-        rule: str = "softmax",
+        rule: str = SOFTMAX,
+        seed: int = 0,
     ) -> None:
         if rule not in model.scoring:
             raise ValueError(f"this model's rules are {', '.join(model.scoring)}, not {rule!r}")
-        if subject.background and threshold is None:
+        data = subject.data
+        if data.background and threshold is None:
             raise ValueError(
-                f"{subject.name} has a background: give its threshold, --background. The paper "
-                "states none; the book's page on the background says how ours was chosen"
+                f"{subject.name} has a background: give its threshold, --background. "
+                "'mgca calibrate' finds it on images of your own"
             )
         self.model = copy.copy(model)
         if subject.segment:
             points = model.config.meta_points
             self.model.config = dataclasses.replace(subject.segment, meta_points=points)
         self.variant, self.subject, self.units = variant, subject, tuple(units)
-        self.threshold = threshold if subject.background else None
+        self.threshold = threshold if data.background else None
         self.temperature = model.backbone.temperature if temperature is None else temperature
-        self.rule = rule
+        self.rule, self.seed = rule, seed
         backbone = self.model.backbone
         self.config = {
             "model": type(model).__name__,
@@ -174,13 +225,13 @@ class Evaluation:
             "decoder": self.model.trained,
             "segment": to_dict(dataclasses.replace(self.model.config, meta_points=None)),
             "units": [unit_name(unit) for unit in units],
-            "set": [subject.name, subject.digest, len(subject.dataset)],
-            "classes": list(subject.classes),
+            "set": [data.name, data.digest, len(data)],
+            "classes": list(data.classes),
             "templates": list(CLASS_TEMPLATES),
             "background": self.threshold,
-            "temperature": self.temperature if subject.background else None,
+            "temperature": self.temperature if data.background else None,
             # That of GroupViT changes scores too, and not only the background.
-            "rule": rule if subject.background or rule == "groupvit" else None,
+            "rule": rule if data.background or rule == "groupvit" else None,
         }
         self.run = config_hash(self.config)
 
@@ -194,20 +245,20 @@ class Evaluation:
         # The record is written last: without it, the evaluation is not finished.
         if not (path.is_file() and path.with_suffix(".json").is_file()):
             return None
+        found = {}
         try:
             with np.load(path) as kept:
-                confusions = {unit_name(unit): kept[unit_name(unit)] for unit in self.units}
+                for name in map(unit_name, self.units):
+                    counts = kept[name]
+                    found[name] = Confusion(len(counts))
+                    found[name].counts, found[name].ignored = counts, kept["ignored"]
             record = read_run(out, self.run)
-            if "mmsegmentation" not in record:
-                raise KeyError("mmsegmentation")
+            if "complete" not in record:
+                raise KeyError("complete")
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} or the .json beside it is damaged ({error}): evaluate afresh, --fresh"
             ) from error
-        found = {}
-        for unit, counts in confusions.items():
-            found[unit] = Confusion(len(counts))
-            found[unit].counts = counts
         return record, found
 
     def compute(
@@ -225,8 +276,8 @@ class Evaluation:
         Args:
             out: Results folder.
             work: Folder of what is unfinished.
-            workers: Processes that read images ahead.
-            fresh: Compute again.
+            workers: Number of processes that read images ahead.
+            fresh: Whether to compute again what is there.
 
         Raises:
             FileNotFoundError, ImageError, DataError: If an image or a mask cannot be used; the
@@ -235,42 +286,52 @@ class Evaluation:
         """
         done = None if fresh else self.result(out)
         if done:
-            self._tabulate(out, *done)
+            self._tabulate(out, done[1])
             return done
-        folder = self._folder(work)
+        state = State(self._folder(work) / "counted.npz", self.subject.stamps)
         if fresh:
-            (folder / "counted.npz").unlink(missing_ok=True)
+            state.path.unlink(missing_ok=True)
         # At the start rather than hours in.
-        for place in (Path(out) / "runs", folder):
+        for place in (Path(out) / "runs", state.path.parent):
             place.mkdir(parents=True, exist_ok=True)
         read_results(Path(out) / "evaluation.csv")
-        tested = run_test(
+        data = self.subject.data
+        theirs = self._theirs()
+        confusions = evaluate(
             self.model,
-            self.subject.dataset,
-            self.subject.classes,
+            data,
             self.units,
-            folder,
             background=self.threshold,
             temperature=self.temperature,
             rule=self.rule,
+            counters={unit: [counter] for unit, counter in theirs.items()},
+            state=state,
             workers=workers,
-            name=self.subject.name,
-            stamps=self.subject.stamps,
         )
         record = provenance(
-            self.config,
-            seed=0,
-            data={self.subject.name: self.subject.digest},
-            seconds=tested.seconds,
+            self.config, seed=self.seed, data={data.name: data.digest}, seconds=state.seconds
         )
-        record |= {"mmsegmentation": tested.mmsegmentation, "complete": self.subject.complete}
+        record |= {"complete": self.subject.complete}
+        if theirs:
+            record["mmsegmentation"] = {
+                unit: counter.metrics(confusions[unit]) for unit, counter in theirs.items()
+            }
         with replacing(Path(out) / "runs" / f"{self.run}.npz") as temporary:
             with temporary.open("wb") as file:
-                np.savez(file, **{u: c.counts for u, c in tested.confusions.items()})
-        self._tabulate(out, record, tested.confusions)
+                ignored = next(iter(confusions.values())).ignored
+                np.savez(file, ignored=ignored, **{u: c.counts for u, c in confusions.items()})
+        self._tabulate(out, confusions)
         write_run(out, self.run, record)
-        (folder / "counted.npz").unlink(missing_ok=True)
-        return record, tested.confusions
+        state.path.unlink(missing_ok=True)
+        return record, confusions
+
+    def _theirs(self) -> dict[str, Any]:
+        """mmsegmentation's counters by unit; none for sets that are not its own."""
+        if not self.subject.mmsegmentation:
+            return {}
+        from mgca.evaluation.mmseg import Areas
+
+        return {unit_name(unit): Areas(len(self.subject.names)) for unit in self.units}
 
     def _folder(self, work: str | os.PathLike) -> Path:
         """Of what is unfinished. The images' digest is no part of its name: a damaged image may be
@@ -278,38 +339,21 @@ class Evaluation:
         name, _, images = self.config["set"]
         return Path(work) / config_hash(self.config | {"set": [name, images]})
 
-    def _tabulate(
-        self, out: str | os.PathLike, record: dict[str, Any], confusions: dict[str, Confusion]
-    ) -> None:
+    def _tabulate(self, out: str | os.PathLike, confusions: dict[str, Confusion]) -> None:
         """Write the rows into the table, unless they are there."""
         path = Path(out) / "evaluation.csv"
-        present = {tuple(map(str, row)) for row in read_results(path).itertuples(index=False)}
-        rows = self._rows(record, confusions)
-        if not all(tuple(map(str, row.values())) in present for row in rows):
-            add_results(path, rows)
-
-    def _rows(self, record: dict[str, Any], confusions: dict[str, Confusion]) -> list[dict]:
-        values = {
-            (unit, metric): value
+        present = {tuple(map(str, line)) for line in read_results(path).itertuples(index=False)}
+        rows = [
+            row(self.variant, self.subject.name, unit, self.seed, metric, value, self.run)
             for unit, confusion in confusions.items()
             for metric, value in (
                 ("miou", confusion.miou),
                 ("accuracy", confusion.accuracy),
-                ("miou_mmsegmentation", record["mmsegmentation"][unit]["mIoU"]),
+                ("miou_mmsegmentation", confusion.miou_with_absent),
             )
-        }
-        return [
-            {
-                "variant": self.variant,
-                "dataset": self.subject.name,
-                "unit": unit,
-                "seed": 0,
-                "metric": metric,
-                "value": round(value, 3),
-                "run": self.run,
-            }
-            for (unit, metric), value in values.items()
         ]
+        if not all(tuple(map(str, line.values())) in present for line in rows):
+            add_results(path, rows, keep_runs=True)
 
 
 def per_class(subject: Subject, confusions: dict[str, Confusion]) -> pd.DataFrame:
