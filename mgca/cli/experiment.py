@@ -106,8 +106,9 @@ def run(
     subject = _load(scale, data, cache)
     found = run_ablations(tables, subject, numbers, jobs=jobs, fresh=fresh, **places)
     for name, table in found.items():
-        written = [place / f"{name}.csv" for place in (places["out"], places.get("published"))]
-        notice(f"{name} on {scale}: {next((str(p) for p in written if p and p.is_file()), '')}")
+        paths = [places[key] / f"{name}.csv" for key in ("out", "published") if key in places]
+        path, *_ = [path for path in paths if path.is_file()]
+        notice(f"{name} on {scale}: {path}")
         _print_miou(table)
 
 

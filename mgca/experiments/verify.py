@@ -63,8 +63,12 @@ def recompute(published: str | os.PathLike, seed: int = 0) -> tuple[pd.DataFrame
 
     Raises:
         Mismatch: As :func:`compare` does.
+        FileNotFoundError: If there is no such table.
     """
-    table = read_results(Path(published) / f"{TABLE}.csv")
+    path = Path(published) / f"{TABLE}.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"no published table {path}: go to the folder of a clone")
+    table = read_results(path)
     with tempfile.TemporaryDirectory(prefix="mgca-verify-") as folder:
         scale = load_scale(SCALE, cache=Path(folder) / "cache")
         computed = run_ablation(

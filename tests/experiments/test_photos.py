@@ -15,10 +15,12 @@ from mgca.data.features import image_features
 from mgca.data.masks import load_masked
 from mgca.data.texts import build_pool
 from mgca.evaluation.results import read_run
-from mgca.experiments import load_scale, photos
+from mgca.experiments import load_scale, photos, publish
 from mgca.experiments.grid import grid
 from mgca.experiments.photos import DATASETS, UNTOUCHED, Corpus, HybridScale, PhotosScale
 from mgca.experiments.runner import missing, run_ablation
+from mgca.weights import load_weights
+from mgca.weights.decoders import decoder_from
 
 NAMES = [*DATASETS, *UNTOUCHED.values()]
 
@@ -92,6 +94,14 @@ def test_the_main_table_holds_every_set_and_its_part(corpus, few, data_root, tmp
     assert set(record["data"]) == {"flickr8k", *NAMES}
     assert {"loss", "temperature", "R@1", "R@5", "softmax_pixels"} <= set(record["encoder"])
     assert len((tmp_path / "results" / "runs" / f"{full}.csv").read_text().splitlines()) == 2
+
+    monkeypatch.setattr("mgca.weights.FOLDER", tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    publish.lite(scale, tmp_path / "work")
+    plain = grid("main", scale)[0].run(scale, 0)
+    for name, run in (("lite-alignment", plain), ("lite-mgca", full)):
+        assert load_weights(name)[1]["run"] == run
+    decoder_from(*load_weights("lite-mgca"), scale.backbone(0))
 
     monkeypatch.setattr(photos, "align", None)
     again = run_ablation("main", scale, [0], **folders(tmp_path))

@@ -373,6 +373,9 @@ def test_times_stay_in_the_table_whatever_is_computed_later(scale, tmp_path):
     assert list(table["variant"].unique()) == methods
     tcl = table[(table["variant"] == "tcl") & (table["metric"] == "miou_sigmoid")]
     assert set(tcl["dataset"]) == {"things"} and set(tcl["unit"]) == {"pixel", "36"}
+    elsewhere = tmp_path / "elsewhere"
+    seconds_per_image(scale, elsewhere, published=out, images=1, units=(None,), cores=1)
+    assert list(read_results(elsewhere / "benchmarks.csv")["variant"].unique()) == methods
     again = seconds_per_image(scale, out, images=1, units=(None,), cores=1)
     table = read_results(out / "benchmarks.csv")
     assert len(table[table["metric"] == "seconds_per_image"]) == len(again)

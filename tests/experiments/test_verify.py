@@ -4,6 +4,7 @@ import dataclasses
 
 import pandas as pd
 import pytest
+from tiny import Hashes
 
 from mgca.cli import main
 from mgca.data.scenes.sets import VALIDATION_SEED
@@ -16,6 +17,8 @@ from mgca.experiments.runner import run_ablation
 def small(monkeypatch):
     """The scenes scale, small enough to train and evaluate in seconds."""
     monkeypatch.setattr(scenes, "IMAGES", 12)
+    monkeypatch.setattr("mgca.data.scenes.sets._PROBES", 1)
+    monkeypatch.setattr("mgca.backbone.hybrid.SentenceEncoder", Hashes)
     for once in (scenes._pairs, scenes._pool):
         once.cache_clear()
 
