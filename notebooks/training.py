@@ -30,13 +30,11 @@ evaluate_images = 10  # images per set that the short run is evaluated on
 losses = ["object", "region", "pixel"]
 
 # %% tags=["hide-input"]
-import dataclasses
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 from IPython.display import HTML
-from mgca.training.train import train
 
 from mgca.backbone.lite import Lite
 from mgca.data.masks import load_masked
@@ -47,6 +45,8 @@ from mgca.experiments.report.page import listed, open_page
 from mgca.experiments.report.short_runs import fall, reached, shortened
 from mgca.experiments.report.tables import mean_and_std
 from mgca.model import Model
+from mgca.training.alignment import AlignConfig
+from mgca.training.trainer import Trainer
 
 if scale != "photos":
     raise ValueError(f"scale {scale!r} is not run by this notebook, only 'photos'")
@@ -83,15 +83,15 @@ HTML(
 if corpus_found:
     work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
     corpus = photos.load_corpus(page.data, work, images=images)
-    published = photos.PhotosConfig.of_seed(seed)
-    alignment = dataclasses.replace(published.align, batch_size=min(images, 128))
-    config = shortened(published.train, listed(losses), steps=steps, batch_size=32)
+    short = {"seed": seed, "steps": steps, "batch_size": 32}
+    config = shortened(photos.photos_training(), listed(losses), **short)
+    alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
 
     backbone = Lite(pretrained=False)
     aligned = photos.align(alignment, backbone, corpus)
     curve = []
-    pairs = photos.training_data(backbone, corpus)
-    decoder = train(config, backbone, pairs, work / "run", on_step=curve.append)
+    trainer = Trainer(config, backbone, photos.training_data(backbone, corpus))
+    decoder = trainer.run(work / "run", on_step=curve.append)
 
 # %% tags=["remove-input"]
 if corpus_found:
@@ -167,9 +167,8 @@ run = runs.iloc[0]
 record = read_run(page.results, run)
 card = {name: record[name] for name in ("commit", "device")}
 card |= {"wall time": f"{record['seconds'] / 60:.0f} min", "date": record["date"]}
+config = record["config"] | record["config"].get("settings", {})
 for part in ("train", "align"):
-    card |= {
-        f"{part}.{key}": str(value) for key, value in record["config"][part].items()
-    }
+    card |= {f"{part}.{key}": str(value) for key, value in config[part].items()}
 card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
 figures.table(card, caption="The first of the runs.", results="photos/main.csv")
