@@ -149,6 +149,9 @@ class TrainConfig:
         precision: ``"float32"``, or ``"bfloat16"`` or, on GPUs, ``"float16"`` for the decoder's
             convolutions.
         seed: Of the order of the data and the texts drawn.
+        pretrained: Tag, or file, of the weights of an open_clip model; empty for the backbone's
+            own.
+        origin: Digest of the checkpoint of another run that this one goes on from; empty for none.
     """
 
     backbone: str = "vit-b-16"
@@ -168,6 +171,8 @@ class TrainConfig:
     batch_size: int = 1024
     precision: str = "float32"
     seed: int = 0
+    pretrained: str = added("")
+    origin: str = added("")
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:

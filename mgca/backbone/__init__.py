@@ -4,11 +4,14 @@
 (the paper's) and every open_clip model for which a dense path is defined.
 """
 
+from pathlib import Path
+
 from mgca.utils import torchvision as _torchvision
 
 _torchvision.make_importable()
 
 import open_clip  # noqa: E402
+import torch  # noqa: E402
 from open_clip.transformer import VisionTransformer  # noqa: E402
 
 from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone  # noqa: E402
@@ -39,16 +42,27 @@ def load_backbone(
 
     Args:
         name: ``"lite"``, ``"scenes"``, ``"vit-b-16"`` or the name of an open_clip model.
-        pretrained: True for the published weights, False for random ones. For other open_clip
-            models the tag of the weights (``open_clip.list_pretrained_tags_by_model(name)``).
-        last_block: Of a vision transformer, one of
-            :data:`mgca.config.LAST_BLOCKS` (choice D1).
+        pretrained: True for the published weights, False for random ones, the same at every load.
+            For other open_clip models the tag of the weights
+            (``open_clip.list_pretrained_tags_by_model(name)``), or a file of them.
+        last_block: Of a vision transformer, one of :data:`mgca.config.LAST_BLOCKS` (choice D1).
 
     Raises:
         ValueError: If the name or the tag is unknown.
         UnsupportedBackbone: If no dense path is defined for the architecture.
         BackboneUnavailable: If the weights cannot be had.
     """
+    if name in ("lite", "scenes") and isinstance(pretrained, str):
+        raise ValueError(f"{name} comes with its weights: it has no others to choose by a tag")
+    if pretrained is False:
+        # All processes of a run, and a run that goes on, must have the same encoder.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return _load(name, pretrained, last_block)
+    return _load(name, pretrained, last_block)
+
+
+def _load(name: str, pretrained: bool | str, last_block: str) -> Backbone:
     if name == "lite":
         return load_lite(pretrained=bool(pretrained))
     if name == "scenes":
@@ -60,8 +74,10 @@ def load_backbone(
         raise ValueError(f"{name}: say which weights, pretrained= one of {', '.join(tags)}")
     if isinstance(pretrained, str):
         tag = pretrained
-        if tag not in tags:
-            raise ValueError(f"{name} has no weights {tag!r}, only {', '.join(tags)}")
+        if tag not in tags and not Path(tag).is_file():
+            raise ValueError(
+                f"{name} has no weights {tag!r}, only {', '.join(tags)}, or those of a file"
+            )
     model, preprocessing = _create(name, model_name, tag if pretrained else None)
     statistics = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
     if isinstance(model.visual, VisionTransformer):

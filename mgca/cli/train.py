@@ -1,19 +1,30 @@
-"""``mgca train``: the decoder, from webdataset shards."""
+"""``mgca train``: the decoder, on a scale that two cores serve or from webdataset shards."""
 
 import json
 import logging
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mgca.cli.loading import examples
 from mgca.cli.verbosity import is_quiet, saying
 
+if TYPE_CHECKING:
+    from mgca.experiments.scale import Scale
+    from mgca.training.resources import Resources
+    from mgca.training.runs import RunConfig
+    from mgca.training.trainer import Trainer
+
 STOPPED = 130
-RUN, MACHINE, KEPT = "What is trained", "On what", "What is kept"  # panels of the help
+# Panels of the help.
+RUN, SHARDS, MACHINE, KEPT = "What is trained", "From shards", "On what", "What is kept"
 EXAMPLES = examples(
+    "mgca train --scale scenes",
+    "mgca train --scale scenes --set train.loss.alpha=0.5",
+    "mgca train --scale scenes --objective mine.py",
     "mgca train --shards cc3m --dry-run",
     "mgca train --shards cc3m --set train.batch_size=256 --micro-batch 32",
     "torchrun --nproc-per-node 4 -m mgca train --shards cc3m",
@@ -26,23 +37,42 @@ def _configurations() -> list[str]:
 
 def train(
     context: typer.Context,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="scenes or photos: train as published, evaluate, and compare.",
+            autocompletion=lambda: ["scenes", "photos"],
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     shards: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="SHARDS",
             help="Folder, glob, '{000..331}' pattern or URL of the shards.",
             rich_help_panel=RUN,
         ),
-    ],
+    ] = None,
     config: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
             help="paper, photos, or a TOML file of what is not the paper's.",
+            show_default="paper",
             autocompletion=_configurations,
+            rich_help_panel=SHARDS,
+        ),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="mgca, tcl, or a Python file with a class of your own under @objective(...).",
+            show_default="the configuration's",
             rich_help_panel=RUN,
         ),
-    ] = "paper",
+    ] = "",
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,6 +82,29 @@ def train(
             rich_help_panel=RUN,
         ),
     ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Sets train.seed.", rich_help_panel=RUN),
+    ] = None,
+    origin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            exists=True,
+            metavar="PATH",
+            help="Go on from the checkpoint of another run: a file, or its folder.",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
+    pretrained: Annotated[
+        str,
+        typer.Option(
+            metavar="TAG",
+            help="Weights of an open_clip model: a tag or a file. Sets train.pretrained.",
+            show_default=False,
+            rich_help_panel=SHARDS,
+        ),
+    ] = "",
     precomputed: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +113,7 @@ def train(
             metavar="DIR",
             help="What `mgca data captions` wrote.",
             show_default="the cache",
-            rich_help_panel=RUN,
+            rich_help_panel=SHARDS,
         ),
     ] = None,
     corrupt_limit: Annotated[
@@ -70,7 +123,7 @@ def train(
             max=1,
             metavar="SHARE",
             help="Of samples, that may be unreadable.",
-            rich_help_panel=RUN,
+            rich_help_panel=SHARDS,
         ),
     ] = 0.01,
     random_weights: Annotated[
@@ -78,7 +131,7 @@ def train(
         typer.Option(
             "--random-weights",
             help="An encoder of random weights, to see how long a run takes.",
-            rich_help_panel=RUN,
+            rich_help_panel=SHARDS,
         ),
     ] = False,
     device: Annotated[
@@ -91,7 +144,7 @@ def train(
             metavar="N",
             help="Reading processes per process.",
             show_default="as many as there are cores for",
-            rich_help_panel=MACHINE,
+            rich_help_panel=SHARDS,
         ),
     ] = None,
     micro_batch: Annotated[
@@ -114,7 +167,7 @@ def train(
             min=1,
             metavar="GIB",
             help="For downloaded shards in the cache.",
-            rich_help_panel=MACHINE,
+            rich_help_panel=SHARDS,
         ),
     ] = None,
     out: Annotated[
@@ -126,9 +179,15 @@ def train(
         ),
     ] = Path("runs"),
     checkpoint_every: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Steps between checkpoints.", rich_help_panel=KEPT),
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Steps between checkpoints.",
+            show_default="50, of shards 500",
+            rich_help_panel=KEPT,
+        ),
+    ] = None,
     keep: Annotated[
         int,
         typer.Option(min=1, metavar="N", help="Newest checkpoints to keep.", rich_help_panel=KEPT),
@@ -153,66 +212,242 @@ def train(
         ),
     ] = False,
 ) -> None:
-    """Train a decoder from shards; say first what it takes. The same command resumes a run.
+    """Train a decoder, and say first what it takes. The same command resumes a run.
 
-    On several GPUs or machines: torchrun --nproc-per-node 4 -m mgca train ...
+    With --scale it takes minutes on two cores, and prints mIoU beside that of the published run.
+    From shards on several GPUs or machines: torchrun --nproc-per-node 4 -m mgca train ...
     """
-    from mgca.backbone import BackboneUnavailable, load_backbone
-    from mgca.config import config_hash
-    from mgca.data.shards import find_shards
-    from mgca.training.estimate import estimate
-    from mgca.training.optimiser import NotFinite
-    from mgca.training.resources import Resources, make_fabric
-    from mgca.training.runs import load_run
-    from mgca.training.trainer import Engine, Stopped
-    from mgca.weights import WeightsError
+    from mgca.training.resources import Resources
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
-    run = load_run(config, changes or ())
+    if (scale is None) == (shards is None):
+        raise typer.BadParameter("give --scale scenes, --scale photos or --shards SHARDS")
+    changes = list(changes or ())
+    changes += [f"train.seed={seed}"] * (seed is not None)
+    changes += [f"train.pretrained={json.dumps(pretrained)}"] * bool(pretrained)
     resources = Resources(
         accelerator=device,
         workers=workers,
         micro_batch=micro_batch,
         budget=None if budget is None else budget * 2**20,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=checkpoint_every or (500 if shards else 50),
         keep=keep,
         milestone=milestone,
         corrupt_limit=corrupt_limit,
         precomputed=precomputed,
         download_limit=None if download_limit is None else download_limit * 2**30,
     )
-    fabric = make_fabric(resources, run.train)
-    if fabric.is_global_zero and not is_quiet():
+    start = None if origin is None else _checkpoint(origin)
+    if scale is not None:
+        if config or precomputed or random_weights or pretrained:
+            raise typer.BadParameter(
+                "a scale has a configuration, encoders and captions of its own: --config, "
+                "--pretrained, --random-weights and --precomputed go with --shards"
+            )
+        if not is_quiet():
+            context.with_resource(saying(logging.INFO))
+        _on_scale(scale, objective, changes, resources, start, out, as_json, dry_run)
+        return
+    from mgca.training.runs import load_run
+
+    run = load_run(config or "paper", changes, objective)
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
+    _from_shards(
+        context, str(shards), run, resources, start, out, as_json, dry_run, random_weights, probe
+    )
+
+
+def _from_shards(
+    context: typer.Context,
+    shards: str,
+    run: "RunConfig",
+    resources: "Resources",
+    origin: Path | None,
+    out: Path,
+    as_json: bool,
+    dry_run: bool,
+    random_weights: bool,
+    probe: bool,
+) -> None:
+    from mgca.backbone import BackboneUnavailable, load_backbone
+    from mgca.config import config_hash
+    from mgca.data.shards import find_shards
+    from mgca.training.estimate import estimate
+    from mgca.training.resources import launch
+    from mgca.training.sources import Streamed
+    from mgca.training.trainer import Trainer
+
+    process = launch(resources, run.train)
+    first = process.is_global_zero
+    if first and not is_quiet():
         context.with_resource(saying(logging.INFO))  # a run of days is followed by its messages
-    if not fabric.is_global_zero:
-        fabric.barrier()  # the first process scans the shards, and the others find what it wrote
+    if not first:
+        process.barrier()  # the first process scans the shards, and the others find what it wrote
     found = find_shards(shards)
-    if fabric.is_global_zero:
-        fabric.barrier()
+    if first:
+        process.barrier()
+    weights: bool | str = run.train.pretrained or not random_weights
     try:
-        backbone = load_backbone(
-            run.train.backbone, pretrained=not random_weights, last_block=run.train.last_block
-        )
+        backbone = load_backbone(run.train.backbone, weights, last_block=run.train.last_block)
     except BackboneUnavailable as error:
         raise OSError(str(error)) from error
-    engine = Engine(fabric, run, backbone, found, resources)
-    folder = out / (config_hash(run) + "-random" * random_weights)
-    expected = estimate(engine, folder, probe=probe)
-    if fabric.is_global_zero and as_json:
+    source = Streamed(found, run.stream)
+    trainer = Trainer(run, backbone, source, resources, process=process, origin=origin)
+    folder = out / (config_hash(trainer.config) + "-random" * random_weights)
+    said = first and not as_json and (dry_run or not is_quiet())
+    if said:
+        typer.echo(f"run         {folder}")  # what follows is measured, and takes a while
+        _warn_if_slow(trainer)
+    expected = estimate(trainer, folder, probe=probe)
+    if first and as_json:
         typer.echo(json.dumps({"run": str(folder), "hours": expected.hours} | asdict(expected)))
-    elif fabric.is_global_zero and (dry_run or not is_quiet()):
-        typer.echo(f"run         {folder}\n{expected}")
-    expected.check(shared=fabric.device.type == "cpu")
+    elif said:
+        typer.echo(str(expected))
+    expected.check(shared=process.device.type == "cpu")
     if dry_run:
         return
+    _train(trainer, folder)
+    if first:
+        decoder = str(folder / "decoder.safetensors")
+        typer.echo(json.dumps({"decoder": decoder}) if as_json else decoder)
+
+
+def _on_scale(
+    name: str,
+    objective: str,
+    changes: list[str],
+    resources: "Resources",
+    origin: Path | None,
+    out: Path,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    from mgca.config import config_hash
+    from mgca.evaluation.evaluate import evaluate
+    from mgca.experiments import load_scale
+    from mgca.inference.scoring import rules
+    from mgca.model import Model
+    from mgca.training.resources import launch
+    from mgca.training.runs import RunConfig, changed, with_objective
+    from mgca.training.trainer import Trainer
+    from mgca.utils.processes import threads
+
+    if any(change.partition(".")[0].strip() == "stream" for change in changes):
+        raise typer.BadParameter("stream is of shards: a scale has its features at hand")
+    scale = load_scale(name)
+    run = changed(with_objective(RunConfig(train=scale.training), objective), changes)
+    if resources.accelerator == "auto":
+        resources = replace(resources, accelerator="cpu")  # as the published runs
+    published = _published(scale, run.train.seed)
+    if not as_json and not is_quiet():
+        typer.echo(_expected_time(published))
+    if dry_run:
+        return
+    began = time.perf_counter()
+    # One thread, as the published runs have: last bits depend on how many add numbers up.
+    with threads(1):
+        backbone = scale.backbone(run.train.seed, run.train.last_block)
+        process = launch(resources, run.train)
+        source = scale.data(backbone)
+        trainer = Trainer(run, backbone, source, resources, process=process, origin=origin)
+        folder = out / config_hash(trainer.config)
+        _train(trainer, folder)
+        scoring = rules(trainer.objective.sigmoid())
+        model = Model(trainer.backbone, trainer.decoder, scale.segment(), scoring)
+        background = scale.background(model)
+        found = {}
+        for data in scale.sets():
+            ((_, confusion),) = evaluate(
+                model, data, (None,), features=scale.cache, **background
+            ).items()
+            found[data.name] = round(confusion.miou, 3)
+    decoder = str(folder / "decoder.safetensors")
+    if as_json:
+        seconds = round(time.perf_counter() - began, 1)
+        numbers = {"miou": found, "published": published.get("miou"), "seconds": seconds}
+        typer.echo(json.dumps({"decoder": decoder} | numbers))
+        return
+    typer.echo("\n".join(_compared(found, published, run.train.seed)))
+    typer.echo(f"{decoder}, in {(time.perf_counter() - began) / 60:.1f} minutes")
+
+
+def _train(trainer: "Trainer", folder: Path) -> None:
+    """Run to the end; what ends it early is told in one line."""
+    from mgca.training.optimiser import NotFinite
+    from mgca.training.trainer import Stopped
+    from mgca.weights import WeightsError
+
     try:
-        engine.run(folder)
+        trainer.run(folder)
     except Stopped as stopped:
-        if fabric.is_global_zero:
+        if trainer.process.is_global_zero:
             typer.echo(stopped, err=True)
         raise typer.Exit(STOPPED) from None
     except (NotFinite, WeightsError) as error:
         raise OSError(str(error)) from error
-    if fabric.is_global_zero:
-        decoder = str(folder / "decoder.safetensors")
-        typer.echo(json.dumps({"decoder": decoder}) if as_json else decoder)
+
+
+def _checkpoint(path: Path) -> Path:
+    """A checkpoint, or the newest of a run's folder."""
+    from mgca.training.checkpoint import latest
+
+    if path.is_file():
+        return path
+    newest = latest(path / "checkpoints") or latest(path)
+    if newest is None:
+        raise FileNotFoundError(f"no checkpoint step-NUMBER.safetensors in {path}")
+    return newest
+
+
+def _warn_if_slow(trainer: "Trainer") -> None:
+    """Say where the device has no units for the configured precision."""
+    import torch
+
+    from mgca.training.flops import slowness
+
+    precision = trainer.train.precision
+    times = slowness(trainer.process.device, getattr(torch, precision))
+    if precision != "float32" and times > 2:
+        typer.echo(
+            f"            {precision} takes {times:.0f} times as long as float32 on this device: "
+            "--set train.precision=float32"
+        )
+
+
+def _published(scale: "Scale", seed: int) -> dict:
+    """Seconds and mIoU, by set, of the published run of a seed; empty where there is none."""
+    from mgca.evaluation.results import read_run
+    from mgca.experiments.grid import grid
+
+    (variant,) = (each for each in grid("granularity", scale) if each.name == "all")
+    try:
+        record = read_run(Path("results") / scale.name, variant.run(scale, seed))
+    except FileNotFoundError:
+        return {}
+    miou = {
+        row["dataset"]: row["value"]
+        for row in record["measured"]
+        if (row["unit"], row["metric"]) == ("pixel", "miou")
+    }
+    return {"seconds": record["seconds"], "miou": miou}
+
+
+def _expected_time(published: dict) -> str:
+    if not published:
+        return "some minutes; there is no published run of this seed here to compare with"
+    minutes = max(1, round(published["seconds"] / 60))
+    return (
+        f"about {minutes} minute{'s' * (minutes > 1)} by the published run; the first time a few "
+        "more, for features that are kept"
+    )
+
+
+def _compared(found: dict[str, float], published: dict, seed: int) -> list[str]:
+    """A table of mIoU, the published run above this one."""
+    rows = {"this run": found}
+    if published:
+        rows = {f"published, MGCA, seed {seed}": published["miou"]} | rows
+    lines = [f"{'mIoU, pixel unit':26}" + "".join(f"{name:>9}" for name in found)]
+    for row, values in rows.items():
+        numbers = (f"{values[name]:9.2f}" if name in values else f"{'-':>9}" for name in found)
+        lines.append(f"{row:26}" + "".join(numbers))
+    return lines

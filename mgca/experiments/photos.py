@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from mgca.backbone import Backbone
 from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.backbone.lite import Lite
-from mgca.config import LossConfig, TrainConfig, config_hash, to_dict
+from mgca.config import config_hash, to_dict
 from mgca.data.captions import Captions, load_captions
 from mgca.data.features import BatchImages, image_features, text_embeddings
 from mgca.data.masks import MaskedSet, data_root, load_masked
@@ -41,6 +41,7 @@ from mgca.training.alignment import (
     softmax_pixels,
     train_alignment,
 )
+from mgca.training.runs import photos_training
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.training.sources import Cached
 from mgca.utils.files import cache_folder, file_digest, write_text
@@ -51,30 +52,6 @@ DATASETS = ("voc20-all", "coco80", "camvid")
 #: Of these, the images on which nothing was tried: settings were chosen on the others of VOC and
 #: COCO. Nothing was tried on CamVid.
 UNTOUCHED = {"voc20-all": "voc20", "coco80": "coco80-val"}
-
-
-def photos_training() -> TrainConfig:
-    """The decoder's training at this scale: the paper's values, but for what is given here.
-
-    ``alpha`` follows the paper's rule, the average area of what texts describe: in COCO's captioned
-    images a named thing covers 0.18 and all the things a caption names 0.25 of the image. The
-    captions are of few subjects, so that a batch of them has many texts that fit several images:
-    hence ``known``, ``names`` from a broader vocabulary, and ``hold_mean``, without which the
-    decoder learns little else than to favour some words everywhere. The batch, the steps and the
-    rate are what two cores allow.
-    """
-    return TrainConfig(
-        backbone="lite",
-        loss=LossConfig(alpha=0.2),
-        names=0.3,
-        known=0.6,
-        hold_mean=True,
-        learning_rate=1e-3,
-        warmup=0.1,
-        steps=40,
-        batch_size=64,
-        precision="bfloat16",
-    )
 
 
 @dataclass(frozen=True)

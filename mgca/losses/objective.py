@@ -49,6 +49,11 @@ def objective(config: type[ObjectiveConfig]) -> Callable[[T], T]:
     return register
 
 
+def registered() -> list[type[ObjectiveConfig]]:
+    """The classes of configurations that have an objective."""
+    return list(_OBJECTIVES)
+
+
 def make_objective(config: ObjectiveConfig) -> "Objective":
     """The objective of a configuration.
 

@@ -151,6 +151,19 @@ def _affordable(dtype: torch.dtype, seconds: float, most: int = 2048) -> int:
     return side
 
 
+def slowness(device: torch.device | str, dtype: torch.dtype, side: int = 256) -> float:
+    """How many times as long a matrix product takes in a precision as in float32.
+
+    Some processors compute in half precision without units for it, a hundred times as slowly.
+    """
+    a, b = (torch.randn(side, side, device=device) for _ in range(2))
+    half = a.to(dtype), b.to(dtype)
+    own, plain = (
+        best_seconds(lambda pair=pair: torch.mm(*pair), device, 0.0) for pair in (half, (a, b))
+    )
+    return own / plain
+
+
 def bandwidth(device: torch.device | str, seconds: float = 1.0) -> float:
     """Bytes/s that a device reads and writes when it copies 256 MiB, far more than a cache holds:
     the best of the copies that fit in ``seconds``."""

@@ -5,6 +5,7 @@
 :mod:`mgca.training.resources` the processes and devices.
 """
 
+import dataclasses
 import functools
 import json
 import logging
@@ -41,7 +42,7 @@ from mgca.training.resources import Alone, Process, Resources, check_precision
 from mgca.training.runs import RunConfig
 from mgca.training.sources import Drawn, Place, Source
 from mgca.training.step import backward, mean_change, move_into_bias
-from mgca.utils.files import alone_in, clear_temporaries, write_text
+from mgca.utils.files import alone_in, clear_temporaries, file_digest, write_text
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
 from mgca.weights.decoders import save_decoder
@@ -80,7 +81,10 @@ class Trainer:
         process: Process | None = None,
         origin: str | os.PathLike | None = None,
     ) -> None:
+        if origin is not None:
+            config = _from_origin(config, file_digest(origin)[:12])
         self.config, self.source, self.origin = config, source, origin
+        self.folder: Path | None = None
         self.train = train = config.train if isinstance(config, RunConfig) else config
         self.clip = config.clip if isinstance(config, RunConfig) else None
         _check_backbone(train, backbone)
@@ -189,10 +193,11 @@ class Trainer:
         if self.train.precision != "float32":
             advice.append("use precision='float32'")
         choices = ", ".join(advice[:-1]) + (" or " * (len(advice) > 1)) + advice[-1]
-        return (
-            f"{choices[0].upper()}{choices[1:]}; the last checkpoint is from before this step, and "
-            "a run with other values goes on from it (origin=, or --from)"
-        )
+        last = latest(self.folder / "checkpoints") if self.folder else None
+        goes_on = "there is no checkpoint yet"
+        if last is not None:
+            goes_on = f"a run with other values goes on from {last} (--from, or origin=)"
+        return f"{choices[0].upper()}{choices[1:]}; {goes_on}"
 
     def run(
         self, folder: str | os.PathLike, *, on_step: Callable[[dict], None] | None = None
@@ -221,7 +226,7 @@ class Trainer:
             return self._run(Path(folder), on_step)
 
     def _run(self, folder: Path, on_step: Callable[[dict], None] | None) -> GatedConvDecoder:
-        first = self.process.is_global_zero
+        first, self.folder = self.process.is_global_zero, folder
         checkpoints, metrics = folder / "checkpoints", folder / "metrics.csv"
         start = self.resume(checkpoints)
         rows = metrics_until(metrics, start)
@@ -368,6 +373,13 @@ class Trainer:
             changes.append(change * some)
             number += some
         move_into_bias(self.decoder, torch.stack(changes).sum(dim=0).flatten() / number)
+
+
+def _from_origin(config: TrainConfig | RunConfig, digest: str) -> TrainConfig | RunConfig:
+    """The configuration of a run that goes on from a checkpoint of another, so named."""
+    if isinstance(config, TrainConfig):
+        return dataclasses.replace(config, origin=digest)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, origin=digest))
 
 
 def _check_backbone(config: TrainConfig, backbone: Backbone) -> None:

@@ -260,7 +260,7 @@ def test_an_unknown_last_block_is_refused():
     [
         ("vit-b-17", True, "unknown backbone 'vit-b-17'"),
         ("ViT-B-32", True, "say which weights.*openai"),
-        ("ViT-B-32", "laion3b", "no weights 'laion3b', only .*openai"),
+        ("ViT-B-32", "laion3b", "no weights 'laion3b', only .*openai.*, or those of a file"),
     ],
 )
 def test_unknown_names_and_weights_are_refused(name, pretrained, message):

@@ -16,7 +16,7 @@ from mgca.cli import main
 from mgca.config import config_hash
 from mgca.data.shards import find_shards
 from mgca.decoder import GatedConvDecoder
-from mgca.losses.objective import mgca_loss
+from mgca.losses import MGCA
 from mgca.training.estimate import DECODER_MAPS, GIB, Estimate, Probe, estimate, measure
 from mgca.training.monitor import Meter
 from mgca.training.resources import launch
@@ -51,7 +51,7 @@ def test_decoder_and_losses_hold_no_more_than_is_estimated(precision):
 
     def step():
         decoder.zero_grad(set_to_none=True)
-        mgca_loss(pixel_embeddings(decoder, dense, precision), texts)["total"].backward()
+        MGCA(lean=True)(pixel_embeddings(decoder, dense, precision), texts)["total"].backward()
 
     step()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as run:

@@ -6,7 +6,8 @@ import pytest
 
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.data.shards import StreamConfig
-from mgca.training.runs import NAMED, RunConfig, load_run
+from mgca.losses import TCLConfig, make_objective
+from mgca.training.runs import NAMED, RunConfig, load_objective, load_run, photos_training
 
 
 def test_paper_is_the_defaults_and_the_defaults_are_the_papers():
@@ -87,3 +88,64 @@ def test_files_that_make_no_sense_are_named(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match="is not TOML"):
         load_run(path)
+
+
+def test_photos_is_the_configuration_of_the_scale():
+    """Less what needs all captions in memory; a run of it is published."""
+    run = load_run("photos")
+    assert run.train == dataclasses.replace(photos_training(), names=0.0, known=None)
+    changes = ["train.precision=float32", "train.batch_size=16", "train.steps=200"]
+    assert config_hash(load_run("photos", changes)) == "504c7f43f547"
+
+
+MINE = """
+from dataclasses import dataclass
+from mgca.config import added
+from mgca.losses import LossConfig, MGCA, objective
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(LossConfig):
+    margin: float = added(0.2)
+
+@objective(Mine)
+class MyLoss(MGCA):
+    pass
+"""
+
+
+def test_an_objective_of_ones_own_is_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE)
+    run = load_run("photos", ["train.loss.margin=0.1", "train.loss.k=0.5"], path)
+    loss = run.train.loss
+    assert type(loss).__name__ == "Mine" and (loss.margin, loss.k) == (0.1, 0.5)
+    assert loss.alpha == 0.2, "settings that both have are those of the configuration"
+    assert type(make_objective(loss)).__name__ == "MyLoss"
+    assert config_hash(load_run("photos", objective=path)) != config_hash(load_run("photos"))
+    own = tmp_path / "run.toml"
+    own.write_text("[train.loss]\nmargin = 0.3")
+    assert load_run(own, objective=path).train.loss.margin == 0.3
+
+
+def test_objectives_that_come_with_the_library_have_names():
+    assert load_run("paper", objective="mgca") == load_run("paper")
+    run = load_run("paper", ["train.loss.area=0.2"], "tcl")
+    assert type(run.train.loss) is TCLConfig and run.train.loss.area == 0.2
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("x = 1", "registers 0 objectives"),
+        (MINE + MINE.replace("Mine", "Other"), "registers 2 objectives"),
+        ("import nothing_like_it", "cannot be run: ModuleNotFoundError"),
+        ("class", "cannot be run: SyntaxError"),
+    ],
+)
+def test_files_that_are_no_objective_are_named(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"mine.py {message}"):
+        load_objective(path)
+    with pytest.raises(FileNotFoundError, match="no objective .*none.py: give mgca or tcl, or a"):
+        load_objective(tmp_path / "none.py")
