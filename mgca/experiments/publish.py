@@ -24,7 +24,7 @@ from mgca.data.scenes.scene import THINGS
 from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, evaluation_set, training_pairs
 from mgca.data.texts import build_pool
 from mgca.evaluation.metrics import recall
-from mgca.evaluation.results import add_results, write_run
+from mgca.evaluation.results import add_results, row, write_run
 from mgca.experiments.grid import Variant, grid, published_name
 from mgca.experiments.photos import PhotosScale
 from mgca.experiments.scale import Scale
@@ -70,9 +70,7 @@ def scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> No
     log.info("%s %s", trained, measured)
     write_run(out, run, record | {"trained": trained})
     shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
-    common = {"variant": "clip", "dataset": "scenes", "unit": "image"}
-    common |= {"seed": config.seed, "run": run}
-    rows = [common | {"metric": m, "value": round(v, 3)} for m, v in measured.items()]
+    rows = [row("clip", "scenes", "image", config.seed, m, v, run) for m, v in measured.items()]
     add_results(out / "clip.csv", rows)
 
 

@@ -28,7 +28,7 @@ from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import CLASS_IOU, SECONDS, measure, unit_name
-from mgca.evaluation.results import COLUMNS, read_results, read_run, write_run
+from mgca.evaluation.results import COLUMNS, read_results, read_run, row, write_run
 from mgca.experiments.changes import code_digest, warn_of_changes
 from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.scale import Scale
@@ -266,13 +266,13 @@ def _assemble(
     rows = []
     for seed in sorted({*seeds, *present}):
         for variant in grid(ablation, scale):
-            line = {"variant": variant.name, "seed": seed, "run": variant.run(scale, seed)}
+            run = variant.run(scale, seed)
             shown = {unit_name(unit) for unit in variant.units}
             rows += [
-                line | row
-                for row in _record(places, variant, scale, seed).get("measured", ())
-                if row["unit"] in shown
-                and (ablation == "granularity" or not row["metric"].startswith(CLASS_IOU))
+                row(variant.name, m["dataset"], m["unit"], seed, m["metric"], m["value"], run)
+                for m in _record(places, variant, scale, seed).get("measured", ())
+                if m["unit"] in shown
+                and (ablation == "granularity" or not m["metric"].startswith(CLASS_IOU))
             ]
     timed = [table[table["metric"] == SECONDS] for table in tables]
     rows += next((t.to_dict("records") for t in timed if len(t)), [])

@@ -16,7 +16,7 @@ import pandas as pd
 from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import SECONDS, unit_name
-from mgca.evaluation.results import COLUMNS, read_results, write_run
+from mgca.evaluation.results import COLUMNS, read_results, row, write_run
 from mgca.experiments.grid import UNITS, grid
 from mgca.experiments.scale import Scale
 from mgca.model import Model
@@ -76,15 +76,7 @@ def seconds_per_image(
     config = {"scale": scale.name, "timing": images, "cores": cores, "sets": list(scale.datasets)}
     run = config_hash(config)
     rows = [
-        {
-            "variant": name,
-            "dataset": data,
-            "unit": unit,
-            "seed": 0,
-            "metric": SECONDS,
-            "value": round(statistics.median(seconds), 4),
-            "run": run,
-        }
+        row(name, data, unit, 0, SECONDS, statistics.median(seconds), run, digits=4)
         for (name, data, unit), seconds in taken.items()
     ]
     record = provenance(config, seed=0, data=scale.digests(), seconds=time.perf_counter() - began)

@@ -16,14 +16,14 @@ from mgca.experiments.runner import run_ablation
 @pytest.fixture
 def small(monkeypatch):
     """The scenes scale, small enough to train and evaluate in seconds."""
-    monkeypatch.setattr(scenes, "IMAGES", 12)
+    monkeypatch.setattr(scenes, "IMAGES", 8)
     monkeypatch.setattr("mgca.data.scenes.sets._PROBES", 1)
     monkeypatch.setattr("mgca.backbone.hybrid.SentenceEncoder", Hashes)
     for once in (scenes._pairs, scenes._pool):
         once.cache_clear()
 
     def make(cache):
-        scale = scenes.ScenesScale(cache, seed=VALIDATION_SEED, images=2)
+        scale = scenes.ScenesScale(cache, seed=VALIDATION_SEED, images=1)
         scale.training = dataclasses.replace(scale.training, steps=2, batch_size=8)
         return scale
 
