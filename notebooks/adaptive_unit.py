@@ -28,7 +28,6 @@ scenes = 30  # of the test set, that the curves on this page are measured on
 
 # %% tags=["hide-input"]
 import dataclasses
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,17 +39,14 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.metrics import count_components
-from mgca.evaluation.results import read_results
+from mgca.evaluation.boundary import count_components
 from mgca.experiments.report import figures, interactive, overlays, plots, unit_steps
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.report.tables import group_means, mean_and_std
-from mgca.experiments.scenes import ScenesScale
 from mgca.units import meta_point_index, semantic_units
 
-figures.use_style()
-here = Path.cwd()
-results = (here if (here / "results").is_dir() else here.parent) / "results"
+page = open_page("adaptive_unit", "scenes")
 
 # %% [markdown]
 # ## What it does
@@ -72,7 +68,7 @@ results = (here if (here / "results").is_dir() else here.parent) / "results"
 # published decoder, and the three steps in plain code.
 
 # %%
-setting = ScenesScale()
+setting = page.setting
 model = mgca.load("scenes", config=setting.segment())
 data = evaluation_set("scenes", scenes, seed=TEST_SEED)
 _, picture, truth = data[image]
@@ -131,32 +127,23 @@ Markdown(
 # %% tags=["hide-input"]
 colours = overlays.own_colours(data.classes, np.unique(truth))
 shuffled = np.random.default_rng(0)
-arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[
-    :, :3
-]
-labels = {
-    n: model.segment(embedded, data.classes, n).labels.numpy()
-    for n in (None, side**2, 4)
-}
+arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[:, :3]
+results = [model.segment(embedded, data.classes, n) for n in (None, side**2, 4)]
+labels = [result.labels.numpy() for result in results]
 unit_map = np.kron(assignment.view(cells), np.ones((4, 4), int))
 panels = [
     Panel(picture, "meta-points"),
-    Panel(
-        overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)),
-        f"{side**2} units",
-    ),
+    Panel(overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)), f"{side**2} units"),
     Panel(overlays.over(truth, picture, colours), "exact mask"),
 ]
-for own, unit in zip(
-    labels.values(), ("pixels", f"{side**2} units", "4 units"), strict=True
-):
+for own, unit in zip(labels, ("pixels", f"{side**2} units", "4 units"), strict=True):
     panels.append(Panel(overlays.over(own, picture, colours), f"{unit} named"))
 legend = overlays.own_key(data.classes, np.unique(truth))
 figure = plots.panels([panels[:3], panels[3:]], (7, 5.6), legend=legend)
 for axis in figure.axes[:2]:
     plots.dots(axis, meta_point_index(*cells, side).numpy(), cells[1], picture.height)
-right = [100 * (own == truth).mean() for own in labels.values()]
-regions = [count_components(own) for own in labels.values()]
+right = [100 * (own == truth).mean() for own in labels]
+regions = [count_components(own) for own in labels]
 figures.show(
     figure,
     caption=f"One scene, the first of the test set. Right are {right[0]:.0f} % of its pixels "
@@ -212,9 +199,7 @@ figure, axes = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True, layout="const
 labels_of = {"miou": "mIoU (%)", "components": "regions / those of the mask"}
 for axis, (metric, label) in zip(axes, labels_of.items(), strict=True):
     axis.plot(numbers[:-1], curve[metric].iloc[:-1], "o-", color="C0")
-    axis.axhline(
-        curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit"
-    )
+    axis.axhline(curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit")
     axis.set(xscale="log", ylabel=label)
     axis.set_xticks([1, 4, 16, 36, 100, 784], ["1", "4", "16", "36", "100", "784"])
     axis.minorticks_off()
@@ -243,10 +228,10 @@ figures.show(
 
 # %% tags=["remove-input"]
 assert (curve.loc["784"] == curve.loc["pixel"]).all()
-published = read_results(results / "scenes" / "meta_points.csv")
+published = page.read("scenes/meta_points.csv")
 means = group_means(published, setting.groups)
-paper = pd.read_csv(results / "paper" / "table4.csv", dtype={"meta_points": str})
-paper = paper.set_index(paper["meta_points"].replace("3136", "pixel"))
+paper = page.paper("table4.csv")
+paper = paper.set_index(paper["meta_points"].astype(str).replace("3136", "pixel"))
 frame = pd.DataFrame(index=["16", "25", "36", "49", "64", "81", "121", "pixel"])
 for metric, name, digits in (("miou", "mIoU", 1), ("components", "regions", 2)):
     ours = mean_and_std(means, metric, digits=digits).droplevel("variant")
@@ -296,7 +281,7 @@ for title, options in choices.items():
     config = dataclasses.replace(setting.segment(), **options)
     variant = mgca.Model(model.backbone, model.decoder, config)
     own = variant.segment(embedded, data.classes, side**2).labels.numpy()
-    differs = own != labels[side**2]
+    differs = own != labels[1]
     panels.append(Panel(overlays.over(own, picture, colours), title, outline=differs))
     points.append(meta_point_index(*cells, side, config.placement).numpy())
     changed.append(100 * differs.mean())

@@ -91,13 +91,10 @@ def right(pixels: torch.Tensor) -> float:
 
 # %%
 def by_hand(block: GatedConvBlock, x: torch.Tensor) -> torch.Tensor:  # (B, C, H, W)
-    mean, variance = (
-        x.mean(dim=1, keepdim=True),
-        x.var(dim=1, keepdim=True, correction=0),
-    )
-    normal = (x - mean) / (
-        variance + 1e-5
-    ).sqrt()  # at each position, over its channels
+    # At each position, over its channels.
+    mean = x.mean(dim=1, keepdim=True)
+    variance = x.var(dim=1, keepdim=True, correction=0)
+    normal = (x - mean) / (variance + 1e-5).sqrt()
     normal = normal * block.norm.weight[:, None, None] + block.norm.bias[:, None, None]
     active = normal * (1 + torch.erf(normal / 2**0.5)) / 2
     padded = F.pad(active, (1, 1, 1, 1))
@@ -106,9 +103,8 @@ def by_hand(block: GatedConvBlock, x: torch.Tensor) -> torch.Tensor:  # (B, C, H
     for dy in range(3):
         for dx in range(3):
             shifted = padded[:, :, dy : dy + height, dx : dx + width]
-            out = out + torch.einsum(
-                "oc,bchw->bohw", block.conv.weight[:, :, dy, dx], shifted
-            )
+            weight = block.conv.weight[:, :, dy, dx]
+            out = out + torch.einsum("oc,bchw->bohw", weight, shifted)
     return x + torch.tanh(block.gate) * out
 
 
@@ -199,9 +195,8 @@ pairs = training_pairs(6 * batch, seed=0)
 config = scenes_training()
 with torch.no_grad():
     inputs = [to_tensor(image, backbone.mean, backbone.std) for image in pairs.images]
-    features = torch.cat(
-        [backbone.dense(part) for part in torch.stack(inputs).split(32)]
-    )
+    parts = torch.stack(inputs).split(32)
+    features = torch.cat([backbone.dense(part) for part in parts])
     texts = backbone.encode_text([captions[0] for captions in pairs.captions])
 
 parts = {
@@ -209,9 +204,8 @@ parts = {
     "convolutions": [p for block in decoder.blocks for p in block.conv.parameters()],
     "normalisations": [p for block in decoder.blocks for p in block.norm.parameters()],
 }
-optimizer = torch.optim.AdamW(
-    decoder.parameters(), lr=rate, weight_decay=config.weight_decay
-)
+decay = config.weight_decay
+optimizer = torch.optim.AdamW(decoder.parameters(), lr=rate, weight_decay=decay)
 generator = torch.Generator().manual_seed(0)
 curve = []
 for step in range(1, steps + 1):
@@ -224,18 +218,14 @@ for step in range(1, steps + 1):
         for name, own in parts.items()
     }
     optimizer.step()
-    gates = {
-        f"gate {n}": block.gate.item()
-        for n, block in enumerate(decoder.blocks, start=1)
-    }
+    blocks = enumerate(decoder.blocks, start=1)
+    gates = {f"gate {n}": block.gate.item() for n, block in blocks}
     curve.append({"step": step, "loss": loss.item(), **norms, **gates})
 curve = pd.DataFrame(curve).set_index("step")
 assert (curve.loc[1, ["convolutions", "normalisations"]] == 0).all()
 
 # %% tags=["remove-input"]
-rows = curve.loc[[1, 2, 3, steps]].rename(
-    columns={name: f"gradient, {name}" for name in parts}
-)
+rows = curve.loc[[1, 2, 3, steps]].rename(columns={name: f"gradient, {name}" for name in parts})
 figures.table(
     rows.map(lambda value: f"{value:.3g}"),
     caption="Norms of the gradients before a step, and the gates after it. In the first step the "
@@ -253,9 +243,7 @@ gates.axhline(0, color="0.4", linewidth=0.8)
 gates.set(xlabel="step", ylabel="tanh of the gate")
 for name, style in zip(parts, ("-", "--", ":"), strict=True):
     gradients.plot(curve.index, curve[name].replace(0, np.nan), style, label=name)
-gradients.set(
-    xlabel="step", ylabel="norm of the gradient", yscale="log", xlim=(0, None)
-)
+gradients.set(xlabel="step", ylabel="norm of the gradient", yscale="log", xlim=(0, None))
 for axis in (gates, gradients):
     axis.legend()
 fifth = max(1, steps // 5)
@@ -331,9 +319,8 @@ figures.show(
 probe = dense[shown : shown + 1].clone().requires_grad_()
 trained(probe)[0, :, 14, 14].sum().backward()
 depends = probe.grad[0].norm(dim=0) > 0  # (14, 14)
-print(
-    f"one pixel embedding depends on {int(depends.sum())} of {depends.numel()} tokens"
-)
+count = int(depends.sum())
+print(f"one pixel embedding depends on {count} of {depends.numel()} tokens")
 
 # %% [markdown]
 # The decoder can compare a place with its neighbours. What a pixel must know of the whole image has
@@ -356,9 +343,8 @@ def twice(rows: torch.Tensor) -> torch.Tensor:
     """Double the last dimension; the ends are held."""
     left = torch.cat([rows[..., :1], rows[..., :-1]], dim=-1)
     right = torch.cat([rows[..., 1:], rows[..., -1:]], dim=-1)
-    return torch.stack(
-        [left / 4 + 3 * rows / 4, 3 * rows / 4 + right / 4], dim=-1
-    ).flatten(-2)
+    between = [left / 4 + 3 * rows / 4, 3 * rows / 4 + right / 4]
+    return torch.stack(between, dim=-1).flatten(-2)
 
 
 mine = twice(twice(dense).transpose(2, 3)).transpose(2, 3)
@@ -368,14 +354,10 @@ torch.testing.assert_close(mine, upsample2(dense, "bilinear"))
 modes = {mode: upsample2(dense, mode) for mode in ("nearest", "bilinear")}
 distinct = [len(torch.unique(p[shown].flatten(1), dim=1).T) for p in modes.values()]
 word = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[2]
-maps = {
-    mode: similarities(pixels, names)[shown, word] for mode, pixels in modes.items()
-}
+maps = {mode: similarities(p, names)[shown, word] for mode, p in modes.items()}
 low, high = min(m.min() for m in maps.values()), max(m.max() for m in maps.values())
 outlined = {"outline": masks[shown] == word, "options": {"vmin": low, "vmax": high}}
-row = [
-    Panel(map_, f"{CLASSES[word]}, {mode}", **outlined) for mode, map_ in maps.items()
-]
+row = [Panel(map_, f"{CLASSES[word]}, {mode}", **outlined) for mode, map_ in maps.items()]
 rightly = [right(pixels) for pixels in modes.values()]
 figures.show(
     plots.panels([[Panel(pictures[shown], "scene"), *row]], (7, 2.5), side=SIDE),

@@ -27,11 +27,7 @@
 shown = 4  # the validation scene of the figures
 compared = "value"  # the last block of the maps of words; any name of the table below
 patch = (7, 7)  # row and column of the patch whose attention is shown, of 14 × 14
-words = [
-    "woman",
-    "flag",
-    "spacesuit",
-]  # looked for in the photograph of the last section
+words = ["woman", "flag", "spacesuit"]  # looked for in the last section's photograph
 scenes = 24  # validation scenes over which numbers are taken
 
 # %% tags=["hide-input"]
@@ -101,9 +97,8 @@ print(f"{len(visual.transformer.resblocks)} blocks, tokens {tuple(tokens.shape)}
 
 # %%
 width = tokens.shape[-1]
-value_weight = block.attn.in_proj_weight[
-    2 * width :
-]  # queries, keys, values lie one below another
+# Queries, keys and values lie one below another.
+value_weight = block.attn.in_proj_weight[2 * width :]
 value_bias = block.attn.in_proj_bias[2 * width :]
 
 z = tokens[:, 1:]  # without the class token
@@ -121,9 +116,8 @@ torch.testing.assert_close(mine.transpose(1, 2).unflatten(2, (14, 14)), dense)
 # The same from PyTorch's own attention: forbid each token to look at any other.
 
 # %%
-only_itself = torch.full((197, 197), -torch.inf).fill_diagonal_(
-    0
-)  # added to the logits
+# Added to the logits.
+only_itself = torch.full((197, 197), -torch.inf).fill_diagonal_(0)
 x = block.ln_1(tokens)
 masked, _ = block.attn(x, x, x, attn_mask=only_itself, need_weights=False)
 torch.testing.assert_close(masked[:, 1:], y)
@@ -136,36 +130,28 @@ torch.testing.assert_close(masked[:, 1:], y)
 # what the last attention adds to it is again an average, nearly the same for all patches.
 
 # %%
-attended, weights = block.attn(
-    x, x, x, average_attn_weights=False
-)  # (images, heads, 197, 197)
-of_patches = weights[:, :, 1:]
+attended, weights = block.attn(x, x, x, average_attn_weights=False)
+of_patches = weights[:, :, 1:]  # (images, heads, 196, 197)
 itself = weights.diagonal(dim1=2, dim2=3)[:, :, 1:].mean()
 entropy = -torch.xlogy(of_patches, of_patches).sum(dim=-1)
 looked_at = entropy.exp().mean()  # tokens, if all had the same weight
-print(
-    f"on itself {itself:.2%}, evenly {1 / 197:.2%}; spread over {looked_at:.0f} of 197 tokens"
-)
+print(f"on itself {itself:.2%}, evenly {1 / 197:.2%}", end="; ")
+print(f"spread over {looked_at:.0f} of 197 tokens")
 
 
-def common(added: torch.Tensor) -> float:
-    """Share of the squared length of (images, patches, width) that is one vector per image."""
+def common(added: torch.Tensor) -> float:  # (images, patches, width)
+    """Share of the squared length that is one vector per image."""
     mean = added.mean(dim=1)
-    return (
-        (mean.square().sum(dim=-1) / added.square().sum(dim=-1).mean(dim=1))
-        .mean()
-        .item()
-    )
+    length = added.square().sum(dim=-1).mean(dim=1)
+    return (mean.square().sum(dim=-1) / length).mean().item()
 
 
-print(
-    f"same for all patches: attention {common(attended[:, 1:]):.0%}, value only {common(y):.0%}"
-)
+shares = common(attended[:, 1:]), common(y)
+print("same for all patches: attention {:.0%}, value only {:.0%}".format(*shares))
 
 # %% tags=["hide-input"]
-plain = (
-    visual.ln_post(block(tokens)[:, 1:]) @ visual.proj
-)  # (images, 196, C), as trained
+# As trained, (images, 196, C).
+plain = visual.ln_post(block(tokens)[:, 1:]) @ visual.proj
 patches = validation.Patches(masks, 14)
 number, scene = patch[0] * 14 + patch[1], pictures[shown]
 content = patches.named[shown, number].item()
@@ -248,10 +234,7 @@ for name, kind in LAST_BLOCKS.items():
     within, between = patches.alike(embeddings)
     row = {"last block": name, "attends to": attends[kind.attention]}
     row |= {"residual, MLP": "yes" if kind.residual else "no"}
-    row |= {
-        "cosine, same content": round(within, 2),
-        "cosine, different": round(between, 2),
-    }
+    row |= {"cosine, same content": round(within, 2), "cosine, different": round(between, 2)}
     rightly = round(patches.named_rightly(embeddings, texts)[0], 1)
     rows.append(row | {"patches named rightly, %": rightly})
 figures.table(
@@ -286,9 +269,8 @@ def cubic_weights(old: int, new: int) -> torch.Tensor:
 
 positions = visual.positional_embedding  # (1 + 14 * 14, 192)
 grid = positions[1:].unflatten(0, (14, 14)).double()
-larger = torch.einsum(
-    "yr,xc,rcd->yxd", cubic_weights(14, 28), cubic_weights(14, 20), grid
-)
+rows, columns = cubic_weights(14, 28), cubic_weights(14, 20)
+larger = torch.einsum("yr,xc,rcd->yxd", rows, columns, grid)
 mine = torch.cat([positions[:1], larger.flatten(0, 1).float()])
 
 torch.testing.assert_close(mine, interpolate_positions(positions, (14, 14), (28, 20)))
@@ -299,9 +281,8 @@ few, truth = pictures[:10], np.stack(masks[:10])
 
 def at(side: int) -> float:
     """% of the pixels named rightly where the scenes are enlarged or reduced to a side."""
-    resized = [
-        picture.resize((side, side), Image.Resampling.BICUBIC) for picture in few
-    ]
+    size = (side, side)
+    resized = [picture.resize(size, Image.Resampling.BICUBIC) for picture in few]
     batch = [to_tensor(image, backbone.mean, backbone.std) for image in resized]
     pixels = backbone.dense(torch.stack(batch))
     return validation.named_rightly(validation.similarities(pixels, texts), truth)
@@ -324,12 +305,7 @@ figure = plots.panels([[*maps, None]], (7, 2.7), side=SIDE)
 axis = figure.axes[2]
 axis.plot(list(right), list(right.values()), "o-", label="interpolated")
 axis.plot(list(blank), list(blank.values()), "s--", label="set to 0")
-axis.set(
-    xlabel="side of the image",
-    ylabel="pixels right, %",
-    ylim=(0, 50),
-    xticks=list(right),
-)
+axis.set(xlabel="side of the image", ylabel="pixels right, %", ylim=(0, 50), xticks=list(right))
 axis.legend(loc="lower center")
 figures.show(
     figure,
@@ -372,9 +348,8 @@ torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.backbone.tower(image))
 # %% tags=["hide-input"]
 cosines = validation.similarities(dense, lite.texts(words))[0]
 limits = {"vmin": cosines.min(), "vmax": cosines.max()}
-maps = [
-    Panel(own, word, options=limits) for own, word in zip(cosines, words, strict=True)
-]
+pairs = zip(cosines, words, strict=True)
+maps = [Panel(own, word, options=limits) for own, word in pairs]
 rows = [[Panel(photograph, "photograph"), maps[0]], maps[1:]]
 figures.show(
     plots.panels(rows, (5.6, 5), colorbar="cosine similarity"),

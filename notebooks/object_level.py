@@ -112,9 +112,8 @@ objects = torch.stack(
 # The library computes the same for all pairs of a batch at once:
 
 # %%
-own = torch.stack(
-    [similarity(p[None], t[None])[0] for p, t in zip(pixels, texts, strict=True)]
-)
+pairs = zip(pixels, texts, strict=True)
+own = torch.stack([similarity(p[None], t[None])[0] for p, t in pairs])
 torch.testing.assert_close(objects, region_embeddings(pixels, own, alpha_photos)[:, 0])
 
 
@@ -157,12 +156,9 @@ figures.show(
 # %%
 cosines = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T  # (B, B)
 logits = cosines / temperature
-image_to_text = logits.softmax(
-    dim=1
-).diagonal()  # of each object, the probability of its caption
-text_to_image = logits.softmax(
-    dim=0
-).diagonal()  # of each caption, the probability of its object
+# Of each object the probability of its caption, and of each caption that of its object.
+image_to_text = logits.softmax(dim=1).diagonal()
+text_to_image = logits.softmax(dim=0).diagonal()
 loss = -(image_to_text.log() + text_to_image.log()).mean() / 2
 torch.testing.assert_close(
     loss, object_loss(pixels, texts, alpha=alpha_photos, temperature=temperature)
@@ -170,9 +166,7 @@ torch.testing.assert_close(
 
 # %% tags=["hide-input"]
 labels = {"rows": "object", "columns": "caption"}
-figure = plots.matrices(
-    {"": cosines}, photos.names, (6, 5.2), **labels, numbers=True, rotation=40
-)
+figure = plots.matrices({"": cosines}, photos.names, (6, 5.2), **labels, numbers=True, rotation=40)
 count = len(photos.names)
 right = (cosines.argmax(dim=1) == torch.arange(count)).sum().item()
 pair, off = cosines.diagonal(), cosines[~torch.eye(count, dtype=torch.bool)]
@@ -198,16 +192,12 @@ figures.show(
 # %% tags=["hide-input"]
 # A caption of one thing or two, of which one sees enough.
 i = scenes.first(2, 0.2, 0.35)
-truth, scores = (
-    scenes.captions.truth[i],
-    own_scores(scenes.trained, scenes.captions.embeddings)[i],
-)
+truth = scenes.captions.truth[i]
+scores = own_scores(scenes.trained, scenes.captions.embeddings)[i]
 above, below = [], []
 for area in (0.1, 0.4, 0.8):
     inside = kept(scores, area)
-    above.append(
-        Panel(cut_out(photos.images[1], kept(own[1, 0], area)), f"α = {area:g}")
-    )
+    above.append(Panel(cut_out(photos.images[1], kept(own[1, 0], area)), f"α = {area:g}"))
     named = f"{100 * truth[inside].mean():.0f} % named"
     below.append(Panel(cut_out(scenes.images[i], inside), named))
 lost = truth[~kept(scores, 0.1)].sum() / truth.sum()
@@ -236,10 +226,9 @@ figures.show(
 
 # %%
 def quality(scores, truth, alphas):
-    """Precision, recall and weighted precision (len(alphas), 3), each a mean over the images."""
-    visible = (
-        truth.sum(-1) > 0
-    )  # a caption's word may be wrong, and then it names nothing
+    """(len(alphas), 3) precision, recall, weighted precision: means over the images."""
+    # A caption's word may be wrong, and then it names nothing.
+    visible = truth.sum(-1) > 0
     sorted_truth = by_rank(scores, truth)[visible]
     sorted_scores = scores[visible].sort(-1, descending=True).values
     rows = []
@@ -248,25 +237,15 @@ def quality(scores, truth, alphas):
         found = sorted_truth[:, :size]
         weights = sorted_scores[:, :size].softmax(-1)
         recall = found.sum(-1) / sorted_truth.sum(-1)
-        rows.append(
-            torch.stack([found.mean(-1), recall, (weights * found).sum(-1)]).mean(-1)
-        )
+        values = [found.mean(-1), recall, (weights * found).sum(-1)]
+        rows.append(torch.stack(values).mean(-1))
     return torch.stack(rows)
 
 
 # %% tags=["hide-input"]
 kinds = {"a caption": scenes.captions, "one class it names": scenes.single}
-grid = [
-    0.01,
-    0.02,
-    0.05,
-    0.1,
-    0.15,
-    0.2,
-    0.27,
-    alpha_scenes,
-    *(n / 10 for n in range(4, 11)),
-]
+grid = [0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.27, alpha_scenes]
+grid += [n / 10 for n in range(4, 11)]
 found = {
     (kind, name): quality(own_scores(pixels, own.embeddings), own.truth, grid)
     for kind, own in kinds.items()
@@ -302,13 +281,11 @@ figures.show(
 
 # %% tags=["remove-input"]
 size = area_in_pixels(alpha_scenes, 784)
-weights = (
-    own_scores(scenes.trained, scenes.single.embeddings).topk(size).values.softmax(-1)
-)
+scores = own_scores(scenes.trained, scenes.single.embeddings)
+weights = scores.topk(size).values.softmax(-1)
 entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1)
 before, after = (
-    found["one class it names", name][grid.index(alpha_scenes)]
-    for name in ("frozen", "trained")
+    found["one class it names", name][grid.index(alpha_scenes)] for name in ("frozen", "trained")
 )
 Markdown(
     f"At α = {alpha_scenes:g}, for one class: precision goes from {before[0]:.2f} to "

@@ -55,6 +55,7 @@ if not folder:
         Image.fromarray(getattr(skimage.data, path.stem)()).save(path, quality=95)
 
 
+# %% tags=["hide-input"]
 def mgca_command(*arguments: str) -> None:
     """Run `mgca` as a shell would, and print what it prints."""
     command = [sys.executable, "-m", "mgca", *map(str, arguments)]
@@ -79,9 +80,8 @@ mgca_command("segment", photos, *options, "--verbose")
 
 # %%
 for path in sorted(results.rglob("*.*")):
-    print(
-        f"{path.stat().st_size / 1000:7.1f} kB  {path.relative_to(results).as_posix()}"
-    )
+    size, name = path.stat().st_size, path.relative_to(results)
+    print(f"{size / 1000:7.1f} kB  {name.as_posix()}")
 
 # %% [markdown]
 # - `NAME.labels.png`: a palette image whose pixels are the labels. 0 is the first word, or the
@@ -96,9 +96,7 @@ for path in sorted(results.rglob("*.*")):
 
 # %% tags=["hide-input"]
 record_file = min(
-    path
-    for path in results.rglob("*.json")
-    if path.suffixes[-2:] != [".polygons", ".json"]
+    path for path in results.rglob("*.json") if path.suffixes[-2:] != [".polygons", ".json"]
 )
 record = json.loads(record_file.read_text())
 overlay = Image.open(record_file.with_name(f"{record_file.stem}.overlay.jpg"))
@@ -140,10 +138,9 @@ for path, result in zip(paths, segment_all(model, paths, classes), strict=True):
         print(result.error)
     else:
         tables.append(result.to_pandas().assign(photograph=path.stem))
+areas = pd.concat(tables).pivot(index="photograph", columns="class", values="area")
 figures.table(
-    pd.concat(tables)
-    .pivot(index="photograph", columns="class", values="area")
-    .round(3),
+    areas.round(3),
     caption="Share of each photograph that each class covers.",
 )
 
@@ -211,14 +208,10 @@ units = pd.DataFrame(
     {
         "share of the image": [unit["area"] for unit in largest],
         f"similarity to {word}": [unit["similarity"] for unit in largest],
-        "most similar": [
-            ", ".join(w["word"] for w in unit["words"][:3]) for unit in largest
-        ],
+        "most similar": [", ".join(w["word"] for w in unit["words"][:3]) for unit in largest],
     }
 )
-figures.table(
-    units.round(3), caption="The largest units, and the words most similar to each."
-)
+figures.table(units.round(3), caption="The largest units, and the words most similar to each.")
 
 # %% [markdown]
 # Where a word loses, the table says to which. Then add a word for what is there instead, or say

@@ -30,7 +30,6 @@ batch = 32  # scenes of a batch, as in training
 
 # %% tags=["hide-input"]
 import math
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -41,14 +40,12 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES
-from mgca.evaluation.results import read_results
 from mgca.experiments.report import figures, plots, truth
 from mgca.experiments.report.correspondence import frozen_features, photo_pairs
+from mgca.experiments.report.page import open_page
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
+page = open_page("pixel_level")
 lite = mgca.load("lite")
 photos = photo_pairs()
 scenes = truth.Scenes(mgca.load("scenes"), counted)
@@ -106,25 +103,26 @@ MARKS = {
 }
 # A caption of one thing and nothing else, smaller than the object that is assumed.
 i = scenes.first(1, 0.08, 0.25)
-shown = [
-    (photos.images[n], photos.captions[n], pixels[n], texts[n], alpha) for n in (3, 5)
-]
-own = (scenes.images[i], scenes.captions.words[i], scenes.trained[i])
-shown.append((*own, scenes.captions.embeddings[i], alpha_scenes))
+own = truth.own_scores(pixels, texts)
+shown = [(photos.images[n], photos.captions[n], own[n], alpha) for n in (3, 5)]
+own = truth.own_scores(scenes.trained, scenes.captions.embeddings)
+shown.append((scenes.images[i], scenes.captions.words[i], own[i], alpha_scenes))
+
+
+def marked(size):
+    """Rank, name and style of each positive in an object of so many pixels."""
+    ranks = (1, rank_in_region(k, size), size)
+    return [(rank, *mark) for rank, mark in zip(ranks, MARKS.items(), strict=True)]
+
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(3, 2, figsize=(7, 9), layout="constrained")
-for (left, right), (image, caption, pixels_of, text, area) in zip(
-    axes, shown, strict=True
-):
-    falling = truth.own_scores(pixels_of[None], text[None])[0].sort(descending=True)
-    last = area_in_pixels(area, 784)
+for (left, right), (image, caption, scores, area) in zip(axes, shown, strict=True):
+    falling, last = scores.sort(descending=True), area_in_pixels(area, 784)
     plots.Panel(image, plots.quoted(caption, 28)).draw(left)
     right.plot(range(1, 785), falling.values, color="dimgrey")
     right.axvspan(0, last, color="lightgrey", alpha=0.4, linewidth=0)
-    for rank, (label, style) in zip(
-        (1, rank_in_region(k, last), last), MARKS.items(), strict=True
-    ):
+    for rank, label, style in marked(last):
         x, y = plots.centre(falling.indices[rank - 1].item(), 28, image.width)
         plots.mark(left, x, y, style)
         plots.mark(right, rank, falling.values[rank - 1], style, label)
@@ -163,20 +161,11 @@ figure, axes = plt.subplots(2, 1, figsize=(6, 6.6), sharex=True, layout="constra
 for axis, (kind, own) in zip(axes, kinds.items(), strict=True):
     axis.plot(centres, right[kind], color="#0072B2", label="trained")
     axis.plot(centres, before[kind], ":", color="#0072B2", label="before training")
-    for rank, (label, style) in zip(
-        (1, rank_in_region(k, size), size), MARKS.items(), strict=True
-    ):
+    for rank, label, style in marked(size):
         height = np.interp(np.log(rank), np.log(centres), right[kind])
         plots.mark(axis, rank, height, style, label)
-    axis.axhline(
-        own.truth[own.visible].mean(), color="grey", linewidth=1, linestyle="--"
-    )
-    axis.set(
-        xscale="log",
-        ylim=(0, 1.02),
-        ylabel="shows what is named",
-        title=f"text: {kind}",
-    )
+    axis.axhline(own.truth[own.visible].mean(), color="grey", linewidth=1, linestyle="--")
+    axis.set(xscale="log", ylim=(0, 1.02), ylabel="shows what is named", title=f"text: {kind}")
 axes[0].legend(loc="lower left")
 axes[1].set_xlabel("rank of the pixel")
 axes[1].set_xticks([1, 10, 100], ["1", "10", "100"])
@@ -198,21 +187,17 @@ figures.show(
 # ablation](ablation_k.ipynb)).
 
 # %% tags=["remove-input"]
-trained = read_results(project / "results" / "scenes" / "k.csv")
+trained = page.read("scenes/k.csv")
 trained = trained[(trained["unit"] == "pixel") & (trained["metric"] == "miou")]
 reached = trained.groupby(["variant", "dataset"])["value"].mean()
 rows = []
 for share in (0, 0.03, 0.06, 0.12, 0.25, 0.5, 1):
     row = {"k": f"{share:g}", "rank": rank_in_region(share, size)}
     for kind, own in kinds.items():
-        similar, pull, shows = truth.positives_at(
-            row["rank"], scenes.trained, own, batch
-        )
+        similar, pull, shows = truth.positives_at(row["rank"], scenes.trained, own, batch)
         row |= {f"right, {kind} (%)": round(100 * shows, 1)}
     row |= {"similarity": round(similar, 1), "pull": round(pull, 3)}
-    row |= {
-        f"mIoU, {n}": round(reached[f"k={share:g}", n], 1) for n in ("things", "scenes")
-    }
+    row |= {f"mIoU, {n}": round(reached[f"k={share:g}", n], 1) for n in ("things", "scenes")}
     rows.append(row)
 table = pd.DataFrame(rows).set_index("k")
 figures.table(
@@ -247,10 +232,8 @@ Markdown(
 # %% tags=["hide-input"]
 foreign = {"motorcycle": (3, "#56B4E9", "o"), "rocket": (4, "#E69F00", "D")}
 foreign |= {"flower": (6, "#CC79A7", "s")}
-images, scores = (
-    [photos.images[i] for i in (2, 1, 5)],
-    similarity(pixels, texts)[[2, 1, 5]],
-)
+shown = [2, 1, 5]
+images, scores = [photos.images[i] for i in shown], similarity(pixels, texts)[shown]
 figure = plots.panels([[plots.Panel(image) for image in images]], (7, 3.1))
 for axis, image, own in zip(figure.axes, images, scores, strict=True):
     for name, (j, *style) in foreign.items():
@@ -278,10 +261,7 @@ for share in (0, 0.06, 0.25, 1):
     for kind, own in {"a caption": scenes.captions, "one class": scenes.single}.items():
         wrong = truth.wrong_negatives(row["rank"], scenes, own, batch)
         row |= {f"wrong, {kind} (%)": round(100 * wrong, 1)}
-    row |= {
-        f"mIoU, {n}": round(reached[f"k_neg={share:g}", n], 1)
-        for n in ("things", "scenes")
-    }
+    row |= {f"mIoU, {n}": round(reached[f"k_neg={share:g}", n], 1) for n in ("things", "scenes")}
     rows.append(row)
 figures.table(
     pd.DataFrame(rows).set_index("k_neg"),

@@ -95,9 +95,7 @@ means = seen.mean(dim=(2, 3))  # (images, channels): where is lost
 
 def saying(word: str) -> torch.Tensor:
     """(images,) bool: whose caption has the word."""
-    return torch.tensor(
-        [re.search(rf"\b{word}\b", text.lower()) is not None for text in captions]
-    )
+    return torch.tensor([bool(re.search(rf"\b{word}\b", t.lower())) for t in captions])
 
 
 def directions(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -126,9 +124,8 @@ alone, contrast, shuffled = (
 # %% tags=["hide-input"]
 # For each word the first scene that shows enough of it, and where it does.
 contents = {word: [mask == CLASSES.index(word) for mask in masks] for word in CLASSES}
-examples = [
-    next(i for i, m in enumerate(contents[word]) if m.mean() > 0.08) for word in words
-]
+shares = {word: [inside.mean() for inside in contents[word]] for word in words}
+examples = [next(i for i, s in enumerate(shares[word]) if s > 0.08) for word in words]
 insides = [contents[word][i] for word, i in zip(words, examples, strict=True)]
 rows = []
 for word, i, inside in zip(words, examples, insides, strict=True):
@@ -193,9 +190,8 @@ options = plots.DIVERGING | {"vmin": -reach, "vmax": reach}
 rows, gained = [], []
 for (word, row), inside in zip(averages.items(), insides, strict=True):
     titles = (f"{word}: captions with it", f"{word}: captions without", "difference")
-    rows.append(
-        [Panel(m, t, inside, options=options) for m, t in zip(row, titles, strict=True)]
-    )
+    pairs_of = zip(row, titles, strict=True)
+    rows.append([Panel(*pair, inside, options=options) for pair in pairs_of])
     gained.append([f"{validation.higher_inside(map_, inside):+.1f}" for map_ in row])
 gained = [" and ".join(own).replace("-", "−") for own in zip(*gained, strict=True)]
 label, size = "mean similarity", (6.6, 2.5 * len(words))
@@ -300,9 +296,7 @@ embeddings = [
 numbers = []
 for title, points in units.items():
     used, share = validation.words_used(model, embeddings, masks, points)
-    numbers.append(
-        f"{title}: {used:.1f} words used, {share:.0f} % of the contents among them"
-    )
+    numbers.append(f"{title}: {used:.1f} words used, {share:.0f} % of the contents among them")
 true = np.mean([len(np.unique(mask)) for mask in masks])
 
 # %% tags=["hide-input"]
@@ -311,12 +305,10 @@ present = np.argsort(-count)[: (count > 0).sum()]
 # Words of what is not in the scene: greys, so that wrong pieces are seen and not read.
 greys = np.linspace(70, 220, len(CLASSES)).astype(np.uint8)[:, None]
 colours = overlays.own_colours(CLASSES, present, greys)
-named = [
-    Panel(
-        colours[model.segment(embeddings[shown], CLASSES, points).labels.numpy()], title
-    )
-    for title, points in units.items()
-]
+scene = embeddings[shown]
+results = [model.segment(scene, CLASSES, points) for points in units.values()]
+pairs_of = zip(results, units, strict=True)
+named = [Panel(colours[result.labels.numpy()], title) for result, title in pairs_of]
 first = [Panel(pictures[shown], "scene"), Panel(colours[mask], "truth"), None]
 figure = plots.panels([first, named], (6.6, 4.9))
 figure.axes[2].axis("off")
@@ -382,9 +374,8 @@ rank = rank_in_region(loss.k, size)  # of the semi-hard positive pixel
 order = scores.argsort(dim=2, descending=True)  # pixels of each map, most similar first
 regions = F.normalize(region_embeddings(pixels, scores, loss.alpha_neg), dim=-1)
 hardness = torch.einsum("ijc,jc->ij", regions, F.normalize(texts, dim=-1))
-print(
-    f"object {size}, hard region {small} of 784 pixels; positive pixel of rank {rank}"
-)
+print(f"object {size}, hard region {small} of 784 pixels", end="; ")
+print(f"positive pixel of rank {rank}")
 
 # %% tags=["hide-input"]
 i = in_batch

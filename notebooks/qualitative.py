@@ -26,7 +26,6 @@ scenes = 40  # first scenes of the test set, among which failures are sought
 groups = 8  # of the group-like unit; GroupViT has 8
 
 # %% tags=["hide-input"]
-from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -38,18 +37,15 @@ from torch.nn import functional as F
 import mgca
 from mgca.data.masks import id_names
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.metrics import count_components
+from mgca.evaluation.boundary import count_components
 from mgca.experiments.report import figures, overlays, plots, validation
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.pictures import models_at_hand
-from mgca.experiments.scenes import ScenesScale
 from mgca.inference.overlay import palette
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Segmentation
 
-figures.use_style()
-here = Path.cwd()
-project = here if (here / "results").is_dir() else here.parent
-setting = ScenesScale()
+page = open_page("qualitative", "scenes")
 
 # %% [markdown]
 # ## What each level adds
@@ -68,7 +64,7 @@ LEVELS = {
     "+ units": ("all", 36),
 }
 # The decoders that come with the project, whatever else was trained here.
-models = models_at_hand("granularity", LEVELS, setting, 0, project / "no-decoders")
+models = models_at_hand("granularity", LEVELS, page.setting, 0, page.project / "none")
 
 
 # %% tags=["hide-input"]
@@ -79,9 +75,7 @@ def levels(name: str):
     named, classes = {}, id_names(data)
     for title, (model, unit, background) in models.items():
         options = background if data.background else {}
-        results = [
-            model.segment(image, data.classes, unit, **options) for image in images
-        ]
+        results = (model.segment(i, data.classes, unit, **options) for i in images)
         named[title] = [result.labels.numpy() for result in results]
     miou = validation.compared(named, masks, len(classes))[0]["mIoU (%)"]
     overlaps = ", ".join(f"{value:.0f} ({title})" for title, value in miou.items())
@@ -133,7 +127,8 @@ mgca_scenes, *_ = models["+ units"]
 def clusters(pixels: torch.Tensor, count: int, rounds: int = 10) -> torch.Tensor:
     """(N,) cluster of each pixel embedding (N, C), by k-means on their directions."""
     unit = F.normalize(pixels, dim=1)
-    # Begin with the pixel most like the mean, then always take the one least like those taken.
+    # Begin with the pixel most like the mean, then always take the one least like
+    # those taken.
     chosen = [(unit @ unit.mean(dim=0)).argmax().item()]
     while len(chosen) < count:
         chosen.append((unit @ unit[chosen].T).amax(dim=1).argmin().item())
@@ -169,9 +164,8 @@ def by_units(model, embedded, classes) -> dict[str, np.ndarray]:
 
 data = evaluation_set("scenes", scenes, seed=TEST_SEED)
 _, images, masks = zip(*data, strict=True)
-each = [
-    by_units(mgca_scenes, mgca_scenes.embed(image), data.classes) for image in images
-]
+embedded = map(mgca_scenes.embed, images)
+each = [by_units(mgca_scenes, own, data.classes) for own in embedded]
 named = {unit: [own[unit] for own in each] for unit in UNITS}
 frame, right = validation.compared(named, masks, len(data.classes))
 
@@ -235,10 +229,7 @@ photographs = {
         ["motorcycle", "wall", "floor", "shelf", "helmet"],
     ),
     "rocket": (skimage.data.rocket(), ["rocket", "sky", "smoke", "fire", "tower"]),
-    "temple": (
-        load_sample_image("china.jpg"),
-        ["temple", "sky", "tree", "people", "pavement"],
-    ),
+    "temple": (load_sample_image("china.jpg"), ["temple", "sky", "tree", "people", "pavement"]),
 }
 
 
@@ -250,14 +241,12 @@ def photo_sheet(names):
         (array, words), colours = photographs[name], palette(photographs[name][1])
         photo = overlays.square(array).resize((448, 448))
         labels = by_units(lite, lite.embed(photo), words)
-        pictures = {
-            unit: overlays.over(own, photo, colours) for unit, own in labels.items()
-        }
-        columns.append({"photograph": np.asarray(photo)} | pictures)
+        column = {"photograph": np.asarray(photo)}
+        column |= {u: overlays.over(own, photo, colours) for u, own in labels.items()}
+        columns.append(column)
         present = np.unique(list(labels.values()))
-        legends.append(
-            overlays.key([words[k] for k in present], colours[present], edge=True)
-        )
+        names_of = [words[k] for k in present]
+        legends.append(overlays.key(names_of, colours[present], edge=True))
         regions = [f"{count_components(own)} ({unit})" for unit, own in labels.items()]
         counted.append(f"{name} {', '.join(regions)}")
     return plots.sheet(columns, legends), "; ".join(counted)
@@ -309,9 +298,7 @@ worst = right["36 units"].nsmallest(3).index
 figures.show(
     scene_sheet(worst, UNITS[1:]),
     caption="Where least is right: "
-    + ", ".join(
-        f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst
-    )
+    + ", ".join(f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst)
     + f", against {right['36 units'].median():.0f} % in the median scene. Large areas get a wrong "
     "name as a whole: no unit mends what its pixels agree on.",
     alt="The three scenes with the lowest accuracy, with masks, by the pixel and in units.",

@@ -87,34 +87,25 @@ vocabulary = {
 }
 embedded = {name: model.embed(photo) for name, photo in photos.items()}
 
-pixel = model.segment(embedded["coffee"], vocabulary["coffee"], meta_points=None)
-adaptive = model.segment(
-    embedded["coffee"], vocabulary["coffee"], meta_points=meta_points
-)
+coffee, words = embedded["coffee"], vocabulary["coffee"]
+pixel = model.segment(coffee, words, meta_points=None)
+adaptive = model.segment(coffee, words, meta_points=meta_points)
 same = (pixel.labels == adaptive.labels).float().mean()
 print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixels")
 
 
 # %% tags=["hide-input"]
 for name, classes in vocabulary.items():
-    photo, row, shares = (
-        embedded[name].image,
-        [plots.Panel(embedded[name].image, name)],
-        [],
-    )
+    photo, shares = embedded[name].image, []
+    row = [plots.Panel(photo, name)]
     for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
         row.append(plots.Panel(overlays.coloured(result), f"{unit} unit"))
         word, share = max(result.areas().items(), key=lambda item: item[1])
-        shares.append(
-            f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels"
-        )
-    size, legend = (
-        (6.8, 6.8 / 3 * photo.height / photo.width + 0.7),
-        overlays.key(classes),
-    )
+        shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
+    size = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7)
     figures.show(
-        plots.panels([row], size, legend=legend, columns=len(classes)),
+        plots.panels([row], size, legend=overlays.key(classes), columns=len(classes)),
         caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
@@ -149,12 +140,9 @@ scores = model.segment(embedded["temple"], words, meta_points=None).scores  # (4
 
 # %% tags=["hide-input"]
 limits = {"vmin": scores.min().item(), "vmax": scores.max().item()}
-maps = [
-    plots.Panel(s, word, options=limits) for s, word in zip(scores, words, strict=True)
-]
-highest = ", ".join(
-    f"{w} {s.max().item():.2f}" for w, s in zip(words, scores, strict=True)
-)
+pairs = list(zip(words, scores, strict=True))
+maps = [plots.Panel(own, word, options=limits) for word, own in pairs]
+highest = ", ".join(f"{word} {own.max().item():.2f}" for word, own in pairs)
 figures.show(
     plots.panels([maps[:2], maps[2:]], (6.8, 4.6), colorbar="cosine similarity"),
     caption="Each of the first three words has its own place in the photograph: *temple* on the "
@@ -179,20 +167,14 @@ lists = [
     ["dog", "table"],
     ["animal", "furniture"],
 ]
-results = [
-    model.segment(embedded["chelsea"], classes, meta_points) for classes in lists
-]
+cat = embedded["chelsea"]
+results = [model.segment(cat, classes, meta_points) for classes in lists]
 
 # %% tags=["hide-input"]
 pictures = [plots.Panel(overlays.coloured(result)) for result in results]
 figure = plots.panels([pictures[:2], pictures[2:]], (6.8, 6))
 for axis, classes in zip(figure.axes, lists, strict=True):
-    axis.legend(
-        handles=overlays.key(classes),
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        ncols=2,
-    )
+    axis.legend(handles=overlays.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
 figures.show(
     figure,
     caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",

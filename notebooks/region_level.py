@@ -79,7 +79,7 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 
 # %%
 def region_of(pixels, text, area):
-    """The region of an image most like a text: a softmax-weighted mean over its pixels (Eq. 4)."""
+    """The region most like a text: a softmax-weighted mean over its pixels (Eq. 4)."""
     p = pixels.flatten(1).T  # (N, C)
     s, n = (p @ text).topk(math.floor(area * len(p)))
     return s.softmax(0) @ p[n]
@@ -100,12 +100,9 @@ texts = lite.backbone.encode_text(photos.captions)
 logits = logits_of(pixels, texts)
 pairs = torch.arange(len(photos.captions))
 loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-torch.testing.assert_close(
-    loss,
-    region_loss(
-        pixels, texts, alpha=alpha, alpha_neg=alpha_neg, temperature=temperature
-    ),
-)
+areas = {"alpha": alpha, "alpha_neg": alpha_neg}
+library = region_loss(pixels, texts, **areas, temperature=temperature)
+torch.testing.assert_close(loss, library)
 
 # %% [markdown]
 # ## Hard negatives of photographs
@@ -117,12 +114,9 @@ torch.testing.assert_close(
 scores = similarity(pixels, texts)  # (B, B, N)
 rows = []
 for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of others
-    cuts = {
-        j: cut_out(photos.images[i], kept(scores[i, j], alpha_neg)) for j in foreign
-    }
-    rows.append(
-        [Panel(p, textwrap.fill(photos.captions[j], 22)) for j, p in cuts.items()]
-    )
+    cuts = [cut_out(photos.images[i], kept(scores[i, j], alpha_neg)) for j in foreign]
+    titles = [textwrap.fill(photos.captions[j], 22) for j in foreign]
+    rows.append([Panel(*pair) for pair in zip(cuts, titles, strict=True)])
 figures.show(
     plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
@@ -140,9 +134,8 @@ figures.show(
 # $o_{ii}$. Here it meets it with the region that suits $j$ best, $o_{ij}$.
 
 # %% tags=["hide-input"]
-objects = torch.stack(
-    [region_of(p, t, alpha) for p, t in zip(pixels, texts, strict=True)]
-)
+own = zip(pixels, texts, strict=True)
+objects = torch.stack([region_of(p, t, alpha) for p, t in own])
 levels = {
     "object level": F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T,
     "region level": logits * temperature,
@@ -210,9 +203,7 @@ for _, row in mistaken[mistaken["thing"]].head(3).iterrows():
     scores_there = similarity(scenes.trained[i][None], prompts[word][None])[0, 0]
     inside = kept(scores_there, alpha_neg)
     below = f"{100 * shares[i, content][inside].mean():.0f} % {row['content']}"
-    panels.append(
-        Panel(cut_out(scenes.images[i], inside), f"“{row['word']}”", below=below)
-    )
+    panels.append(Panel(cut_out(scenes.images[i], inside), f"“{row['word']}”", below=below))
 figures.show(
     plots.panels([panels], (7, 3)),
     caption="The region for a word that is not in the picture, and what it truly shows: the three "
@@ -228,14 +219,10 @@ y, more = np.arange(len(top)), (top["region"] > top["before"]).sum()
 figure, axis = plt.subplots(figsize=(6, 5.4), layout="constrained")
 hollow = {"facecolors": "white", "edgecolors": "#D55E00", "s": 50, "zorder": 3}
 axis.hlines(y, top["image"], top["region"], color="lightgrey", linewidth=3, zorder=1)
-axis.scatter(
-    top["image"], y, color="grey", marker="|", s=120, label="of the image", zorder=2
-)
+axis.scatter(top["image"], y, color="grey", marker="|", s=120, label="of the image", zorder=2)
 axis.scatter(top["before"], y, label="of the region, before training", **hollow)
 axis.scatter(top["region"], y, color="#D55E00", s=50, label="of the region", zorder=3)
-axis.set_yticks(
-    y, [f"{w} → {c}" for w, c in zip(top["word"], top["content"], strict=True)]
-)
+axis.set_yticks(y, [f"{w} → {c}" for w, c in zip(top["word"], top["content"], strict=True)])
 axis.invert_yaxis()
 axis.set(xlim=(0, 1), xlabel="share that the content has, where it is in the picture")
 axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=1)

@@ -60,10 +60,9 @@ from mgca.experiments.scenes import IMAGES, scenes_training
 figures.use_style()
 config = WorldConfig()
 composed = [compose(config, seed, index) for index in range(scenes)]
-told = [
-    sentences(config, scene, random(seed, TELLING, scene.index), CAPTIONS)
-    for scene in composed
-]
+drawing = [random(seed, TELLING, index) for index in range(scenes)]
+pairs = zip(composed, drawing, strict=True)
+told = [sentences(config, scene, own, CAPTIONS) for scene, own in pairs]
 
 # %% [markdown]
 # ## Twenty-four scenes
@@ -97,9 +96,7 @@ display(HTML(overlays.gallery([(examples[name], name) for name in STUFFS], width
 # is seen.
 
 # %% tags=["remove-input"]
-shown = next(
-    scene for scene in composed if len(scene.things) == 4 and len(scene.stuffs) == 2
-)
+shown = next(s for s in composed if len(s.things) == 4 and len(s.stuffs) == 2)
 present = [CLASSES.index(content.name) for content in shown.contents]
 colours = overlays.own_colours(CLASSES, present)
 steps = world.steps(config, shown) | {"mask": colours[render(config, shown)[1]]}
@@ -138,11 +135,7 @@ scene, own = next(
 )
 image = Image.fromarray(render(config, scene)[0])
 display(HTML(overlays.gallery([(image, "the scene")], width=220)))
-display(
-    Markdown(
-        "\n".join(f"* caption {n}: *{s.text}*" for n, s in enumerate(own, start=1))
-    )
-)
+display(Markdown("\n".join(f"* caption {n}: *{s.text}*" for n, s in enumerate(own, start=1))))
 figures.table(
     world.named_in_captions(scene, own),
     caption="What the scene above holds, and which of its captions name it.",
@@ -187,10 +180,7 @@ rows = {
     "a text as training draws it": areas["text"],
 }
 figures.table(
-    pd.Series(rows, name="mean area")
-    .map("{:.3f}".format)
-    .rename_axis("what")
-    .to_frame(),
+    pd.Series(rows, name="mean area").map("{:.3f}".format).rename_axis("what").to_frame(),
     caption=f"The area that texts describe, over {scenes:,} scenes.",
 )
 
@@ -198,12 +188,7 @@ figures.table(
 alpha = scenes_training().loss.alpha
 whole, single = world.described_areas(composed, told)
 figure, axis = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
-style = {
-    "bins": np.linspace(0, 1, 26),
-    "stat": "probability",
-    "element": "step",
-    "ax": axis,
-}
+style = {"bins": np.linspace(0, 1, 26), "stat": "probability", "element": "step", "ax": axis}
 sns.histplot(x=whole, label="all that a caption names", **style)
 sns.histplot(x=single, label="one content that it names", **style)
 axis.axvline(alpha, color="black", linestyle="--", label=f"α = {alpha:g}")
@@ -302,15 +287,7 @@ figures.show(
 # ## Data set card
 
 # %% tags=["remove-input"]
-training = [
-    "training",
-    TRAINING_SEED,
-    pairs.digest,
-    IMAGES,
-    f"{CAPTIONS} per image",
-    "",
-    "",
-]
+training = ["training", TRAINING_SEED, pairs.digest, IMAGES, f"{CAPTIONS} per image", "", ""]
 figures.table(world.sets_table(training), caption="The sets.")
 
 # %% tags=["remove-input"]
@@ -328,6 +305,4 @@ card = {
     "licence": "Apache-2.0",
     "not for": "claims about photographs",
 }
-figures.table(
-    pd.Series(card, name="all sets").to_frame(), caption="The card of the data."
-)
+figures.table(pd.Series(card, name="all sets").to_frame(), caption="The card of the data.")
