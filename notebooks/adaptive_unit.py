@@ -29,9 +29,7 @@ scenes = 30  # of the test set, that the curves on this page are measured on
 # %% tags=["hide-input"]
 import dataclasses
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from IPython.display import Markdown
 from sklearn.datasets import load_sample_image
@@ -40,10 +38,9 @@ from torch.nn import functional as F
 import mgca
 from mgca.data.scenes import TEST_SEED, evaluation_set
 from mgca.evaluation.boundary import count_components
-from mgca.experiments.report import figures, interactive, overlays, plots, unit_steps
+from mgca.experiments.report import figures, interactive, overlays, unit_steps
 from mgca.experiments.report.page import open_page
-from mgca.experiments.report.plots import Panel
-from mgca.experiments.report.tables import group_means, mean_and_std
+from mgca.experiments.report.tables import group_means
 from mgca.units import meta_point_index, semantic_units
 
 page = open_page("adaptive_unit", "scenes")
@@ -125,25 +122,14 @@ Markdown(
 # ## Before and after
 
 # %% tags=["hide-input"]
-colours = overlays.own_colours(data.classes, np.unique(truth))
-shuffled = np.random.default_rng(0)
-arbitrary = plt.get_cmap("nipy_spectral")(shuffled.permutation(side**2) / side**2)[:, :3]
 results = [model.segment(embedded, data.classes, n) for n in (None, side**2, 4)]
 labels = [result.labels.numpy() for result in results]
-unit_map = np.kron(assignment.view(cells), np.ones((4, 4), int))
-panels = [
-    Panel(picture, "meta-points"),
-    Panel(overlays.over(unit_map, picture, (255 * arbitrary).astype(np.uint8)), f"{side**2} units"),
-    Panel(overlays.over(truth, picture, colours), "exact mask"),
-]
-for own, unit in zip(labels, ("pixels", f"{side**2} units", "4 units"), strict=True):
-    panels.append(Panel(overlays.over(own, picture, colours), f"{unit} named"))
-legend = overlays.own_key(data.classes, np.unique(truth))
-figure = plots.panels([panels[:3], panels[3:]], (7, 5.6), legend=legend)
-for axis in figure.axes[:2]:
-    plots.dots(axis, meta_point_index(*cells, side).numpy(), cells[1], picture.height)
+titles = ("pixels named", f"{side**2} units named", "4 units named")
+named_by = dict(zip(titles, labels, strict=True))
 right = [100 * (own == truth).mean() for own in labels]
 regions = [count_components(own) for own in labels]
+scene = (picture, truth, data.classes, assignment.view(cells).numpy())
+figure = unit_steps.steps_figure(*scene, named_by)
 figures.show(
     figure,
     caption=f"One scene, the first of the test set. Right are {right[0]:.0f} % of its pixels "
@@ -167,8 +153,8 @@ figures.show(
 temple = overlays.square(load_sample_image("china.jpg"))  # one window
 words = ["temple", "sky", "tree", "people", "pavement"]
 images = [
-    unit_steps.unit_image(f"scene {n + 1}", model, data[n][1], data.classes, data[n][2])
-    for n in range(2)
+    unit_steps.unit_image(f"scene {n + 1}", model, own, data.classes, mask)
+    for n, (_, own, mask) in enumerate(data[n] for n in range(2))
 ]
 images.append(unit_steps.unit_image("a photograph", mgca.load("lite"), temple, words))
 start = unit_steps.SIDES.index(side)
@@ -195,21 +181,10 @@ interactive.element(
 numbers = (1, 4, 9, 16, 25, 36, 64, 100, 196, 400, 784, None)
 kept: dict = {}  # the embeddings of the scenes, which all of the page shares
 curve = unit_steps.measured(model, data, numbers, kept)
-figure, axes = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True, layout="constrained")
-labels_of = {"miou": "mIoU (%)", "components": "regions / those of the mask"}
-for axis, (metric, label) in zip(axes, labels_of.items(), strict=True):
-    axis.plot(numbers[:-1], curve[metric].iloc[:-1], "o-", color="C0")
-    axis.axhline(curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit")
-    axis.set(xscale="log", ylabel=label)
-    axis.set_xticks([1, 4, 16, 36, 100, 784], ["1", "4", "16", "36", "100", "784"])
-    axis.minorticks_off()
-axes[0].legend(loc="lower right")
-axes[1].axhline(1, color="grey", linestyle=":")
-axes[1].set_xlabel("meta-points")
 best = curve["miou"].idxmax()
 few, paper, single = curve.loc[["4", "36", "pixel"], "components"]
 figures.show(
-    figure,
+    unit_steps.unit_curve(curve),
     caption=f"mIoU is best at {best} meta-points, {curve.loc[best, 'miou']:.1f} against "
     f"{curve.loc['pixel', 'miou']:.1f} with pixels, and falls steeply below 16. Regions are "
     f"{few:.1f} times those of the mask with 4 meta-points, {paper:.1f} times with 36 and "
@@ -230,17 +205,8 @@ figures.show(
 assert (curve.loc["784"] == curve.loc["pixel"]).all()
 published = page.read("scenes/meta_points.csv")
 means = group_means(published, setting.groups)
-paper = page.paper("table4.csv")
-paper = paper.set_index(paper["meta_points"].astype(str).replace("3136", "pixel"))
-frame = pd.DataFrame(index=["16", "25", "36", "49", "64", "81", "121", "pixel"])
-for metric, name, digits in (("miou", "mIoU", 1), ("components", "regions", 2)):
-    ours = mean_and_std(means, metric, digits=digits).droplevel("variant")
-    frame[f"{name}, with background"] = ours["with background"]
-    frame[f"{name}, without"] = ours["without background"]
-frame["paper: mIoU, with background"] = paper["avg_with_bg"]
-frame["paper: mIoU, without"] = paper["avg_without_bg"]
 figures.table(
-    frame.rename_axis("meta-points"),
+    unit_steps.published_table(means, page.paper("table4.csv")),
     caption="Scenes, mean ± standard deviation over three decoders; regions are connected regions "
     "over those of the masks.",
     results="scenes/meta_points.csv",
@@ -276,19 +242,17 @@ choices = {
     "edge to edge, raw": {"placement": "corner"},
     "cell centres, directions": {"average": "normalised"},
 }
-panels, points, changed, miou = [], [], [], []
-for title, options in choices.items():
-    config = dataclasses.replace(setting.segment(), **options)
-    variant = mgca.Model(model.backbone, model.decoder, config)
-    own = variant.segment(embedded, data.classes, side**2).labels.numpy()
-    differs = own != labels[1]
-    panels.append(Panel(overlays.over(own, picture, colours), title, outline=differs))
-    points.append(meta_point_index(*cells, side, config.placement).numpy())
-    changed.append(100 * differs.mean())
-    miou.append(unit_steps.measured(variant, data, (side**2,), kept)["miou"].item())
-figure = plots.panels([panels], (7, 2.9))
-for axis, index in zip(figure.axes, points, strict=True):
-    plots.dots(axis, index, cells[1], picture.height)
+configs = [dataclasses.replace(setting.segment(), **own) for own in choices.values()]
+variants = [mgca.Model(model.backbone, model.decoder, config) for config in configs]
+miou = [unit_steps.measured(v, data, (side**2,), kept)["miou"].item() for v in variants]
+
+# %% tags=["hide-input"]
+results = [variant.segment(embedded, data.classes, side**2) for variant in variants]
+by_choice = dict(zip(choices, (r.labels.numpy() for r in results), strict=True))
+changed = [100 * (own != labels[1]).mean() for own in by_choice.values()]
+points = [meta_point_index(*cells, side, c.placement).numpy() for c in configs]
+scene = (picture, truth, data.classes)
+figure = unit_steps.choices_figure(*scene, labels[1], by_choice, points)
 figures.show(
     figure,
     caption=f"The scene above with the other values, outlined where the class changes: "

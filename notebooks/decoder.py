@@ -28,7 +28,6 @@ batch = 16  # of the short training
 rate = 6e-3  # learning rate, that of the scenes scale
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import skimage.data
@@ -39,10 +38,9 @@ import mgca
 from mgca.backbone import load_backbone
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
-from mgca.experiments.report import figures, plots
-from mgca.experiments.report.plots import Panel
+from mgca.experiments.report import figures, page_figures, plots
 from mgca.experiments.report.validation import named_rightly, similarities
-from mgca.experiments.scenes import SIDE, scenes_training
+from mgca.experiments.scenes import scenes_training
 from mgca.losses.objective import mgca_loss
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
@@ -132,15 +130,11 @@ for channels in (96, 384, 512):
 
 # %% tags=["remove-input"]
 sizes = {"scenes": 96, "lite": 384, "CLIP ViT-B/16": 512}
+frame = pd.DataFrame({"encoder": list(sizes), "channels C": list(sizes.values())})
+frame["parameters"] = frame["channels C"].map(parameters).map("{:,}".format)
+frame["paper"] = ["", "", "4.72 M"]
 figures.table(
-    pd.DataFrame(
-        {
-            "encoder": list(sizes),
-            "channels C": list(sizes.values()),
-            "parameters": [f"{parameters(c):,}" for c in sizes.values()],
-            "paper": ["", "", "4.72 M"],
-        }
-    ).set_index("encoder"),
+    frame.set_index("encoder"),
     caption="The decoder's parameters for the encoders of this book.",
     name="tab-decoder-size",
 )
@@ -225,7 +219,9 @@ curve = pd.DataFrame(curve).set_index("step")
 assert (curve.loc[1, ["convolutions", "normalisations"]] == 0).all()
 
 # %% tags=["remove-input"]
-rows = curve.loc[[1, 2, 3, steps]].rename(columns={name: f"gradient, {name}" for name in parts})
+rows = curve.loc[[1, 2, 3, steps]].rename(
+    columns={name: f"gradient, {name}" for name in parts}
+)
 figures.table(
     rows.map(lambda value: f"{value:.3g}"),
     caption="Norms of the gradients before a step, and the gates after it. In the first step the "
@@ -235,20 +231,9 @@ figures.table(
 )
 
 # %% tags=["hide-input"]
-figure, (gates, gradients) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
-for n, style in ((1, "-"), (2, "--")):
-    opening = [0, *np.tanh(curve[f"gate {n}"])]
-    gates.plot([0, *curve.index], opening, style, label=f"block {n}")
-gates.axhline(0, color="0.4", linewidth=0.8)
-gates.set(xlabel="step", ylabel="tanh of the gate")
-for name, style in zip(parts, ("-", "--", ":"), strict=True):
-    gradients.plot(curve.index, curve[name].replace(0, np.nan), style, label=name)
-gradients.set(xlabel="step", ylabel="norm of the gradient", yscale="log", xlim=(0, None))
-for axis in (gates, gradients):
-    axis.legend()
 fifth = max(1, steps // 5)
 figures.show(
-    figure,
+    page_figures.opening_gates(curve, list(parts)),
     caption="The gates open step by step; zero gradients, those of the first step, cannot be drawn "
     f"on the right. The loss falls from {curve['loss'].iloc[:fifth].mean():.2f} to "
     f"{curve['loss'].iloc[-fifth:].mean():.2f} (means of the first and last {fifth} steps).",
@@ -353,14 +338,12 @@ torch.testing.assert_close(mine, upsample2(dense, "bilinear"))
 # %% tags=["hide-input"]
 modes = {mode: upsample2(dense, mode) for mode in ("nearest", "bilinear")}
 distinct = [len(torch.unique(p[shown].flatten(1), dim=1).T) for p in modes.values()]
-word = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[2]
-maps = {mode: similarities(p, names)[shown, word] for mode, p in modes.items()}
-low, high = min(m.min() for m in maps.values()), max(m.max() for m in maps.values())
-outlined = {"outline": masks[shown] == word, "options": {"vmin": low, "vmax": high}}
-row = [Panel(map_, f"{CLASSES[word]}, {mode}", **outlined) for mode, map_ in maps.items()]
 rightly = [right(pixels) for pixels in modes.values()]
+word = np.argsort(-np.bincount(masks[shown].ravel(), minlength=len(CLASSES)))[2]
+cosines = {mode: similarities(p, names)[shown, word] for mode, p in modes.items()}
+maps = {f"{CLASSES[word]}, {mode}": own for mode, own in cosines.items()}
 figures.show(
-    plots.panels([[Panel(pictures[shown], "scene"), *row]], (7, 2.5), side=SIDE),
+    page_figures.scene_and_maps(pictures[shown], maps, masks[shown] == word),
     caption="The same features before training, upsampled in two ways: "
     f"{distinct[0]} different pixel embeddings of 784 with nearest, "
     f"{distinct[1]} with bilinear. Pixels named rightly over {scenes} scenes: "

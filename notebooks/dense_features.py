@@ -32,7 +32,6 @@ scenes = 24  # validation scenes over which numbers are taken
 
 # %% tags=["hide-input"]
 import numpy as np
-import pandas as pd
 import skimage.data
 import torch
 from PIL import Image
@@ -44,7 +43,7 @@ from mgca.backbone.last_block import last_block
 from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
-from mgca.experiments.report import figures, overlays, plots, validation
+from mgca.experiments.report import figures, page_figures, plots, validation
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.scenes import SIDE
 from mgca.prompts import class_embeddings
@@ -153,26 +152,12 @@ print("same for all patches: attention {:.0%}, value only {:.0%}".format(*shares
 # As trained, (images, 196, C).
 plain = visual.ln_post(block(tokens)[:, 1:]) @ visual.proj
 patches = validation.Patches(masks, 14)
-number, scene = patch[0] * 14 + patch[1], pictures[shown]
+number = patch[0] * 14 + patch[1]
 content = patches.named[shown, number].item()
-inside = masks[shown] == content
 attention = weights[shown, :, 1 + number, 1:].mean(dim=0)
-first = {
-    "scene and patch": scene,
-    "attention, trained": attention.view(14, 14),
-    "value only": torch.eye(196)[number].view(14, 14),
-    f"its content: {CLASSES[content]}": overlays.dimmed(scene, inside.ravel(), SIDE),
-}
-options = plots.DIVERGING | {"vmin": -1, "vmax": 1}
-panels = [Panel(picture, title) for title, picture in first.items()]
-for title, embeddings in (("trained", plain[shown]), ("value only", mine[shown])):
-    cosines = F.cosine_similarity(embeddings[number], embeddings, dim=-1).view(14, 14)
-    panels.append(Panel(cosines, f"alike, {title}", inside, options=options))
-rows, label = [panels[:3], panels[3:]], "cosine to the patch"
-figure = plots.panels(rows, (6.6, 5.3), side=SIDE, colorbar=label, location="bottom")
-for axis in figure.axes[:6]:
-    x, y = plots.centre(number, 14, SIDE)
-    axis.plot(x, y, "o", color="white", markeredgecolor="black")
+alike = {"trained": plain[shown], "value only": mine[shown]}
+scene = (pictures[shown], masks[shown] == content, CLASSES[content])
+figure = page_figures.attention_of_patch(*scene, number, attention, alike)
 with_attention, without = patches.alike(plain), patches.alike(mine)
 figures.show(
     figure,
@@ -221,24 +206,12 @@ figures.show(
 # are: to those with similar queries or keys, or to its neighbours. None is trained.
 
 # %% tags=["remove-input"]
-attends = {
-    "trained": "all, as trained",
-    "self": "itself",
-    "correlative": "like queries and like keys",
-    "queries": "like queries",
-    "neighbours": "like keys, near by",
+embeddings = {
+    name: visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
+    for name in LAST_BLOCKS
 }
-rows = []
-for name, kind in LAST_BLOCKS.items():
-    embeddings = visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
-    within, between = patches.alike(embeddings)
-    row = {"last block": name, "attends to": attends[kind.attention]}
-    row |= {"residual, MLP": "yes" if kind.residual else "no"}
-    row |= {"cosine, same content": round(within, 2), "cosine, different": round(between, 2)}
-    rightly = round(patches.named_rightly(embeddings, texts)[0], 1)
-    rows.append(row | {"patches named rightly, %": rightly})
 figures.table(
-    pd.DataFrame(rows).set_index("last block"),
+    validation.last_blocks(embeddings, patches, texts),
     caption=f"Choices of the last block (`last_block=`) on {scenes} validation scenes. The "
     "cosines alone do not say which names most patches rightly.",
     name="tab-dense-blocks",
@@ -276,39 +249,16 @@ mine = torch.cat([positions[:1], larger.flatten(0, 1).float()])
 torch.testing.assert_close(mine, interpolate_positions(positions, (14, 14), (28, 20)))
 
 # %% tags=["hide-input"]
-few, truth = pictures[:10], np.stack(masks[:10])
-
-
-def at(side: int) -> float:
-    """% of the pixels named rightly where the scenes are enlarged or reduced to a side."""
-    size = (side, side)
-    resized = [picture.resize(size, Image.Resampling.BICUBIC) for picture in few]
-    batch = [to_tensor(image, backbone.mean, backbone.std) for image in resized]
-    pixels = backbone.dense(torch.stack(batch))
-    return validation.named_rightly(validation.similarities(pixels, texts), truth)
-
-
-learned = positions.clone()
-right = {side: at(side) for side in (56, 112, 168, 224)}
+few = (pictures[:10], np.stack(masks[:10]), texts)
+learned, sides = positions.clone(), (56, 112, 168, 224)
+right = {side: validation.rightly_at(side, backbone, *few) for side in sides}
 positions[1:] = 0
-blank = {side: at(side) for side in right}
+blank = {side: validation.rightly_at(side, backbone, *few) for side in sides}
 positions[:] = learned
-
-# %% tags=["hide-input"]
-maps, options = [], plots.DIVERGING | {"vmin": -1, "vmax": 1}
-for size in (14, 28):
-    grid = interpolate_positions(positions, (14, 14), (size, size))[1:]
-    cosines = F.cosine_similarity(grid[(size // 2) * size + size // 2], grid, dim=-1)
-    title = f"{size} × {size} positions"
-    maps.append(Panel(cosines.view(size, size), title, options=options))
-figure = plots.panels([[*maps, None]], (7, 2.7), side=SIDE)
-axis = figure.axes[2]
-axis.plot(list(right), list(right.values()), "o-", label="interpolated")
-axis.plot(list(blank), list(blank.values()), "s--", label="set to 0")
-axis.set(xlabel="side of the image", ylabel="pixels right, %", ylim=(0, 50), xticks=list(right))
-axis.legend(loc="lower center")
+grids = [interpolate_positions(positions, (14, 14), (n, n))[1:] for n in (14, 28)]
+lines = {"interpolated": right, "set to 0": blank}
 figures.show(
-    figure,
+    page_figures.positions(grids, lines, SIDE),
     caption="Cosines of the position in the middle with all others, as trained and interpolated. "
     "In this small CLIP neighbours are not alike: it has not learned where things are, and without "
     f"its positions it names as much rightly ({blank[112]:.0f} % for {right[112]:.0f} % at 112²).",

@@ -30,13 +30,12 @@ counted = 256  # scenes to measure on
 # %% tags=["hide-input"]
 import math
 
-import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
-from mgca.experiments.report import figures, plots
+from mgca.experiments.report import figures, level_figures, plots
 from mgca.experiments.report.correspondence import (
     by_rank,
     cut_out,
@@ -124,9 +123,9 @@ for i in (2, 0, 3):
     # Those of Eq. 4: the weights of the pixels kept add up to 1.
     weights = own[i, 0].masked_fill(~inside, -torch.inf).softmax(-1)
     title = f"{plots.quoted(photos.captions[i], 26)}\npixels kept"
-    cut, options = cut_out(photos.images[i], inside), {"cmap": "magma"}
-    rows.append([Panel(own[i, 0].view(28, 28), "similarity"), Panel(cut, title)])
-    rows[-1].append(Panel(weights.view(28, 28), "weights", options=options))
+    cut, map_ = cut_out(photos.images[i], inside), own[i, 0].view(28, 28)
+    hot = Panel(weights.view(28, 28), "weights", options={"cmap": "magma"})
+    rows.append([Panel(map_, "similarity"), Panel(cut, title), hot])
 figures.show(
     plots.panels(rows, (7, 7.9)),
     caption="The caption's similarity to each pixel, the "
@@ -166,7 +165,9 @@ torch.testing.assert_close(
 
 # %% tags=["hide-input"]
 labels = {"rows": "object", "columns": "caption"}
-figure = plots.matrices({"": cosines}, photos.names, (6, 5.2), **labels, numbers=True, rotation=40)
+figure = plots.matrices(
+    {"": cosines}, photos.names, (6, 5.2), **labels, numbers=True, rotation=40
+)
 count = len(photos.names)
 right = (cosines.argmax(dim=1) == torch.arange(count)).sum().item()
 pair, off = cosines.diagonal(), cosines[~torch.eye(count, dtype=torch.bool)]
@@ -192,17 +193,16 @@ figures.show(
 # %% tags=["hide-input"]
 # A caption of one thing or two, of which one sees enough.
 i = scenes.first(2, 0.2, 0.35)
-truth = scenes.captions.truth[i]
 scores = own_scores(scenes.trained, scenes.captions.embeddings)[i]
-above, below = [], []
+cups, drawn, truth = [], [], scenes.captions.truth[i]
 for area in (0.1, 0.4, 0.8):
-    inside = kept(scores, area)
-    above.append(Panel(cut_out(photos.images[1], kept(own[1, 0], area)), f"α = {area:g}"))
-    named = f"{100 * truth[inside].mean():.0f} % named"
-    below.append(Panel(cut_out(scenes.images[i], inside), named))
+    cup, scene = kept(own[1, 0], area), kept(scores, area)
+    cups.append(Panel(cut_out(photos.images[1], cup), f"α = {area:g}"))
+    named = f"{100 * truth[scene].mean():.0f} % named"
+    drawn.append(Panel(cut_out(scenes.images[i], scene), named))
 lost = truth[~kept(scores, 0.1)].sum() / truth.sum()
 figures.show(
-    plots.panels([above, below], (7, 5.3)),
+    plots.panels([cups, drawn], (7, 5.3)),
     caption=f"What three areas keep, for “{photos.captions[1]}” and, below, "
     f"“{scenes.captions.words[i]}” "
     "with the small CLIP of the scenes. *Named* is the share of the kept pixels that the caption "
@@ -253,22 +253,10 @@ found = {
 }
 
 # %% tags=["hide-input"]
-names = {"precision": "#0072B2", "recall": "#E69F00", "weighted precision": "#CC79A7"}
-figure, axes = plt.subplots(2, 1, figsize=(6, 7), sharex=True, layout="constrained")
-for axis, (kind, own) in zip(axes, kinds.items(), strict=True):
-    for column, (name, colour) in enumerate(names.items()):
-        axis.plot(grid, found[kind, "trained"][:, column], color=colour, label=name)
-        axis.plot(grid, found[kind, "frozen"][:, column], color=colour, linestyle=":")
-    axis.axvline(alpha_scenes, color="grey", linewidth=1)
-    axis.text(alpha_scenes + 0.01, 0.03, f"α = {alpha_scenes:g}", color="dimgrey")
-    title = f"text: {kind} ({100 * own.truth[own.visible].mean():.0f} % of the image)"
-    axis.set(title=title, ylim=(0, 1.02), ylabel="share")
-axes[0].plot([], [], color="grey", linestyle=":", label="before training")
-axes[0].legend(loc="lower right")
-axes[1].set_xlabel("α")
+areas = {kind: own.truth[own.visible].mean() for kind, own in kinds.items()}
 weighted = found["one class it names", "trained"][:, 2]
 figures.show(
-    figure,
+    level_figures.quality_curves(grid, found, areas, alpha_scenes),
     caption=f"Over {counted} scenes, with the published decoder and, dotted, before its training. "
     "A larger $\\alpha$ trades precision for recall. The weighted precision hardly falls: for one "
     f"class it is {weighted[grid.index(0.05)]:.2f} at $\\alpha = 0.05$ and "
@@ -280,12 +268,12 @@ figures.show(
 )
 
 # %% tags=["remove-input"]
-size = area_in_pixels(alpha_scenes, 784)
+size, at = area_in_pixels(alpha_scenes, 784), grid.index(alpha_scenes)
 scores = own_scores(scenes.trained, scenes.single.embeddings)
 weights = scores.topk(size).values.softmax(-1)
 entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1)
 before, after = (
-    found["one class it names", name][grid.index(alpha_scenes)] for name in ("frozen", "trained")
+    found["one class it names", name][at] for name in ("frozen", "trained")
 )
 Markdown(
     f"At α = {alpha_scenes:g}, for one class: precision goes from {before[0]:.2f} to "

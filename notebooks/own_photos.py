@@ -95,9 +95,8 @@ for path in sorted(results.rglob("*.*")):
 #   as float16.
 
 # %% tags=["hide-input"]
-record_file = min(
-    path for path in results.rglob("*.json") if path.suffixes[-2:] != [".polygons", ".json"]
-)
+records = (p for p in results.rglob("*.json") if ".polygons" not in p.suffixes)
+record_file = min(records)
 record = json.loads(record_file.read_text())
 overlay = Image.open(record_file.with_name(f"{record_file.stem}.overlay.jpg"))
 figures.show(
@@ -204,14 +203,13 @@ figures.show(
 
 # %% tags=["hide-input"]
 largest = found.to_dict()["units"][:5]
-units = pd.DataFrame(
-    {
-        "share of the image": [unit["area"] for unit in largest],
-        f"similarity to {word}": [unit["similarity"] for unit in largest],
-        "most similar": [", ".join(w["word"] for w in unit["words"][:3]) for unit in largest],
-    }
+similar = [[own["word"] for own in unit["words"][:3]] for unit in largest]
+units = pd.DataFrame({"share of the image": [unit["area"] for unit in largest]})
+units[f"similarity to {word}"] = [unit["similarity"] for unit in largest]
+units["most similar"] = [", ".join(own) for own in similar]
+figures.table(
+    units.round(3), caption="The largest units, and the words most similar to each."
 )
-figures.table(units.round(3), caption="The largest units, and the words most similar to each.")
 
 # %% [markdown]
 # Where a word loses, the table says to which. Then add a word for what is there instead, or say

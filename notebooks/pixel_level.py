@@ -31,16 +31,14 @@ batch = 32  # scenes of a batch, as in training
 # %% tags=["hide-input"]
 import math
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES
-from mgca.experiments.report import figures, plots, truth
+from mgca.experiments.report import figures, level_figures, truth
 from mgca.experiments.report.correspondence import frozen_features, photo_pairs
 from mgca.experiments.report.page import open_page
 from mgca.losses.levels import area_in_pixels, pixel_loss, rank_in_region, similarity
@@ -101,37 +99,24 @@ MARKS = {
     f"semi-hard, k = {k:g}": ("#E69F00", "*"),
     "hardest, k = 1": ("#CC79A7", "s"),
 }
-# A caption of one thing and nothing else, smaller than the object that is assumed.
-i = scenes.first(1, 0.08, 0.25)
-own = truth.own_scores(pixels, texts)
-shown = [(photos.images[n], photos.captions[n], own[n], alpha) for n in (3, 5)]
-own = truth.own_scores(scenes.trained, scenes.captions.embeddings)
-shown.append((scenes.images[i], scenes.captions.words[i], own[i], alpha_scenes))
 
 
-def marked(size):
-    """Rank, name and style of each positive in an object of so many pixels."""
-    ranks = (1, rank_in_region(k, size), size)
-    return [(rank, *mark) for rank, mark in zip(ranks, MARKS.items(), strict=True)]
+def ranks_of(area):
+    """The ranks of the three positives in an object of an area."""
+    return (1, rank_in_region(k, area_in_pixels(area, 784)), area_in_pixels(area, 784))
 
 
 # %% tags=["hide-input"]
-figure, axes = plt.subplots(3, 2, figsize=(7, 9), layout="constrained")
-for (left, right), (image, caption, scores, area) in zip(axes, shown, strict=True):
-    falling, last = scores.sort(descending=True), area_in_pixels(area, 784)
-    plots.Panel(image, plots.quoted(caption, 28)).draw(left)
-    right.plot(range(1, 785), falling.values, color="dimgrey")
-    right.axvspan(0, last, color="lightgrey", alpha=0.4, linewidth=0)
-    for rank, label, style in marked(last):
-        x, y = plots.centre(falling.indices[rank - 1].item(), 28, image.width)
-        plots.mark(left, x, y, style)
-        plots.mark(right, rank, falling.values[rank - 1], style, label)
-    right.set(ylabel="similarity")
-axes[0, 1].legend(loc="upper right")
-axes[2, 1].set_xlabel("rank of the pixel; grey: the object")
-last_shows = CLASSES[scenes.shares[i, :, falling.indices[last - 1]].argmax()]
+own, at = truth.own_scores(pixels, texts), ranks_of(alpha)
+shown = [(photos.images[n], photos.captions[n], own[n], at) for n in (3, 5)]
+# A caption of one thing and nothing else, smaller than the object that is assumed.
+i, at = scenes.first(1, 0.08, 0.25), ranks_of(alpha_scenes)
+own = truth.own_scores(scenes.trained, scenes.captions.embeddings)[i]
+shown.append((scenes.images[i], scenes.captions.words[i], own, at))
+last = own.argsort(descending=True)[at[-1] - 1]
+last_shows = CLASSES[scenes.shares[i, :, last].argmax()]
 figures.show(
-    figure,
+    level_figures.positive_pixels(shown, MARKS),
     caption="Left, the three positives; right, the similarities to the caption in falling order. "
     "The easy and the semi-hard pixel lie on what the caption names. The last pixel of the object "
     f"lies on the floor, on the trees and, in the scene, on the {last_shows}.",
@@ -149,28 +134,14 @@ figures.show(
 
 # %% tags=["hide-input"]
 kinds = {"a caption": scenes.captions, "one class it names": scenes.single}
-size = area_in_pixels(alpha_scenes, 784)
 # Ranks in bins of equal width on a logarithmic axis, so that single scenes show less.
 edges = np.unique(np.geomspace(1, 785, 22).round().astype(int))
-centres = np.sqrt(edges[:-1] * (edges[1:] - 1))
-right = {kind: truth.trust(scenes.trained, own, edges) for kind, own in kinds.items()}
-before = {kind: truth.trust(scenes.frozen, own, edges) for kind, own in kinds.items()}
-
-# %% tags=["hide-input"]
-figure, axes = plt.subplots(2, 1, figsize=(6, 6.6), sharex=True, layout="constrained")
-for axis, (kind, own) in zip(axes, kinds.items(), strict=True):
-    axis.plot(centres, right[kind], color="#0072B2", label="trained")
-    axis.plot(centres, before[kind], ":", color="#0072B2", label="before training")
-    for rank, label, style in marked(size):
-        height = np.interp(np.log(rank), np.log(centres), right[kind])
-        plots.mark(axis, rank, height, style, label)
-    axis.axhline(own.truth[own.visible].mean(), color="grey", linewidth=1, linestyle="--")
-    axis.set(xscale="log", ylim=(0, 1.02), ylabel="shows what is named", title=f"text: {kind}")
-axes[0].legend(loc="lower left")
-axes[1].set_xlabel("rank of the pixel")
-axes[1].set_xticks([1, 10, 100], ["1", "10", "100"])
+centres, right = np.sqrt(edges[:-1] * (edges[1:] - 1)), {}
+for kind, own in kinds.items():
+    stages = [truth.trust(p, own, edges) for p in (scenes.trained, scenes.frozen)]
+    right[kind] = (*stages, own.truth[own.visible].mean())
 figures.show(
-    figure,
+    level_figures.trust_curves(centres, right, ranks_of(alpha_scenes), MARKS),
     caption=f"How often the pixel at a rank truly shows what the text names, over {counted} "
     "scenes; dashed, a pixel taken at random. Up to the semi-hard positive little trust is lost. "
     "The last pixel of the object is better than chance for captions, which name most of a scene, "
@@ -189,17 +160,11 @@ figures.show(
 # %% tags=["remove-input"]
 trained = page.read("scenes/k.csv")
 trained = trained[(trained["unit"] == "pixel") & (trained["metric"] == "miou")]
-reached = trained.groupby(["variant", "dataset"])["value"].mean()
-rows = []
-for share in (0, 0.03, 0.06, 0.12, 0.25, 0.5, 1):
-    row = {"k": f"{share:g}", "rank": rank_in_region(share, size)}
-    for kind, own in kinds.items():
-        similar, pull, shows = truth.positives_at(row["rank"], scenes.trained, own, batch)
-        row |= {f"right, {kind} (%)": round(100 * shows, 1)}
-    row |= {"similarity": round(similar, 1), "pull": round(pull, 3)}
-    row |= {f"mIoU, {n}": round(reached[f"k={share:g}", n], 1) for n in ("things", "scenes")}
-    rows.append(row)
-table = pd.DataFrame(rows).set_index("k")
+reached = trained.groupby(["variant", "dataset"])["value"].mean().round(1)
+values, size = (0, 0.03, 0.06, 0.12, 0.25, 0.5, 1), area_in_pixels(alpha_scenes, 784)
+table = truth.positives(scenes, kinds, values, size, batch)
+for name in ("things", "scenes"):
+    table[f"mIoU, {name}"] = [reached[f"k={share}", name] for share in table.index]
 figures.table(
     table,
     caption="The positive at different $k$. *Right* is how often it shows what the text names; "
@@ -232,16 +197,10 @@ Markdown(
 # %% tags=["hide-input"]
 foreign = {"motorcycle": (3, "#56B4E9", "o"), "rocket": (4, "#E69F00", "D")}
 foreign |= {"flower": (6, "#CC79A7", "s")}
-shown = [2, 1, 5]
-images, scores = [photos.images[i] for i in shown], similarity(pixels, texts)[shown]
-figure = plots.panels([[plots.Panel(image) for image in images]], (7, 3.1))
-for axis, image, own in zip(figure.axes, images, scores, strict=True):
-    for name, (j, *style) in foreign.items():
-        x, y = plots.centre(own[j].argmax().item(), 28, image.width)
-        plots.mark(axis, x, y, style, f"“{name}”")
-figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+shown, scores = [2, 1, 5], similarity(pixels, texts)
+images = [photos.images[i] for i in shown]
 figures.show(
-    figure,
+    level_figures.foreign_pixels(images, scores[shown], foreign),
     caption="The pixels most like the captions of the motorcycle, the rocket and the flower, in "
     "three other photographs. In the first, the rocket's lies on the model of a shuttle, "
     "which the loss pushes away although it is one.",
@@ -255,16 +214,12 @@ figures.show(
 # safer and easier.
 
 # %% tags=["remove-input"]
-rows = []
-for share in (0, 0.06, 0.25, 1):
-    row = {"k_neg": f"{share:g}", "rank": rank_in_region(share, size)}
-    for kind, own in {"a caption": scenes.captions, "one class": scenes.single}.items():
-        wrong = truth.wrong_negatives(row["rank"], scenes, own, batch)
-        row |= {f"wrong, {kind} (%)": round(100 * wrong, 1)}
-    row |= {f"mIoU, {n}": round(reached[f"k_neg={share:g}", n], 1) for n in ("things", "scenes")}
-    rows.append(row)
+kinds = {"a caption": scenes.captions, "one class": scenes.single}
+table = truth.negatives(scenes, kinds, (0, 0.06, 0.25, 1), size, batch)
+for name in ("things", "scenes"):
+    table[f"mIoU, {name}"] = [reached[f"k_neg={share}", name] for share in table.index]
 figures.table(
-    pd.DataFrame(rows).set_index("k_neg"),
+    table,
     caption="How often the negative pixel of a pair shows what the foreign text names, by its rank "
     "as a share of the object's, and the mIoU per pixel of decoders trained with it, mean of three "
     "seeds.",

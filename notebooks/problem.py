@@ -33,9 +33,7 @@ in_batch = 10  # image of the batch that is drawn at the end
 # %% tags=["hide-input"]
 import dataclasses
 import re
-import textwrap
 
-import matplotlib.pyplot as plt
 import numpy as np
 import skimage.data
 import torch
@@ -45,8 +43,7 @@ import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
-from mgca.experiments.report import figures, overlays, plots, validation
-from mgca.experiments.report.plots import Panel
+from mgca.experiments.report import figures, page_figures, validation
 from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.levels import (
     area_in_pixels,
@@ -111,32 +108,26 @@ def maps(direction: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
 # %% tags=["hide-input"]
 shuffle = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
 said = {word: saying(word) for word in CLASSES if saying(word).any()}
-alone, contrast, shuffled = (
-    validation.found_by(found, new, masks)
-    for found in (
-        {word: directions(own)[0] for word, own in said.items()},
-        {word: directions(own)[1] for word, own in said.items()},
-        # Each caption beside the image of another.
-        {word: directions(own[shuffle])[1] for word, own in said.items()},
-    )
-)
+found = [
+    {word: directions(own)[0] for word, own in said.items()},
+    {word: directions(own)[1] for word, own in said.items()},
+    # Each caption beside the image of another.
+    {word: directions(own[shuffle])[1] for word, own in said.items()},
+]
+alone, contrast, shuffled = (validation.found_by(own, new, masks) for own in found)
 
 # %% tags=["hide-input"]
 # For each word the first scene that shows enough of it, and where it does.
-contents = {word: [mask == CLASSES.index(word) for mask in masks] for word in CLASSES}
-shares = {word: [inside.mean() for inside in contents[word]] for word in words}
-examples = [next(i for i, s in enumerate(shares[word]) if s > 0.08) for word in words]
-insides = [contents[word][i] for word, i in zip(words, examples, strict=True)]
-rows = []
-for word, i, inside in zip(words, examples, insides, strict=True):
-    row = {f"new image: {word}": pictures[i]}
-    row["images with the word"], row["minus the others"] = (
-        maps(direction, new[i]) for direction in directions(saying(word))
-    )
-    rows.append([Panel(picture, title, inside) for title, picture in row.items()])
-figure = plots.panels(rows, (6.6, 2.4 * len(words)), side=SIDE)
+contents = {word: [mask == CLASSES.index(word) for mask in masks] for word in words}
+examples, insides, rows = [], [], []
+for word, own in contents.items():
+    i = next(i for i, inside in enumerate(own) if inside.mean() > 0.08)
+    examples, insides = [*examples, i], [*insides, own[i]]
+    with_it, difference = (maps(own, new[i]) for own in directions(saying(word)))
+    row = {f"new image: {word}": pictures[i], "images with the word": with_it}
+    rows.append(row | {"minus the others": difference})
 figures.show(
-    figure,
+    page_figures.outlined(rows, insides, 2.4),
     caption="Where a word is, from captions that only sort images; outlined, the truth. The mean "
     "of the images with the word points to much else; minus the mean of the others it points more "
     "to the word. Over all words, a pixel inside beats one outside in "
@@ -180,23 +171,20 @@ for i, image in enumerate(pixels.flatten(2)):  # (C, N)
 scores = similarity(pixels, texts)  # (images, texts, N)
 torch.testing.assert_close(mine, scores, rtol=1e-4, atol=1e-4)
 
-# %% tags=["hide-input"]
-averages = {}  # by word: with it, without it, the difference
+# %%
+averages = []  # over captions, a row for each word
 for word, own in zip(words, scores.unflatten(2, (28, 28)), strict=True):
     with_it, without = own[saying(word)].mean(dim=0), own[~saying(word)].mean(dim=0)
-    averages[word] = (with_it, without, with_it - without)
-reach = max(map_.abs().max() for row in averages.values() for map_ in row)
-options = plots.DIVERGING | {"vmin": -reach, "vmax": reach}
-rows, gained = [], []
-for (word, row), inside in zip(averages.items(), insides, strict=True):
-    titles = (f"{word}: captions with it", f"{word}: captions without", "difference")
-    pairs_of = zip(row, titles, strict=True)
-    rows.append([Panel(*pair, inside, options=options) for pair in pairs_of])
-    gained.append([f"{validation.higher_inside(map_, inside):+.1f}" for map_ in row])
-gained = [" and ".join(own).replace("-", "−") for own in zip(*gained, strict=True)]
-label, size = "mean similarity", (6.6, 2.5 * len(words))
+    row = {f"{word}: captions with it": with_it, f"{word}: captions without": without}
+    averages.append(row | {"difference": with_it - without})
+
+# %% tags=["hide-input"]
+gained = []
+for own in zip(*(row.values() for row in averages), strict=True):
+    higher = map(validation.higher_inside, own, insides)
+    gained.append(" and ".join(f"{value:+.1f}" for value in higher).replace("-", "−"))
 figures.show(
-    plots.panels(rows, size, side=SIDE, colorbar=label, location="bottom"),
+    page_figures.outlined(averages, insides, 2.5, colorbar="mean similarity"),
     caption="$s_{ij}^n$ of the trained model for the same images, averaged over the captions $j$ "
     "with the word and those without. The former alone now tell where: training has put the "
     f"contrast into the embeddings. Within the outlines the mean is higher by "
@@ -224,38 +212,15 @@ figures.show(
 
 # %% tags=["hide-input"]
 plain = load_backbone("scenes", last_block="attention")
-
-
-def dense(trunk):
-    return backbone.project(backbone.from_trunk(trunk))
-
-
-encoders = {  # pixel embeddings, and that of the image if it is not their mean
-    # What CLIP itself takes for the image is its class token.
-    "image (CLIP)": lambda trunk: (
-        plain.project(plain.from_trunk(trunk)),
-        plain.model.visual(trunk)[0],
-    ),
-    "image, last layer changed": lambda trunk: (dense(trunk), None),
-}
-for trained, weights in {
-    "object": "object",
-    "object, region": "object+region",
-    "object, region, pixel": "mgca",
-}.items():
-    decoder = decoder_from(*load_weights(f"scenes-{weights}"), backbone)
-    encoders[trained] = lambda trunk, decoder=decoder: (decoder(dense(trunk)), None)
+trained = {"object": "object", "object, region": "object+region"}
+trained["object, region, pixel"] = "mgca"
+weights = {title: load_weights(f"scenes-{name}") for title, name in trained.items()}
+decoders = {title: decoder_from(*own, backbone) for title, own in weights.items()}
+encoders = validation.encoders(plain, backbone, decoders)
 answers = validation.granularity(encoders, unseen, masks, model.texts(CLASSES))
-
-# %% tags=["hide-input"]
-figure, axis = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-for (trained, row), marker in zip(answers.iterrows(), "ovs^D", strict=True):
-    axis.plot(row.index, row, marker=marker, markersize=8, label=trained)
-axis.set(ylim=(0, 103), ylabel="right, %", xlabel="asked for")
-axis.legend(title="trained", loc="lower left")
 clip, start, first, _, last = (row for _, row in answers.iterrows())
 figures.show(
-    figure,
+    page_figures.granularity_lines(answers),
     caption="What is trained against what is asked for. The CLIP that names "
     f"{clip['image']:.0f} % of the images rightly names {clip['pixel']:.0f} % of the pixels. "
     f"Object-level training lifts regions from {start['region']:.0f} to {first['region']:.0f} %, "
@@ -289,34 +254,20 @@ figures.show(
 units = {f"{groups} groups": groups, "adaptive, 36": 36, "pixels": None}
 # As model.embed, from the features at hand.
 decoded = model.decoder(backbone.project(backbone.from_trunk(unseen))).split(1)
-embeddings = [
-    dataclasses.replace(model.windows(picture)[0], pixels=pixels)
-    for picture, pixels in zip(pictures, decoded, strict=True)
-]
-numbers = []
-for title, points in units.items():
-    used, share = validation.words_used(model, embeddings, masks, points)
-    numbers.append(f"{title}: {used:.1f} words used, {share:.0f} % of the contents among them")
+geometry = [model.windows(picture)[0] for picture in pictures]
+pairs_of = zip(geometry, decoded, strict=True)
+embedded = [dataclasses.replace(own, pixels=pixels) for own, pixels in pairs_of]
 true = np.mean([len(np.unique(mask)) for mask in masks])
 
 # %% tags=["hide-input"]
-mask, count = masks[shown], np.bincount(masks[shown].ravel(), minlength=len(CLASSES))
-present = np.argsort(-count)[: (count > 0).sum()]
-# Words of what is not in the scene: greys, so that wrong pieces are seen and not read.
-greys = np.linspace(70, 220, len(CLASSES)).astype(np.uint8)[:, None]
-colours = overlays.own_colours(CLASSES, present, greys)
-scene = embeddings[shown]
-results = [model.segment(scene, CLASSES, points) for points in units.values()]
-pairs_of = zip(results, units, strict=True)
-named = [Panel(colours[result.labels.numpy()], title) for result, title in pairs_of]
-first = [Panel(pictures[shown], "scene"), Panel(colours[mask], "truth"), None]
-figure = plots.panels([first, named], (6.6, 4.9))
-figure.axes[2].axis("off")
-names = [*(CLASSES[i] for i in present), "not in the scene"]
-handles = overlays.key(names, [*colours[present], (153, 153, 153)])
-figure.axes[2].legend(handles=handles, loc="center left")
+numbers, named = [], {}
+for title, points in units.items():
+    used, share = validation.words_used(model, embedded, masks, points)
+    contents_named = f"{share:.0f} % of the contents among them"
+    numbers.append(f"{title}: {used:.1f} words used, {contents_named}")
+    named[title] = model.segment(embedded[shown], CLASSES, points).labels.numpy()
 figures.show(
-    figure,
+    page_figures.named_pieces(pictures[shown], masks[shown], named, CLASSES),
     caption="Few groups lose the things, single pixels shatter them into words of things that are "
     f"not there. Means over {scenes} scenes, which have {true:.1f} contents each; "
     f"{'; '.join(numbers)}.",
@@ -329,21 +280,12 @@ figures.show(
 # The same on photographs, with the model `lite`. Every pixel goes to one of the words given.
 
 # %% tags=["hide-input"]
-lite = mgca.load("lite")
-photographs = {
-    "rocket": (skimage.data.rocket(), ["rocket", "sky", "smoke", "tower"]),
-    "cat": (skimage.data.chelsea(), ["cat", "sofa", "wall", "dog"]),
-}
-figure = plt.figure(figsize=(7, 4.5), layout="constrained")
-parts = figure.subfigures(len(photographs), 1)
-for part, (photograph, vocabulary) in zip(parts, photographs.values(), strict=True):
-    embedded = lite.embed(photograph)
-    for axis, (title, points) in zip(part.subplots(1, 3), units.items(), strict=True):
-        picture = overlays.coloured(lite.segment(embedded, vocabulary, points))
-        Panel(picture, title if part is parts[0] else "").draw(axis)
-    part.legend(handles=overlays.key(vocabulary), loc="outside lower center", ncols=4)
+photographs = [
+    (skimage.data.rocket(), ["rocket", "sky", "smoke", "tower"]),
+    (skimage.data.chelsea(), ["cat", "sofa", "wall", "dog"]),
+]
 figures.show(
-    figure,
+    page_figures.photographs_by_unit(mgca.load("lite"), photographs, units),
     caption="A rocket launch: four groups lose the rocket among the towers, single pixels tear it "
     "apart, 36 units keep its upper part in one piece. A cat that fills the picture: here four "
     "groups do best, and 36 units mend only a part of what the pixels break up.",
@@ -371,7 +313,6 @@ scores = similarity(pixels, texts)  # (B, B, N)
 size = area_in_pixels(loss.alpha, 784)  # pixels of an object
 small = area_in_pixels(loss.alpha_neg, 784)  # pixels of a hard negative region
 rank = rank_in_region(loss.k, size)  # of the semi-hard positive pixel
-order = scores.argsort(dim=2, descending=True)  # pixels of each map, most similar first
 regions = F.normalize(region_embeddings(pixels, scores, loss.alpha_neg), dim=-1)
 hardness = torch.einsum("ijc,jc->ij", regions, F.normalize(texts, dim=-1))
 print(f"object {size}, hard region {small} of 784 pixels", end="; ")
@@ -379,26 +320,9 @@ print(f"positive pixel of rank {rank}")
 
 # %% tags=["hide-input"]
 i = in_batch
-# Of the other captions the one whose hard region is most like it: the hardest negative.
-others = hardness.masked_fill(torch.eye(batch, dtype=torch.bool), torch.nan)
-j = int(others[i].nan_to_num(-1).argmax())
-limits = {"vmin": scores[i, [i, j]].min(), "vmax": scores[i, [i, j]].max()}
-rows = [[Panel(pairs.images[i], f"image {i}")], [None]]
-for row, text, count, role in (
-    (rows[0], i, size, "object, pixel"),
-    (rows[1], j, small, "hard region, pixel"),
-):
-    whose = "own caption" if text == i else f"caption {j}"
-    wrapped = textwrap.fill(f"“{captions[text]}”", 25)
-    row += [
-        Panel(scores[i, text].view(28, 28), whose, below=wrapped, options=limits),
-        Panel(overlays.dimmed(pairs.images[i], order[i, text, :count], 28), role),
-    ]
-figure = plots.panels(rows, (6.9, 5.6), side=SIDE)
-plots.ring(figure.axes[2], *plots.centre(int(order[i, i, rank - 1]), 28, SIDE))
-plots.ring(figure.axes[5], *plots.centre(int(order[i, j, 0]), 28, SIDE))
-plots.framed(figure.axes[3], others, (i, j), rows="image $i$", columns="caption $j$")
-figure.axes[3].set_title("hard regions")
+figure = page_figures.choice_of_pairs(
+    pairs.images[i], captions[:batch], scores[i], hardness, i, (size, small), rank
+)
 figures.show(
     figure,
     caption="From similarities to pairs. Above: the map of an image and its own caption gives the "

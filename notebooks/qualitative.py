@@ -28,20 +28,17 @@ groups = 8  # of the group-like unit; GroupViT has 8
 # %% tags=["hide-input"]
 
 import numpy as np
-import skimage.data
 import torch
 from IPython.display import Markdown
-from sklearn.datasets import load_sample_image
 from torch.nn import functional as F
 
 import mgca
 from mgca.data.masks import id_names
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.boundary import count_components
 from mgca.experiments.report import figures, overlays, plots, validation
+from mgca.experiments.report.correspondence import worded_photographs
 from mgca.experiments.report.page import open_page
 from mgca.experiments.report.pictures import models_at_hand
-from mgca.inference.overlay import palette
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.segmentation import Segmentation
 
@@ -72,14 +69,10 @@ def levels(name: str):
     """The images of a set by what was trained, and their mIoU."""
     data = evaluation_set(name, 150, seed=TEST_SEED)
     _, images, masks = zip(*(data[number] for number in shown), strict=True)
-    named, classes = {}, id_names(data)
-    for title, (model, unit, background) in models.items():
-        options = background if data.background else {}
-        results = (model.segment(i, data.classes, unit, **options) for i in images)
-        named[title] = [result.labels.numpy() for result in results]
-    miou = validation.compared(named, masks, len(classes))[0]["mIoU (%)"]
-    overlaps = ", ".join(f"{value:.0f} ({title})" for title, value in miou.items())
-    return plots.scene_sheet(images, masks, named, classes), overlaps
+    named = validation.segmented(models, data, images)
+    table, _ = validation.compared(named, masks, len(id_names(data)))
+    overlaps = [f"{miou:.0f} ({title})" for title, miou in table["mIoU (%)"].items()]
+    return plots.scene_sheet(images, masks, named, id_names(data)), ", ".join(overlaps)
 
 
 figure, overlaps = levels("things")
@@ -152,16 +145,21 @@ def by_groups(model, embedded, classes, count: int = groups) -> Segmentation:
 
 
 # %% tags=["hide-input"]
-UNITS = (f"{groups} groups", "pixel", "36 units")
+UNITS = {f"{groups} groups": by_groups, "pixel": None, "36 units": 36}
 
 
 def by_units(model, embedded, classes) -> dict[str, np.ndarray]:
     """Labels (H, W) by unit."""
-    results = [by_groups(model, embedded, classes)]
-    results += [model.segment(embedded, classes, points) for points in (None, 36)]
-    return {unit: r.labels.numpy() for unit, r in zip(UNITS, results, strict=True)}
+    results = {
+        name: unit(model, embedded, classes)
+        if callable(unit)
+        else model.segment(embedded, classes, unit)
+        for name, unit in UNITS.items()
+    }
+    return {name: result.labels.numpy() for name, result in results.items()}
 
 
+# %% tags=["hide-input"]
 data = evaluation_set("scenes", scenes, seed=TEST_SEED)
 _, images, masks = zip(*data, strict=True)
 embedded = map(mgca_scenes.embed, images)
@@ -215,41 +213,22 @@ Markdown(
 # their middle, which is one window. They have no masks, and `lite` is a small model: what is right
 # the reader has to judge.
 
-# %% tags=["hide-input"]
-lite = mgca.load("lite")
-photographs = {
-    "chelsea": (skimage.data.chelsea(), ["cat", "sofa", "wall", "dog"]),
-    "coffee": (skimage.data.coffee(), ["cup", "spoon", "table", "coffee", "plate"]),
-    "astronaut": (
-        skimage.data.astronaut(),
-        ["woman", "flag", "spacecraft", "spacesuit", "wall"],
-    ),
-    "motorcycle": (
-        skimage.data.stereo_motorcycle()[0],
-        ["motorcycle", "wall", "floor", "shelf", "helmet"],
-    ),
-    "rocket": (skimage.data.rocket(), ["rocket", "sky", "smoke", "fire", "tower"]),
-    "temple": (load_sample_image("china.jpg"), ["temple", "sky", "tree", "people", "pavement"]),
+# %%
+lite, photographs = mgca.load("lite"), worded_photographs()
+squares = {
+    name: overlays.square(photograph).resize((448, 448))
+    for name, (photograph, _) in photographs.items()
 }
 
 
 # %% tags=["hide-input"]
 def photo_sheet(names):
     """Photographs, and what units make of them; and the numbers of regions."""
-    columns, legends, counted = [], [], []
-    for name in names:
-        (array, words), colours = photographs[name], palette(photographs[name][1])
-        photo = overlays.square(array).resize((448, 448))
-        labels = by_units(lite, lite.embed(photo), words)
-        column = {"photograph": np.asarray(photo)}
-        column |= {u: overlays.over(own, photo, colours) for u, own in labels.items()}
-        columns.append(column)
-        present = np.unique(list(labels.values()))
-        names_of = [words[k] for k in present]
-        legends.append(overlays.key(names_of, colours[present], edge=True))
-        regions = [f"{count_components(own)} ({unit})" for unit, own in labels.items()]
-        counted.append(f"{name} {', '.join(regions)}")
-    return plots.sheet(columns, legends), "; ".join(counted)
+    words = [photographs[name][1] for name in names]
+    embedded = map(lite.embed, (squares[name] for name in names))
+    labels = [by_units(lite, *own) for own in zip(embedded, words, strict=True)]
+    counted = validation.count_regions(dict(zip(names, labels, strict=True)))
+    return plots.photo_sheet([squares[name] for name in names], words, labels), counted
 
 
 figure, counted = photo_sheet(list(photographs)[:3])
@@ -261,7 +240,7 @@ figures.show(
 )
 
 # %% tags=["hide-input"]
-figure, counted = photo_sheet(list(photographs)[3:])
+figure, counted = photo_sheet(list(photographs)[3:6])
 figures.show(
     figure,
     caption=f"Three more photographs by unit. Regions: {counted}.",
@@ -284,7 +263,7 @@ figures.show(
 change = right["36 units"] - right["pixel"]
 harmed = change.nsmallest(3).index
 figures.show(
-    scene_sheet(harmed, UNITS[1:]),
+    scene_sheet(harmed, ("pixel", "36 units")),
     caption="Where units do most harm: "
     + ", ".join(f"{change[n]:+.1f} points of accuracy (scene {n + 1})" for n in harmed)
     + f". Units lose accuracy in {(change < 0).sum()} of {scenes} scenes and gain in "
@@ -296,9 +275,11 @@ figures.show(
 # %% tags=["hide-input"]
 worst = right["36 units"].nsmallest(3).index
 figures.show(
-    scene_sheet(worst, UNITS[1:]),
+    scene_sheet(worst, ("pixel", "36 units")),
     caption="Where least is right: "
-    + ", ".join(f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst)
+    + ", ".join(
+        f"{right.loc[n, '36 units']:.0f} % of the pixels (scene {n + 1})" for n in worst
+    )
     + f", against {right['36 units'].median():.0f} % in the median scene. Large areas get a wrong "
     "name as a whole: no unit mends what its pixels agree on.",
     alt="The three scenes with the lowest accuracy, with masks, by the pixel and in units.",

@@ -33,7 +33,7 @@ import skimage.data
 from sklearn.datasets import load_sample_image
 
 import mgca
-from mgca.experiments.report import figures, overlays, plots
+from mgca.experiments.report import figures, overlays, page_figures, plots
 
 figures.use_style()
 model = mgca.load("lite")
@@ -96,16 +96,15 @@ print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixel
 
 # %% tags=["hide-input"]
 for name, classes in vocabulary.items():
-    photo, shares = embedded[name].image, []
-    row = [plots.Panel(photo, name)]
+    shares, results = [], {}
     for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
         result = model.segment(embedded[name], classes, points)
-        row.append(plots.Panel(overlays.coloured(result), f"{unit} unit"))
+        results[f"{unit} unit"] = result
         word, share = max(result.areas().items(), key=lambda item: item[1])
-        shares.append(f"with the {unit} unit it is *{word}*, {100 * share:.0f} % of the pixels")
-    size = (6.8, 6.8 / 3 * photo.height / photo.width + 0.7)
+        covered = f"*{word}*, {100 * share:.0f} % of the pixels"
+        shares.append(f"with the {unit} unit it is {covered}")
     figures.show(
-        plots.panels([row], size, legend=overlays.key(classes), columns=len(classes)),
+        page_figures.photo_row(name, results),
         caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
@@ -174,7 +173,12 @@ results = [model.segment(cat, classes, meta_points) for classes in lists]
 pictures = [plots.Panel(overlays.coloured(result)) for result in results]
 figure = plots.panels([pictures[:2], pictures[2:]], (6.8, 6))
 for axis, classes in zip(figure.axes, lists, strict=True):
-    axis.legend(handles=overlays.key(classes), loc="upper center", bbox_to_anchor=(0.5, 0), ncols=2)
+    axis.legend(
+        handles=overlays.key(classes),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=2,
+    )
 figures.show(
     figure,
     caption="Four lists of words on one photograph: the same pixels go to whatever is nearest.",

@@ -33,7 +33,6 @@ batch = 32  # scenes of a batch, as in training
 import math
 import textwrap
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -42,7 +41,7 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES, THINGS
-from mgca.experiments.report import figures, plots, truth
+from mgca.experiments.report import figures, level_figures, plots, truth
 from mgca.experiments.report.correspondence import (
     cut_out,
     frozen_features,
@@ -134,12 +133,10 @@ figures.show(
 # $o_{ii}$. Here it meets it with the region that suits $j$ best, $o_{ij}$.
 
 # %% tags=["hide-input"]
-own = zip(pixels, texts, strict=True)
-objects = torch.stack([region_of(p, t, alpha) for p, t in own])
-levels = {
-    "object level": F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T,
-    "region level": logits * temperature,
-}
+pairs_of = zip(pixels, texts, strict=True)
+objects = torch.stack([region_of(p, t, alpha) for p, t in pairs_of])
+own_level = F.normalize(objects, dim=-1) @ F.normalize(texts, dim=-1).T
+levels = {"object level": own_level, "region level": logits * temperature}
 labels = {"rows": "image", "columns": "caption", "colorbar": "cosine similarity"}
 ticks = {"rotation": 60, "rotation_mode": "anchor"}
 figure = plots.matrices(levels, photos.names, (7, 4.4), **labels, **ticks)
@@ -159,10 +156,9 @@ figures.show(
 # The scenes have enough pairs to show it as a distribution.
 
 # %% tags=["hide-input"]
-areas = {"alpha": alpha_scenes, "alpha_neg": alpha_neg}
-negatives, positives = truth.foreign_pairs(
-    scenes.trained, scenes.captions, scenes.shares, batch, **areas
-)
+foreign = {"alpha": alpha_scenes, "alpha_neg": alpha_neg, "batch": batch}
+told = (scenes.trained, scenes.captions, scenes.shares)
+negatives, positives = truth.foreign_pairs(*told, **foreign)
 values = {f"negatives, {level}": negatives[level] for level in levels}
 bins, colours = np.linspace(-0.6, 1, 65), ("#56B4E9", "#D55E00", "#000000")
 figure = plots.histogram(values | {"positives": positives}, bins, colours)
@@ -195,15 +191,12 @@ trained, frozen = (
 mistaken = truth.mistakes(trained, frozen, shares)
 
 # %% tags=["hide-input"]
-panels = []
-for _, row in mistaken[mistaken["thing"]].head(3).iterrows():
-    word, content = CLASSES.index(row["word"]), CLASSES.index(row["content"])
-    seen = (shares[:, word].sum(-1) == 0) & (shares[:, content].mean(-1) > 0.08)
-    i = seen.nonzero()[0].item()  # the first that there is
-    scores_there = similarity(scenes.trained[i][None], prompts[word][None])[0, 0]
-    inside = kept(scores_there, alpha_neg)
-    below = f"{100 * shares[i, content][inside].mean():.0f} % {row['content']}"
-    panels.append(Panel(cut_out(scenes.images[i], inside), f"“{row['word']}”", below=below))
+panels, things = [], mistaken[mistaken["thing"]]
+for _, row in things.head(3).iterrows():
+    pair = CLASSES.index(row["word"]), CLASSES.index(row["content"])
+    found = level_figures.look_alike(scenes, *pair, prompts[pair[0]], alpha_neg)
+    below = f"{100 * found[1]:.0f} % {row['content']}"
+    panels.append(Panel(found[0], f"“{row['word']}”", below=below))
 figures.show(
     plots.panels([panels], (7, 3)),
     caption="The region for a word that is not in the picture, and what it truly shows: the three "
@@ -213,21 +206,10 @@ figures.show(
 )
 
 # %% tags=["hide-input"]
-things, stuffs = (mistaken[mistaken["thing"] == thing] for thing in (True, False))
-top = pd.concat([things.head(8), stuffs.head(6)])
-y, more = np.arange(len(top)), (top["region"] > top["before"]).sum()
-figure, axis = plt.subplots(figsize=(6, 5.4), layout="constrained")
-hollow = {"facecolors": "white", "edgecolors": "#D55E00", "s": 50, "zorder": 3}
-axis.hlines(y, top["image"], top["region"], color="lightgrey", linewidth=3, zorder=1)
-axis.scatter(top["image"], y, color="grey", marker="|", s=120, label="of the image", zorder=2)
-axis.scatter(top["before"], y, label="of the region, before training", **hollow)
-axis.scatter(top["region"], y, color="#D55E00", s=50, label="of the region", zorder=3)
-axis.set_yticks(y, [f"{w} → {c}" for w, c in zip(top["word"], top["content"], strict=True)])
-axis.invert_yaxis()
-axis.set(xlim=(0, 1), xlabel="share that the content has, where it is in the picture")
-axis.legend(loc="upper center", bbox_to_anchor=(0.4, -0.13), ncols=1)
+top = pd.concat([things.head(8), mistaken[~mistaken["thing"]].head(6)])
+more = (top["region"] > top["before"]).sum()
 figures.show(
-    figure,
+    level_figures.mistakes(top),
     caption="What the region shows for a word that is not in the picture: the most frequent "
     "mistakes after training, things above, stuffs below. The content has up to "
     f"{(top['region'] / top['image']).max():.0f} times the share of the region that it has of the "
@@ -266,18 +248,11 @@ Markdown(
 # just that, and pushing it away is wrong. Scenes have 30 classes, so this happens often.
 
 # %% tags=["remove-input"]
-single, _ = truth.foreign_pairs(scenes.trained, scenes.single, shares, batch, **areas)
-rows = {}
-for kind, own in {"a caption": negatives, "one class it names": single}.items():
-    most, cosines = own["in the region"] > 0.5, own["region level"]
-    rows[kind] = {
-        "names something in the image (%)": f"{100 * own['in the image'].mean():.0f}",
-        "names most of the region (%)": f"{100 * most.mean():.0f}",
-        "cosine, then": f"{cosines[most].mean():.2f}",
-        "cosine, otherwise": f"{cosines[~most].mean():.2f}",
-    }
+single = (scenes.trained, scenes.single, shares)
+rows = {"a caption": negatives}
+rows["one class it names"], _ = truth.foreign_pairs(*single, **foreign)
 figures.table(
-    pd.DataFrame.from_dict(rows, orient="index").rename_axis("text of another scene"),
+    truth.false_negatives(rows),
     caption="How often a hard negative is truly a positive, by the exact masks. Such regions have "
     "the highest cosines, so the loss pushes them away hardest.",
 )

@@ -29,16 +29,13 @@ seed = 0  # of the scenes shown and counted; 0 is the seed of the training set
 scenes = 1000  # to count over
 
 # %% tags=["hide-input"]
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython.display import HTML, Markdown, display
 from PIL import Image
 
 from mgca.data.masks import id_names
 from mgca.data.scenes import (
-    CLASSES,
     COLOURS,
     STUFFS,
     THINGS,
@@ -97,16 +94,8 @@ display(HTML(overlays.gallery([(examples[name], name) for name in STUFFS], width
 
 # %% tags=["remove-input"]
 shown = next(s for s in composed if len(s.things) == 4 and len(s.stuffs) == 2)
-present = [CLASSES.index(content.name) for content in shown.contents]
-colours = overlays.own_colours(CLASSES, present)
-steps = world.steps(config, shown) | {"mask": colours[render(config, shown)[1]]}
-panels = [*(plots.Panel(image, title) for title, image in steps.items()), None]
-figure = plots.panels([panels[:4], panels[4:]], (7, 4.2))
-handles = overlays.key([CLASSES[k] for k in present], colours[present])
-figure.axes[-1].set_axis_off()
-figure.axes[-1].legend(handles=handles, loc="center")
 figures.show(
-    figure,
+    world.steps_figure(config, shown),
     caption="A scene, step by step: the ground, one thing after the other, light and noise. The "
     "mask is exact, because it is drawn with the image.",
     alt="Eight panels: the ground alone, then with one to four things on it, the finished image, "
@@ -128,14 +117,11 @@ figures.table(
 # colours and sizes is true, but a few names are wrong, as on the web. A scene and its captions:
 
 # %% tags=["remove-input"]
-scene, own = next(
-    (scene, own)
-    for scene, own in zip(composed, told, strict=True)
-    if len(scene.contents) >= 5 and all(2 <= len(s.contents) <= 3 for s in own)
-)
+scene, own = world.telling(composed, told)
 image = Image.fromarray(render(config, scene)[0])
 display(HTML(overlays.gallery([(image, "the scene")], width=220)))
-display(Markdown("\n".join(f"* caption {n}: *{s.text}*" for n, s in enumerate(own, start=1))))
+lines = [f"* caption {n}: *{s.text}*" for n, s in enumerate(own, start=1)]
+display(Markdown("\n".join(lines)))
 figures.table(
     world.named_in_captions(scene, own),
     caption="What the scene above holds, and which of its captions name it.",
@@ -143,14 +129,13 @@ figures.table(
 
 # %% tags=["remove-input"]
 contents = world.visible_contents(config, composed, told)
-figure = world.named_by_area(contents)
 things, number = contents[contents["kind"] == "thing"], scenes * CAPTIONS
 small, large = things["area"] < 0.05, things["area"] >= 0.2
 share = 100 * contents.groupby("kind")["named"].mean()
 wrong = sum(s.wrong for own in told for s in own)
 names = wrong + sum(len(s.contents) for own in told for s in own)
 figures.show(
-    figure,
+    world.named_by_area(contents),
     caption=f"What is larger is named more often, in {number:,} captions. A "
     f"caption names {contents['named'].sum() / number:.1f} of the "
     f"{len(contents) / number:.1f} contents that one sees: {share['thing']:.0f} % of the "
@@ -180,22 +165,19 @@ rows = {
     "a text as training draws it": areas["text"],
 }
 figures.table(
-    pd.Series(rows, name="mean area").map("{:.3f}".format).rename_axis("what").to_frame(),
+    pd.Series(rows, name="mean area")
+    .map("{:.3f}".format)
+    .rename_axis("what")
+    .to_frame(),
     caption=f"The area that texts describe, over {scenes:,} scenes.",
 )
 
 # %% tags=["remove-input"]
 alpha = scenes_training().loss.alpha
 whole, single = world.described_areas(composed, told)
-figure, axis = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
-style = {"bins": np.linspace(0, 1, 26), "stat": "probability", "element": "step", "ax": axis}
-sns.histplot(x=whole, label="all that a caption names", **style)
-sns.histplot(x=single, label="one content that it names", **style)
-axis.axvline(alpha, color="black", linestyle="--", label=f"α = {alpha:g}")
-axis.set(xlabel="area, share of the image", ylabel="share of the texts")
-axis.legend()
+samples = {"all that a caption names": whole, "one content that it names": single}
 figures.show(
-    figure,
+    world.area_histogram(samples, alpha),
     caption=f"A text as training draws it describes {areas['text']:.3f} of the image on average; "
     f"the scale's α is {alpha:g}. Single texts are far from the mean: the standard deviation is "
     f"{np.std(whole):.2f} for captions and "
@@ -263,17 +245,10 @@ figures.table(
 
 # %% tags=["remove-input"]
 table = world.frequencies(composed)
-figure, axes = plt.subplots(1, 2, figsize=(7, 6.8), sharey=True, layout="constrained")
-style = {"y": "class", "hue": "kind", "hue_order": ["thing", "stuff"]}
-sns.barplot(table, x="size", ax=axes[0], legend=False, **style)
-sns.barplot(table, x="sum", ax=axes[1], legend=True, **style)
-axes[0].set(xlabel="% of the images it occurs in", ylabel="")
-axes[1].set(xlabel="% of all pixels", ylabel="")
-axes[1].legend(title="")
 pixels, kinds = table.groupby("kind")["sum"].sum(), table.groupby("kind")["size"]
 low, high = kinds.min(), kinds.max()
 figures.show(
-    figure,
+    world.frequency_bars(table),
     caption=f"A thing occurs in {low['thing']:.0f} to {high['thing']:.0f} % of the images, a stuff "
     f"in {low['stuff']:.0f} to {high['stuff']:.0f} %. Of "
     f"all pixels {pixels['stuff']:.0f} % are stuff. What is drawn is uniform; visible areas "
@@ -287,22 +262,17 @@ figures.show(
 # ## Data set card
 
 # %% tags=["remove-input"]
-training = ["training", TRAINING_SEED, pairs.digest, IMAGES, f"{CAPTIONS} per image", "", ""]
+training = [
+    "training",
+    TRAINING_SEED,
+    pairs.digest,
+    IMAGES,
+    f"{CAPTIONS} per image",
+    "",
+    "",
+]
 figures.table(world.sets_table(training), caption="The sets.")
 
 # %% tags=["remove-input"]
-speed = world.scenes_per_second(config, seed)
-longest = max((text for own in pairs.captions[:scenes] for text in own), key=len)
-card = {
-    "images": f"{config.size} × {config.size}, RGB, drawn",
-    "captions": f"English, the longest of the first {scenes * CAPTIONS:,} has "
-    f"{len(longest.split())} words",
-    "masks": "exact, one class per pixel",
-    "digest": "SHA-256 of settings and first scenes, 12 digits",
-    "drawing": f"{speed:.0f} images per second when this page was built, one process",
-    "people, places, brands": "none",
-    "made by": "this project: mgca.data.scenes",
-    "licence": "Apache-2.0",
-    "not for": "claims about photographs",
-}
-figures.table(pd.Series(card, name="all sets").to_frame(), caption="The card of the data.")
+card = world.card(config, pairs.captions[:scenes], seed)
+figures.table(card, caption="The card of the data.")

@@ -70,26 +70,54 @@ def photo_pairs(size: int = 224) -> PhotoPairs:
     Raises:
         ImportError: If one of these two is missing: the extra ``book`` has both.
     """
-    try:
-        from skimage import data
-        from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise ImportError(f"the photographs need it ({error}): pip install 'mgca[book]'") from error
-
     photographs = {
-        "cat": ("a cat lying on a blanket", data.chelsea()),
-        "cup": ("a cup of coffee on a wooden table", data.coffee()),
-        "woman": ("a smiling woman in an orange space suit", data.astronaut()),
-        "motorcycle": ("a red motorcycle in a garage", data.stereo_motorcycle()[0]),
-        "rocket": ("a rocket rises into the sky", data.rocket()),
-        "temple": ("a temple with red walls under the sky", load_sample_image("china.jpg")),
-        "flower": ("a pink flower in the garden", load_sample_image("flower.jpg")),
+        "cat": ("a cat lying on a blanket", _photograph("chelsea")),
+        "cup": ("a cup of coffee on a wooden table", _photograph("coffee")),
+        "woman": ("a smiling woman in an orange space suit", _photograph("astronaut")),
+        "motorcycle": ("a red motorcycle in a garage", _photograph("stereo_motorcycle")),
+        "rocket": ("a rocket rises into the sky", _photograph("rocket")),
+        "temple": ("a temple with red walls under the sky", _photograph("china.jpg")),
+        "flower": ("a pink flower in the garden", _photograph("flower.jpg")),
     }
     return PhotoPairs(
         images=[training_image(photograph, size) for _, photograph in photographs.values()],
         captions=[caption for caption, _ in photographs.values()],
         names=list(photographs),
     )
+
+
+def worded_photographs() -> dict[str, tuple[np.ndarray, list[str]]]:
+    """The photographs of the quickstart by name, each with the words that are asked for there.
+
+    Raises:
+        ImportError: As :func:`photo_pairs`.
+    """
+    return {
+        name: (photograph, words.split())
+        for name, (photograph, words) in {
+            "chelsea": (_photograph("chelsea"), "cat sofa wall dog"),
+            "coffee": (_photograph("coffee"), "cup spoon table coffee plate"),
+            "astronaut": (_photograph("astronaut"), "woman flag spacecraft spacesuit wall"),
+            "motorcycle": (_photograph("stereo_motorcycle"), "motorcycle wall floor shelf helmet"),
+            "rocket": (_photograph("rocket"), "rocket sky smoke fire tower"),
+            "temple": (_photograph("china.jpg"), "temple sky tree people pavement"),
+            "flower": (_photograph("flower.jpg"), "flower leaf grass bee"),
+        }.items()
+    }
+
+
+def _photograph(name: str) -> np.ndarray:
+    """(H, W, 3) uint8: a photograph of scikit-image, or a file of scikit-learn."""
+    try:
+        from skimage import data
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise ImportError(f"the photographs need it ({error}): pip install 'mgca[book]'") from error
+
+    if "." in name:
+        return load_sample_image(name)
+    found = getattr(data, name)()
+    return found[0] if isinstance(found, tuple) else found  # a stereo pair and its disparity
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 from PIL import Image
 
 from mgca.experiments.report import overlays
+from mgca.inference.overlay import palette
 
 #: Options of a map of differences, whose colours part at 0; it needs ``vmin`` and ``vmax`` too.
 DIVERGING = {"cmap": "PuOr_r"}
@@ -182,6 +183,27 @@ def scene_sheet(
         pictures = {title: overlays.over(labels, image, colours) for title, labels in maps.items()}
         columns.append({"image": np.asarray(image), **pictures})
     return sheet(columns, [overlays.own_key(classes, own) for own in present])
+
+
+def photo_sheet(
+    photos: Sequence[Image.Image],
+    words: Sequence[Sequence[str]],
+    named: Sequence[Mapping[str, np.ndarray]],
+) -> Figure:
+    """Photographs and several segmentations of each, as :func:`sheet`.
+
+    Args:
+        photos: The photographs.
+        words: The words for each.
+        named: For each, labels (H, W) by title.
+    """
+    columns, legends = [], []
+    for photo, own, labels in zip(photos, words, named, strict=True):
+        colours, present = palette(own), np.unique(list(labels.values()))
+        pictures = {title: overlays.over(map_, photo, colours) for title, map_ in labels.items()}
+        columns.append({"photograph": np.asarray(photo), **pictures})
+        legends.append(overlays.key([own[k] for k in present], colours[present], edge=True))
+    return sheet(columns, legends)
 
 
 def matrices(

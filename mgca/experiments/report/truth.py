@@ -6,7 +6,7 @@ scenes that do not fill a last batch are left out.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,7 @@ from mgca.experiments.report.correspondence import (
     named,
     scene_pairs,
 )
-from mgca.losses.levels import region_embeddings, similarity
+from mgca.losses.levels import rank_in_region, region_embeddings, similarity
 from mgca.model import Model
 
 _THINGS = slice(0, len(THINGS))  # of the classes; the rest are stuffs
@@ -293,3 +293,58 @@ def wrong_negatives(rank: int, scenes: Scenes, texts: Texts, batch: int) -> floa
         shown = by_rank(scores, described(scenes.shares[now], texts.words[now]))[..., rank - 1]
         wrong.append(shown[~torch.eye(batch, dtype=torch.bool)])
     return torch.cat(wrong).mean().item()
+
+
+def positives(
+    scenes: Scenes, kinds: Mapping[str, Texts], shares: Sequence[float], size: int, batch: int
+) -> pd.DataFrame:
+    """The positive pixel at several shares ``k`` of the object, a row each.
+
+    Args:
+        scenes: The images.
+        kinds: A text for each image by kind; similarity and pull are those of the last kind.
+        shares: The shares.
+        size: Pixels of the object.
+        batch: Images of a batch.
+    """
+    rows = {}
+    for share in shares:
+        rank = rank_in_region(share, size)
+        rows[f"{share:g}"] = row = {"rank": rank}
+        for kind, texts in kinds.items():
+            similar, pull, right = positives_at(rank, scenes.trained, texts, batch)
+            row[f"right, {kind} (%)"] = round(100 * right, 1)
+        row |= {"similarity": round(similar, 1), "pull": round(pull, 3)}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("k")
+
+
+def negatives(
+    scenes: Scenes, kinds: Mapping[str, Texts], shares: Sequence[float], size: int, batch: int
+) -> pd.DataFrame:
+    """How often the negative pixel is wrong at several shares ``k_neg``, as :func:`positives`."""
+    rows = {}
+    for share in shares:
+        rank = rank_in_region(share, size)
+        rows[f"{share:g}"] = row = {"rank": rank}
+        for kind, texts in kinds.items():
+            wrong = wrong_negatives(rank, scenes, texts, batch)
+            row[f"wrong, {kind} (%)"] = round(100 * wrong, 1)
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("k_neg")
+
+
+def false_negatives(rows: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """How often a hard negative is truly a positive, and its mean cosine then and otherwise.
+
+    Args:
+        rows: Rows of :func:`foreign_pairs` by kind of text.
+    """
+    table = {}
+    for kind, own in rows.items():
+        most, cosines = own["in the region"] > 0.5, own["region level"]
+        table[kind] = {
+            "names something in the image (%)": f"{100 * own['in the image'].mean():.0f}",
+            "names most of the region (%)": f"{100 * most.mean():.0f}",
+            "cosine, then": f"{cosines[most].mean():.2f}",
+            "cosine, otherwise": f"{cosines[~most].mean():.2f}",
+        }
+    return pd.DataFrame.from_dict(table, orient="index").rename_axis("text of another scene")

@@ -1,9 +1,10 @@
 """The unit of a segmentation from one for the whole image to one for each pixel: what the page on
 the adaptive unit shows and measures."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
@@ -16,13 +17,15 @@ from mgca.data.masks import MaskedSet
 from mgca.evaluation.evaluate import CLASS_IOU, measure
 from mgca.evaluation.metrics import count_components
 from mgca.experiments.report import overlays, plots
+from mgca.experiments.report.tables import mean_and_std
 from mgca.inference.overlay import palette
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.units import semantic_units
+from mgca.units import meta_point_index, semantic_units
 
 #: Meta-points along a side, by step; 28 squared is 784. The pixel unit follows as the last step.
 SIDES = range(1, 29)
+_CELLS = 28  # pixel embeddings along a side of a scene
 _SHOWN = 448  # side of a picture that a reader handles
 
 
@@ -161,3 +164,111 @@ def averaged(
     mended, spoilt = 100 * counts[:2] / counts[2]
     alone, together = np.mean(closer, axis=0)
     return {"mended": mended, "spoilt": spoilt, "alone": alone, "together": together}
+
+
+def unit_curve(curve: pd.DataFrame) -> Figure:
+    """mIoU and regions by number of meta-points, with a line for the pixel unit.
+
+    Args:
+        curve: Rows of :func:`measured`, the last one of the pixel unit.
+    """
+    numbers = [int(number) for number in curve.index[:-1]]
+    figure, axes = plt.subplots(2, 1, figsize=(5.2, 5.6), sharex=True, layout="constrained")
+    labels = {"miou": "mIoU (%)", "components": "regions / those of the mask"}
+    for axis, (metric, label) in zip(axes, labels.items(), strict=True):
+        axis.plot(numbers, curve[metric].iloc[:-1], "o-", color="C0")
+        axis.axhline(curve.loc["pixel", metric], color="C1", linestyle="--", label="pixel unit")
+        axis.set(xscale="log", ylabel=label)
+        axis.set_xticks([1, 4, 16, 36, 100, 784], ["1", "4", "16", "36", "100", "784"])
+        axis.minorticks_off()
+    axes[0].legend(loc="lower right")
+    axes[1].axhline(1, color="grey", linestyle=":")
+    axes[1].set_xlabel("meta-points")
+    return figure
+
+
+def steps_figure(
+    picture: Image.Image,
+    truth: np.ndarray,
+    classes: Sequence[str],
+    assignment: np.ndarray,
+    named: Mapping[str, np.ndarray],
+) -> Figure:
+    """A scene with its meta-points, its units in arbitrary colours, its mask, and what is named.
+
+    Args:
+        picture: The scene.
+        truth: Its mask (H, H).
+        classes: The words.
+        assignment: (h, h) unit of each pixel embedding; units stand in the order of their
+            meta-points.
+        named: Three segmentations (H, H) by title.
+    """
+    count, cells = int(assignment.max()) + 1, len(assignment)
+    shuffled = np.random.default_rng(0).permutation(count) / count
+    arbitrary = (255 * plt.get_cmap("nipy_spectral")(shuffled)[:, :3]).astype(np.uint8)
+    present = np.unique(truth)
+    colours = overlays.own_colours(classes, present)
+    units = np.kron(assignment, np.ones((picture.height // cells,) * 2, int))
+    first = [
+        plots.Panel(picture, "meta-points"),
+        plots.Panel(overlays.over(units, picture, arbitrary), f"{count} units"),
+        plots.Panel(overlays.over(truth, picture, colours), "exact mask"),
+    ]
+    second = [
+        plots.Panel(overlays.over(labels, picture, colours), title)
+        for title, labels in named.items()
+    ]
+    legend = overlays.own_key(classes, present)
+    figure = plots.panels([first, second], (7, 5.6), legend=legend)
+    points = meta_point_index(cells, cells, round(count**0.5)).numpy()
+    for axis in figure.axes[:2]:
+        plots.dots(axis, points, cells, picture.height)
+    return figure
+
+
+def choices_figure(
+    picture: Image.Image,
+    truth: np.ndarray,
+    classes: Sequence[str],
+    default: np.ndarray,
+    named: Mapping[str, np.ndarray],
+    points: Sequence[np.ndarray],
+) -> Figure:
+    """A scene under its classes by choice, outlined where they change, with its meta-points.
+
+    Args:
+        picture: The scene.
+        truth: Its mask (H, H).
+        classes: The words.
+        default: Labels (H, H) of the default.
+        named: Labels (H, H) by title.
+        points: For each of them the pixel embeddings that are meta-points.
+    """
+    colours = overlays.own_colours(classes, np.unique(truth))
+    panels = [
+        plots.Panel(overlays.over(labels, picture, colours), title, outline=labels != default)
+        for title, labels in named.items()
+    ]
+    figure = plots.panels([panels], (7, 2.9))
+    for axis, index in zip(figure.axes, points, strict=True):
+        plots.dots(axis, index, _CELLS, picture.height)
+    return figure
+
+
+def published_table(means: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """The runs with several numbers of meta-points beside those of the paper, a row each.
+
+    Args:
+        means: Results over the groups ``"with background"`` and ``"without background"``.
+        paper: The paper's Table 4.
+    """
+    paper = paper.set_index(paper["meta_points"].astype(str).replace("3136", "pixel"))
+    table = pd.DataFrame(index=paper.index[::-1].rename("meta-points"))
+    for metric, name, digits in (("miou", "mIoU", 1), ("components", "regions", 2)):
+        ours = mean_and_std(means, metric, digits=digits).droplevel("variant")
+        table[f"{name}, with background"] = ours["with background"]
+        table[f"{name}, without"] = ours["without background"]
+    table["paper: mIoU, with background"] = paper["avg_with_bg"]
+    table["paper: mIoU, without"] = paper["avg_without_bg"]
+    return table

@@ -14,13 +14,24 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone
+from mgca.backbone.last_block import LAST_BLOCKS
+from mgca.data.masks import MaskedSet
 from mgca.data.scenes import CLASSES, THINGS
-from mgca.evaluation.metrics import Confusion, Contours
+from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.boundary import Contours, count_components
+from mgca.evaluation.metrics import Confusion
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.utils.images import to_tensor
 
 _SEEN = 0.01  # share of a scene below which a content is not asked for
+_ATTENDS = {
+    "trained": "all, as trained",
+    "self": "itself",
+    "correlative": "like queries and like keys",
+    "queries": "like queries",
+    "neighbours": "like keys, near by",
+}
 _FOUND = 0.1  # share of a content that has to be named rightly for it not to be lost
 
 
@@ -44,6 +55,27 @@ def named_rightly(scores: Tensor, masks: np.ndarray) -> float:
     """
     found = enlarged(scores, masks.shape[1:]).argmax(dim=1)
     return 100 * float((found.numpy() == masks).mean())
+
+
+def rightly_at(
+    side: int,
+    backbone: Backbone,
+    pictures: Sequence[Image.Image],
+    masks: np.ndarray,
+    names: Tensor,
+) -> float:
+    """Percent of the pixels named rightly where scenes are enlarged or reduced.
+
+    Args:
+        side: The new side of the scenes.
+        backbone: The encoder, without a decoder.
+        pictures: The scenes.
+        masks: (B, H, W), index into the words.
+        names: (K, C) unit vectors of the words.
+    """
+    resized = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    inputs = [to_tensor(image, backbone.mean, backbone.std) for image in resized]
+    return named_rightly(similarities(backbone.dense(torch.stack(inputs)), names), masks)
 
 
 def enlarged(maps: Tensor, shape: Sequence[int]) -> Tensor:
@@ -93,8 +125,36 @@ def found_by(
     return {kind: float(np.mean(values)) for kind, values in found.items()}
 
 
+#: What makes of the features (1, F, h, w) of an image its pixel embeddings (1, C, h, w) and an
+#: embedding (C,) of the whole image, or None: then it is their mean.
+Encoder = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
+
+def encoders(
+    clip: Backbone, backbone: Backbone, decoders: Mapping[str, GatedConvDecoder]
+) -> dict[str, Encoder]:
+    """The small CLIP as it is, with its last layer changed, and with decoders on top.
+
+    Args:
+        clip: The backbone as it was trained.
+        backbone: The backbone with its last layer changed.
+        decoders: Trained decoders by title.
+    """
+
+    def plain(trunk: Tensor) -> tuple[Tensor, Tensor]:
+        # What CLIP itself takes for the image is its class token.
+        return clip.project(clip.from_trunk(trunk)), clip.model.visual(trunk)[0]
+
+    def with_decoder(decoder: Callable[[Tensor], Tensor]) -> Encoder:
+        return lambda trunk: (decoder(backbone.project(backbone.from_trunk(trunk))), None)
+
+    changed = {"image, last layer changed": with_decoder(lambda dense: dense)}
+    trained = {title: with_decoder(decoder) for title, decoder in decoders.items()}
+    return {"image (CLIP)": plain, **changed, **trained}
+
+
 def granularity(
-    encoders: Mapping[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]],
+    encoders: Mapping[str, Encoder],
     trunks: Tensor,
     masks: Sequence[np.ndarray],
     names: Tensor,
@@ -102,8 +162,7 @@ def granularity(
     """Percent of right answers to questions about whole images, contents and pixels.
 
     Args:
-        encoders: By title, what makes of the features (1, F, h, w) of an image its pixel embeddings
-            (1, C, h, w) and an embedding (C,) of the whole image; None: their mean.
+        encoders: By title, as :func:`encoders` gives them.
         trunks: (B, F, h, w).
         masks: (H, W) each, index into the words.
         names: (K, C) unit vectors of the words.
@@ -185,6 +244,19 @@ def compared(
     return pd.DataFrame.from_dict(rows, orient="index"), pd.DataFrame(right)
 
 
+def count_regions(named: Mapping[str, Mapping[str, np.ndarray]]) -> str:
+    """How many connected regions of one class images have, as text.
+
+    Args:
+        named: For each image by name its labels (H, W) by title.
+    """
+    texts = []
+    for name, labels in named.items():
+        regions = (f"{count_components(own)} ({title})" for title, own in labels.items())
+        texts.append(f"{name} {', '.join(regions)}")
+    return "; ".join(texts)
+
+
 class Patches:
     """The patches of scenes, and what embeddings say of them.
 
@@ -224,3 +296,45 @@ class Patches:
         pairs = zip(top.numpy(), self.masks, strict=True)
         somewhere = float(np.mean([np.isin(words, mask) for words, mask in pairs]))
         return 100 * (top == self.named).float().mean().item(), 100 * somewhere
+
+
+def last_blocks(embeddings: Mapping[str, Tensor], patches: Patches, texts: Tensor) -> pd.DataFrame:
+    """Choices of the last block, what they are, and what they know of patches.
+
+    Args:
+        embeddings: (B, N, C) of the patches by name of the choice.
+        patches: The patches.
+        texts: (K, C) unit vectors of the words.
+    """
+    rows = {}
+    for name, own in embeddings.items():
+        kind, (within, between) = LAST_BLOCKS[name], patches.alike(own)
+        rows[name] = {
+            "attends to": _ATTENDS[kind.attention],
+            "residual, MLP": "yes" if kind.residual else "no",
+            "cosine, same content": round(within, 2),
+            "cosine, different": round(between, 2),
+            "patches named rightly, %": round(patches.named_rightly(own, texts)[0], 1),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("last block")
+
+
+def segmented(
+    models: Mapping[str, tuple[Model, int | None, Mapping[str, float]]],
+    data: MaskedSet,
+    images: Sequence[Image.Image],
+) -> dict[str, list[np.ndarray]]:
+    """Labels (H, W) of images of a set by the title of a model.
+
+    Args:
+        models: Model, unit, and threshold and temperature of the background, by title, as
+            :func:`mgca.experiments.report.pictures.models_at_hand` gives them.
+        data: The set.
+        images: Some of its images.
+    """
+    named = {}
+    for title, (model, unit, background) in models.items():
+        options = background if data.background else {}
+        results = (model.segment(image, data.classes, unit, **options) for image in images)
+        named[title] = [result.labels.numpy() for result in results]
+    return named

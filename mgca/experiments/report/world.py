@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,6 +13,7 @@ from PIL import Image
 
 from mgca.data.masks import id_names
 from mgca.data.scenes import (
+    CLASSES,
     COLOURS,
     HELD_OUT,
     SYNONYMS,
@@ -29,7 +30,7 @@ from mgca.data.scenes import (
 )
 from mgca.data.scenes.sentences import NAMED_AREA, STUFF_RATE
 from mgca.data.scenes.sets import SETS
-from mgca.experiments.report import overlays
+from mgca.experiments.report import overlays, plots
 
 
 def examples(seed: int, tried: int = 400) -> dict[str, Image.Image]:
@@ -53,6 +54,22 @@ def steps(config: WorldConfig, scene: Scene) -> dict[str, np.ndarray]:
         partial = dataclasses.replace(scene, things=scene.things[:number])
         drawn[title] = render(quiet, partial)[0]
     return drawn | {"light and noise": render(config, scene)[0]}
+
+
+def steps_figure(config: WorldConfig, scene: Scene) -> Figure:
+    """A scene step by step, its mask, and a legend, in two rows."""
+    present = [CLASSES.index(content.name) for content in scene.contents]
+    colours = overlays.own_colours(CLASSES, present)
+    drawn = steps(config, scene) | {"mask": colours[render(config, scene)[1]]}
+    panels = [plots.Panel(image, title) for title, image in drawn.items()]
+    half = len(panels) // 2 + 1
+    rows = [panels[:half], [*panels[half:], *[None] * (2 * half - len(panels))]]
+    figure = plots.panels(rows, (7, 4.2))
+    handles = overlays.key([CLASSES[k] for k in present], colours[present])
+    for axis in figure.axes[len(panels) :]:
+        axis.set_axis_off()
+    figure.axes[-1].legend(handles=handles, loc="center")
+    return figure
 
 
 def settings(config: WorldConfig, composed: Sequence[Scene]) -> pd.DataFrame:
@@ -126,6 +143,17 @@ def named_by_area(contents: pd.DataFrame) -> Figure:
     return figure
 
 
+def telling(
+    composed: Sequence[Scene], told: Sequence[Sequence[Sentence]]
+) -> tuple[Scene, Sequence[Sentence]]:
+    """The first scene of at least five contents whose captions name two or three of them each."""
+    return next(
+        (scene, own)
+        for scene, own in zip(composed, told, strict=True)
+        if len(scene.contents) >= 5 and all(2 <= len(s.contents) <= 3 for s in own)
+    )
+
+
 def named_in_captions(scene: Scene, own: Sequence[Sentence]) -> pd.DataFrame:
     """What a scene holds, and which of its captions name it."""
     rows = [
@@ -194,6 +222,35 @@ def frequencies(composed: Sequence[Scene]) -> pd.DataFrame:
     return table.sort_values(["kind", "sum"], ascending=[False, False])
 
 
+def frequency_bars(table: pd.DataFrame) -> Figure:
+    """Percent of the scenes that each class occurs in, and of all pixels, as :func:`frequencies`
+    counts them."""
+    import seaborn as sns
+
+    figure, axes = plt.subplots(1, 2, figsize=(7, 6.8), sharey=True, layout="constrained")
+    style = {"y": "class", "hue": "kind", "hue_order": ["thing", "stuff"]}
+    sns.barplot(table, x="size", ax=axes[0], legend=False, **style)
+    sns.barplot(table, x="sum", ax=axes[1], legend=True, **style)
+    axes[0].set(xlabel="% of the images it occurs in", ylabel="")
+    axes[1].set(xlabel="% of all pixels", ylabel="")
+    axes[1].legend(title="")
+    return figure
+
+
+def area_histogram(samples: Mapping[str, Sequence[float]], alpha: float) -> Figure:
+    """Shares of texts by the area that they describe, by name, and a line at α."""
+    import seaborn as sns
+
+    figure, axis = plt.subplots(figsize=(6.8, 3.2), layout="constrained")
+    style = {"bins": np.linspace(0, 1, 26), "stat": "probability", "element": "step", "ax": axis}
+    for label, areas in samples.items():
+        sns.histplot(x=areas, label=label, **style)
+    axis.axvline(alpha, color="black", linestyle="--", label=f"α = {alpha:g}")
+    axis.set(xlabel="area, share of the image", ylabel="share of the texts")
+    axis.legend()
+    return figure
+
+
 def set_sheet(data: SceneSet) -> Figure:
     """Images of a set, their masks, and a legend of the classes in each."""
     classes = id_names(data)
@@ -242,3 +299,28 @@ def scenes_per_second(config: WorldConfig, seed: int, count: int = 100) -> float
     for index in range(count):
         render(config, compose(config, seed, index))
     return count / (time.perf_counter() - began)
+
+
+def card(config: WorldConfig, captions: Sequence[Sequence[str]], seed: int) -> pd.DataFrame:
+    """The card of the data.
+
+    Args:
+        config: The world.
+        captions: Captions of some scenes.
+        seed: Seed of the scenes that are timed.
+    """
+    texts = [text for own in captions for text in own]
+    words = len(max(texts, key=len).split())
+    speed = scenes_per_second(config, seed)
+    rows = {
+        "images": f"{config.size} × {config.size}, RGB, drawn",
+        "captions": f"English, the longest of the first {len(texts):,} has {words} words",
+        "masks": "exact, one class per pixel",
+        "digest": "SHA-256 of settings and first scenes, 12 digits",
+        "drawing": f"{speed:.0f} images per second when this page was built, one process",
+        "people, places, brands": "none",
+        "made by": "this project: mgca.data.scenes",
+        "licence": "Apache-2.0",
+        "not for": "claims about photographs",
+    }
+    return pd.Series(rows, name="all sets").to_frame()
