@@ -22,6 +22,7 @@ from mgca.experiments.report.correspondence import (
     named,
     photo_pairs,
     scene_pairs,
+    worded_photographs,
 )
 from mgca.losses.levels import region_embeddings
 from mgca.prompts import CLIP_TEMPLATES
@@ -183,3 +184,13 @@ def test_cut_out_fades_the_rest():
     assert (picture[:2, 2:] == 100).all()  # the upper right quarter
     assert (picture[:2, :2] == 224).all() and (picture[2:] == 224).all()
     assert (cut_out(image, mask, fade=0) == 100).all()
+
+
+def test_photographs_have_their_words():
+    pytest.importorskip("skimage")
+    photographs = worded_photographs()
+    assert len(photographs) == len(photo_pairs().names)
+    for photograph, words in photographs.values():
+        assert photograph.dtype == np.uint8
+        assert photograph.shape[2] == 3
+        assert len(words) == len(set(words)) > 3

@@ -3,12 +3,14 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 from torch.nn import functional as F
 
 import mgca
+from mgca.backbone import load_backbone
 from mgca.data.scenes import (
     CLASSES,
     COLOURS,
@@ -29,6 +31,7 @@ from mgca.experiments.report import truth, unit_steps, validation, world
 from mgca.experiments.report.correspondence import named, scene_pairs
 from mgca.experiments.scenes import ScenesScale
 from mgca.losses.levels import object_loss, pixel_loss, region_loss
+from mgca.utils.images import to_tensor
 
 COUNT, BATCH = 6, 3
 
@@ -155,6 +158,60 @@ def test_words_used_are_counted(model):
     used, share = validation.words_used(model, [embedded], [mask], 4)
     assert used == len(labels)
     assert share == 100 * np.isin(np.unique(mask), labels).mean()
+
+
+def test_encoders_are_clip_and_what_stands_on_it(model):
+    clip = load_backbone("scenes", last_block="attention")
+    _, picture, _ = evaluation_set("scenes", 1, seed=TEST_SEED)[0]
+    with torch.no_grad():
+        trunk = validation.trunk_features(model.backbone, [picture])
+        encoders = validation.encoders(clip, model.backbone, {"all": model.decoder})
+        (_, whole), (dense, no_whole), (trained, _) = (own(trunk) for own in encoders.values())
+        torch.testing.assert_close(model.decoder(dense), trained)
+        torch.testing.assert_close(model.embed(picture).pixels, trained)
+        image = to_tensor(picture, clip.mean, clip.std)[None]
+        expected = clip.model.visual(clip.trunk.features(image))
+    assert list(encoders) == ["image (CLIP)", "image, last layer changed", "all"]
+    assert no_whole is None
+    torch.testing.assert_close(whole, expected[0])
+
+
+def test_scenes_of_their_own_size_are_named_as_they_are(model):
+    data = evaluation_set("scenes", 2, seed=TEST_SEED)
+    _, pictures, masks = zip(*data, strict=True)
+    names, backbone = model.texts(CLASSES), model.backbone
+    with torch.no_grad():
+        found = validation.rightly_at(112, backbone, pictures, np.stack(masks), names)
+        inputs = [to_tensor(picture, backbone.mean, backbone.std) for picture in pictures]
+        cosines = validation.similarities(backbone.dense(torch.stack(inputs)), names)
+    assert found == validation.named_rightly(cosines, np.stack(masks))
+
+
+def test_choices_of_the_last_block_have_a_row_each():
+    masks = [np.kron(np.array([[0, 1], [1, 1]]), np.ones((4, 4), int))]
+    patches, texts = validation.Patches(masks, 2), torch.eye(3)
+    right = texts[patches.named]
+    table = validation.last_blocks({"value": right, "sclip": right.flip(1)}, patches, texts)
+    assert list(table.index) == ["value", "sclip"]
+    assert table.loc["value"].tolist() == ["itself", "yes", 1, 0, 100]
+    assert table.loc["sclip", "patches named rightly, %"] == 50
+
+
+def test_regions_are_counted_as_text():
+    stripes = np.arange(9).reshape(3, 3) % 2
+    named_by = {"cat": {"pixel": stripes, "unit": np.zeros((3, 3), int)}}
+    assert validation.count_regions(named_by) == "cat 9 (pixel), 1 (unit)"
+
+
+def test_images_are_segmented_by_each_model(model):
+    data = evaluation_set("scenes", 1, seed=TEST_SEED)
+    _, picture, _ = data[0]
+    models = {"a": (model, 36, {"background": 0.9}), "b": (model, None, {})}
+    named_by = validation.segmented(models, data, [picture])
+    # A set without a background takes no threshold.
+    assert named_by["a"][0].max() < len(data.classes)
+    expected = model.segment(picture, data.classes, None).labels.numpy()
+    assert (named_by["b"][0] == expected).all()
 
 
 # truth
@@ -287,6 +344,28 @@ def test_colours_are_sought_where_the_thing_is_absent(scenes):
                 shares += [shown.mean().item()] * int(absent)
     assert image == pytest.approx(np.mean(shares), abs=1e-6)
     assert 0 <= min(without, with_colour) <= max(without, with_colour) <= 1
+
+
+def test_tables_of_ranks(scenes):
+    kinds = {"a caption": scenes.captions, "one class": scenes.single}
+    table = truth.positives(scenes, kinds, (0, 0.06), 266, BATCH)
+    assert table["rank"].tolist() == [1, 16]
+    similar, pull, right = truth.positives_at(16, scenes.trained, scenes.single, BATCH)
+    row = table.loc["0.06"]
+    assert row["right, one class (%)"] == round(100 * right, 1)
+    assert (row["similarity"], row["pull"]) == (round(similar, 1), round(pull, 3))
+    table = truth.negatives(scenes, kinds, (0, 0.06), 266, BATCH)
+    wrong = truth.wrong_negatives(16, scenes, scenes.captions, BATCH)
+    assert table.loc["0.06", "wrong, a caption (%)"] == round(100 * wrong, 1)
+
+
+def test_false_negatives_are_counted():
+    rows = pd.DataFrame(
+        {"in the image": [1, 1, 0, 0], "in the region": [0.9, 0.2, 0, 0]}
+        | {"region level": [0.8, 0.1, 0.2, 0.3]}
+    )
+    table = truth.false_negatives({"a caption": rows})
+    assert table.loc["a caption"].tolist() == ["50", "25", "0.80", "0.20"]
 
 
 # unit_steps

@@ -35,9 +35,14 @@ def quality_curves(
         marked: The area at which a line stands.
     """
     figure, axes = plt.subplots(
-        len(described), 1, figsize=(6, 3.5 * len(described)), sharex=True, layout="constrained"
+        len(described),
+        1,
+        figsize=(6, 3.5 * len(described)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, (kind, area) in zip(axes, described.items(), strict=True):
+    for axis, (kind, area) in zip(axes[:, 0], described.items(), strict=True):
         for column, (name, colour) in enumerate(_COLOURS.items()):
             axis.plot(areas, quality[kind, "trained"][:, column], color=colour, label=name)
             axis.plot(areas, quality[kind, "frozen"][:, column], color=colour, linestyle=":")
@@ -45,9 +50,9 @@ def quality_curves(
         axis.text(marked + 0.01, 0.03, f"α = {marked:g}", color="dimgrey")
         title = f"text: {kind} ({100 * area:.0f} % of the image)"
         axis.set(title=title, ylim=(0, 1.02), ylabel="share")
-    axes[0].plot([], [], color="grey", linestyle=":", label="before training")
-    axes[0].legend(loc="lower right")
-    axes[-1].set_xlabel("α")
+    axes[0, 0].plot([], [], color="grey", linestyle=":", label="before training")
+    axes[0, 0].legend(loc="lower right")
+    axes[-1, 0].set_xlabel("α")
     return figure
 
 
@@ -113,9 +118,14 @@ def trust_curves(
         marks: Colour and shape of each positive by name.
     """
     figure, axes = plt.subplots(
-        len(right), 1, figsize=(6, 3.3 * len(right)), sharex=True, layout="constrained"
+        len(right),
+        1,
+        figsize=(6, 3.3 * len(right)),
+        sharex=True,
+        squeeze=False,
+        layout="constrained",
     )
-    for axis, (kind, (after, before, chance)) in zip(axes, right.items(), strict=True):
+    for axis, (kind, (after, before, chance)) in zip(axes[:, 0], right.items(), strict=True):
         axis.plot(centres, after, color="#0072B2", label="trained")
         axis.plot(centres, before, ":", color="#0072B2", label="before training")
         for rank, (label, style) in zip(ranks, marks.items(), strict=True):
@@ -123,9 +133,9 @@ def trust_curves(
             plots.mark(axis, rank, height, style, label)
         axis.axhline(chance, color="grey", linewidth=1, linestyle="--")
         axis.set(xscale="log", ylim=(0, 1.02), ylabel="shows what is named", title=f"text: {kind}")
-    axes[0].legend(loc="lower left")
-    axes[-1].set_xlabel("rank of the pixel")
-    axes[-1].set_xticks([1, 10, 100], ["1", "10", "100"])
+    axes[0, 0].legend(loc="lower left")
+    axes[-1, 0].set_xlabel("rank of the pixel")
+    axes[-1, 0].set_xticks([1, 10, 100], ["1", "10", "100"])
     return figure
 
 
