@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import TEST_SEED, evaluation_set
-from mgca.evaluation.boundary import count_components
+from mgca.evaluation.metrics import count_components
 from mgca.experiments.report import figures, interactive, overlays, unit_steps
 from mgca.experiments.report.page import open_page
 from mgca.experiments.report.tables import group_means

@@ -18,8 +18,7 @@ from mgca.backbone.last_block import LAST_BLOCKS
 from mgca.data.masks import MaskedSet
 from mgca.data.scenes import CLASSES, THINGS
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.boundary import Contours, count_components
-from mgca.evaluation.metrics import Confusion
+from mgca.evaluation.metrics import Confusion, Contours, count_components
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.utils.images import to_tensor
