@@ -299,5 +299,5 @@ figures.show(
 # * Set `shown = (3, 4, 5)` at the top. Would you tell the same story from these images?
 # * Set `groups = 3`, then `36`. When do groups stop to lose contents, and what is left then of the
 #   difference to adaptive units?
-# * Add a word to a photograph that is not in it, such as `"dog"` to the temple's. Which unit is
-#   fooled least?
+# * Add a word to a photograph that is not in it: `photographs["temple"][1].append("dog")`. Which
+#   unit is fooled least?

@@ -25,7 +25,8 @@ def kept(scores: Tensor, area: float) -> Tensor:
     """The mask ``M_ij(a)`` of Eq. 3: the ``max(1, floor(a N))`` most similar pixels.
 
     Args:
-        scores: (..., N). area: Share of the pixels.
+        scores: (..., N) similarities.
+        area: Share of the pixels that is kept.
 
     Returns:
         (..., N) bool, of the pixels that :func:`mgca.losses.levels.region_embeddings` averages.
@@ -38,7 +39,8 @@ def by_rank(scores: Tensor, values: Tensor) -> Tensor:
     """What ``values`` are at the pixels in the order of falling ``scores``.
 
     Args:
-        scores: (..., N). values: (..., N), of the same pixels.
+        scores: (..., N) similarities.
+        values: (..., N) values of the same pixels.
 
     Returns:
         (..., N); rank ``r`` of Eq. 7, which counts from 1, is at ``r - 1``.
@@ -52,8 +54,8 @@ class PhotoPairs:
 
     Attributes:
         images: B square images.
-        captions: Of each image one.
-        names: A word for each, for the axes of figures.
+        captions: A caption for each image.
+        names: A word for each image, for the axes of figures.
     """
 
     images: list[Image.Image]
@@ -65,7 +67,7 @@ def photo_pairs(size: int = 224) -> PhotoPairs:
     """Seven photographs of scikit-image and scikit-learn, with captions written for the book.
 
     Args:
-        size: Side in pixels, of the middle of each.
+        size: Side in pixels of the square that is cut from the middle of each.
 
     Raises:
         ImportError: If one of these two is missing: the extra ``book`` has both.
@@ -126,7 +128,7 @@ class ScenePairs:
 
     Attributes:
         images: B images, H x W.
-        captions: Of each image one.
+        captions: A caption for each image.
         masks: (B, H, W) uint8, index into :data:`mgca.data.scenes.CLASSES`.
     """
 
@@ -137,6 +139,10 @@ class ScenePairs:
 
 def scene_pairs(count: int, seed: int = TEST_SEED) -> ScenePairs:
     """The first scenes of a seed, by default of one that nothing was trained on.
+
+    Args:
+        count: Number of scenes.
+        seed: Seed of the scenes.
 
     Raises:
         ValueError: If ``count`` is below 1, or the seed is negative.
@@ -172,7 +178,8 @@ def contents(masks: np.ndarray, side: int) -> Tensor:
     """What the pixels of Eq. 1 show: shares of their areas, by class.
 
     Args:
-        masks: (B, H, W), index into ``CLASSES``. side: Pixel embeddings along a side of an image.
+        masks: (B, H, W), index into ``CLASSES``.
+        side: Pixel embeddings along a side of an image.
 
     Returns:
         (B, len(CLASSES), side * side) float32, of sum 1 over the classes.
@@ -191,7 +198,8 @@ def described(shares: Tensor, texts: Sequence[str]) -> Tensor:
     """How much of each pixel shows what a text names, for every image and text.
 
     Args:
-        shares: (B, len(CLASSES), N), from :func:`contents`. texts: T of them.
+        shares: (B, len(CLASSES), N) from :func:`contents`.
+        texts: T texts.
 
     Returns:
         (B, T, N) float32, of the shape of :func:`mgca.losses.levels.similarity`.
@@ -206,8 +214,9 @@ def cut_out(image: Image.Image, mask: Tensor, *, fade: float = 0.75) -> np.ndarr
     """An image with all pixels but the masked ones faded to white, for figures.
 
     Args:
-        image: Square. mask: (N,) bool, of its n x n = N pixel embeddings.
-        fade: From 0, the image as it is, to 1, nothing but the masked pixels.
+        image: A square image.
+        mask: (N,) bool for its n x n = N pixel embeddings.
+        fade: How far the others are faded, from 0, the image as it is, to 1, where they are white.
 
     Returns:
         (H, W, 3) uint8.
