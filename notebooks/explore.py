@@ -120,8 +120,6 @@ Markdown("\n".join(lines))
 # %% tags=["hide-input"]
 ablations = explore.ablations(page)
 interactive.write("explore/ablations", ablations)
-
-# %% tags=["hide-input"]
 interactive.element(
     "ablation",
     "explore/ablations",
@@ -129,8 +127,9 @@ interactive.element(
     alt="mIoU on the set scenes over what was trained, the number of meta-points, both "
     "ranks and both areas.",
     caption="The ablations on scenes, mean ± standard deviation over three seeds; "
-    "dashed, where it has a table, the paper's averages. Numbers: in results/scenes "
-    "granularity.csv, meta_points.csv, k.csv and areas.csv, and results/paper.",
+    "dashed, where it has a table, the paper's averages. Numbers: "
+    "results/scenes/granularity.csv, meta_points.csv, k.csv and areas.csv, and "
+    "results/paper.",
 )
 
 # %% [markdown]
