@@ -50,6 +50,10 @@ Sources = Annotated[
         "'cc3m/{00000..00331}.tar'.",
     ),
 ]
+CaptionKey = Annotated[
+    str,
+    typer.Option(metavar="KEY", help="Key of the samples' .json under which captions lie."),
+]
 Processes = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", show_default="one per core", help="Number of processes."),
@@ -147,18 +151,21 @@ def shards(
         bool, typer.Option("--download", help="Download shards that cannot be counted otherwise.")
     ] = False,
     workers: Processes = None,
+    caption_key: CaptionKey = "caption",
     as_json: AsJson = False,
 ) -> None:
-    """Check that shards are complete, and say what they hold."""
+    """Check that shards are complete, and say what they hold and how much of it can be used."""
     from mgca.data.shards import find_shards
     from mgca.data.shards.summary import summarise
 
-    found = find_shards(_source(sources), workers=workers, download=download)
+    chosen = find_shards(
+        _source(sources), workers=workers, download=download, caption_key=caption_key
+    )
+    summary = summarise(chosen, workers)
     if as_json:
-        counts = dict(zip(found.names, found.counts, strict=True))
-        echo_json({"digest": found.digest, "samples": len(found), "shards": counts})
+        echo_json(summary.to_dict())
     else:
-        typer.echo(summarise(found))
+        typer.echo(summary)
 
 
 @app.command(
@@ -177,6 +184,7 @@ def captions(
         typer.Option(metavar="BACKBONE", help="Also embed all texts: vit-b-16, lite, scenes ..."),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="To embed on: cpu, cuda ...")] = "cpu",
+    caption_key: CaptionKey = "caption",
     as_json: AsJson = False,
 ) -> None:
     """Extract the nouns of all captions, once, before training on shards."""
@@ -192,16 +200,16 @@ def captions(
             backbone = load_backbone(embed).to(device)
         except BackboneUnavailable as error:
             raise OSError(str(error)) from error
-    found = find_shards(_source(sources), workers=workers)
-    fresh = extract_nouns(found, folder=out, workers=workers)
-    done = {"captions": len(found), "shards": len(found.names), "new_shards": fresh}
+    chosen = find_shards(_source(sources), workers=workers, caption_key=caption_key)
+    fresh = extract_nouns(chosen, folder=out, workers=workers)
+    done = {"captions": len(chosen), "shards": len(chosen.names), "new_shards": fresh}
     if not as_json:
-        notice(f"nouns of {len(found):,} captions, {fresh} of {len(found.names)} shards were new")
+        notice(f"nouns of {len(chosen):,} captions, {fresh} of {len(chosen.names)} shards were new")
     if backbone is not None:
-        plan = plan_embeddings(found, backbone, folder=out)
+        plan = plan_embeddings(chosen, backbone, folder=out)
         if not as_json:
             notice(plan)
-        embed_texts(found, backbone, plan, folder=out)
+        embed_texts(chosen, backbone, plan, folder=out)
         done["embedded"] = {
             "captions": plan.captions,
             "nouns": len(plan.nouns),

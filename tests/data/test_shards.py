@@ -357,6 +357,7 @@ def corrupted(number: int) -> tuple[list[tuple[str, bytes]], str | None]:
     """Members of a sample, and what is wrong with it."""
     key = f"{number:09d}"
     image, text = (f"{key}.jpg", picture(number)), (f"{key}.txt", caption(number).encode())
+    details = json.dumps({"caption": caption(number)}).encode()
     kinds = [
         ([text], "no image"),
         ([image], "no caption"),
@@ -366,13 +367,16 @@ def corrupted(number: int) -> tuple[list[tuple[str, bytes]], str | None]:
         ([image, (text[0], b" \n")], "its caption is empty"),
         ([image, (text[0], b"\xff\xfe")], "not UTF-8"),
         ([image, (f"{key}.json", b'{"caption": "a d')], "its .json is damaged"),
-        ([image, (f"{key}.json", b'{"url": "x"}')], "its .json has no caption"),
+        ([image, (f"{key}.json", b'{"url": "x"}')], "its .json has no caption (it has url; "),
         ([image, (f"{key}.json", b'{"caption": null}')], "its caption is empty"),
         ([image, (f"{key}.json", b"[1]")], "its .json has no caption"),
         ([image, (f"{key}.json", b"\xff{")], "not UTF-8"),
-        ([image, (f"{key}.json", json.dumps({"caption": caption(number)}).encode())], None),
+        ([image, (text[0], b" "), (f"{key}.json", b"[1]")], "its caption is empty"),
+        ([image, (f"{key}.json", details)], None),
+        ([image, (text[0], b"\n"), (f"{key}.json", details)], None),
+        ([image, (text[0], b"\xff\xfe"), (f"{key}.json", details)], None),
     ]
-    return kinds[number] if number < 13 else (members(number), None)
+    return kinds[number] if number < len(kinds) else (members(number), None)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -393,7 +397,7 @@ def test_corrupt_samples_are_left_out_and_named(tmp_path, workers, caplog):
     )
     wrong = {f"00000.tar/{n:09d}": why for n, (_, why) in enumerate(samples) if why}
     found = dict(text.split(": ", 1) for batch in taken for text in batch.corrupt)
-    assert found.keys() == wrong.keys() and len(wrong) == 12
+    assert found.keys() == wrong.keys() and len(wrong) == 13
     assert all(wrong[key] in reason for key, reason in found.items())
     keys = [key for batch in taken for key in batch.keys]
     assert sorted([*keys, *wrong]) == [f"00000.tar/{n:09d}" for n in range(32)]
@@ -403,8 +407,9 @@ def test_corrupt_samples_are_left_out_and_named(tmp_path, workers, caplog):
 
 
 def test_a_batch_may_be_all_corrupt(tmp_path):
-    write_tar(tmp_path / "s" / "0.tar", [(f"{n}.jpg", b"") for n in range(4)])
+    write_shards(tmp_path / "s", [4])
     shards = find_shards(tmp_path / "s")
+    write_tar(tmp_path / "s" / "00000.tar", [(f"{n}.jpg", b"") for n in range(4)])
     (batch,) = batches(shards, StreamConfig(lanes=2, size=8), batch_size=4, stop=1)
     assert batch.images.shape == (0, 3, 8, 8) and len(batch.corrupt) == 4
 

@@ -6,21 +6,35 @@ import http.server
 import io
 import json
 import os
+import re
+import socket
 import tarfile
 import threading
 import time
+import types
 from pathlib import Path
 
 import pytest
 import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_shards import COUNTS, STREAM, cache, joined, members, write_shards, write_tar  # noqa: F401
+from test_shards import (  # noqa: F401
+    COUNTS,
+    STREAM,
+    cache,
+    caption,
+    joined,
+    members,
+    picture,
+    write_shards,
+    write_tar,
+)
 
-from mgca.data.shards import ShardError, StreamConfig, batches, find_shards
+from mgca.data.shards import ShardError, Shards, StreamConfig, batches, find_shards, remote
 from mgca.data.shards import index as index_module
 from mgca.data.shards.index import IMAGE_EXTENSIONS, cached_count, index_file, index_of, scan
 from mgca.data.shards.remote import fetch
+from mgca.data.shards.summary import absent_names, summarise
 
 # --- The index -----------------------------------------------------------------------------------
 
@@ -240,7 +254,7 @@ def test_all_damaged_shards_are_named_at_once(tmp_path):
     paths[2].write_bytes(b"<html>not found</html>" * 100)
     paths[3].write_bytes(gzip.compress(data))
     paths[4].write_bytes(data + data)
-    paths[5].write_bytes(data + bytes(2**20))
+    paths[5].write_bytes(data + bytes(2**20 - 512))
     for workers in (1, 2):
         with pytest.raises(ShardError) as caught:
             find_shards(tmp_path, workers=workers)
@@ -251,8 +265,8 @@ def test_all_damaged_shards_are_named_at_once(tmp_path):
             "truncated",
             "not a tar",
             "compressed, and is read by random access: gunzip it",
-            "bytes follow the end",
-            "a download with holes",
+            "bytes follow the end of the archive at 7168 of 20480. It is a download with holes",
+            "zeros follow the end",
         ]
         for line, path, reason in zip(lines[1:], paths, reasons, strict=False):
             assert str(path) in line and reason in line
@@ -267,6 +281,266 @@ def test_a_duplicate_name_is_an_error(tmp_path):
         find_shards(tmp_path)
 
 
+# --- Holes, and counts at hand -------------------------------------------------------------------
+
+
+def hole(path: Path, start: int, stop: int | None = None) -> None:
+    """Overwrite a part of a file with zeros, as a download that left it out."""
+    data = bytearray(path.read_bytes())
+    data[start:stop] = bytes(len(data[start:stop]))
+    path.write_bytes(data)
+
+
+def test_a_shard_whose_second_half_is_zeros(tmp_path):
+    (path,) = write_shards(tmp_path, [24])
+    spans = scan(path).images
+    hole(path, spans[12][0] - 512)  # from the header of the 13th sample on
+    assert path.stat().st_size - spans[12][0] < 2**20  # which was once taken for padding
+    with pytest.raises(ShardError, match=r"00000\.tar: \d+ zeros follow the end of the archive at"):
+        find_shards(path)
+
+
+@pytest.mark.parametrize("samples", [1, 3, 24])
+@pytest.mark.parametrize("kind", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_padding_of_any_length_is_none_of_a_hole(tmp_path, samples, kind):
+    """From no record at all to a whole one, a tar that is as its writer left it passes."""
+    path = tmp_path / "t.tar"
+    for size in range(0, 11_000, 500):
+        more = [(f"{n}.jpg", b"x" * size) for n in range(samples)]
+        write_tar(path, more, kind)
+        assert path.stat().st_size % tarfile.RECORDSIZE == 0 and len(scan(path)) == samples
+        with open(path, "r+b") as file:  # what other writers leave: the two blocks alone
+            last = sum(scan(path).images[-1])
+            file.truncate(last + -last % 512 + 1024)
+        assert len(scan(path)) == samples
+
+
+def test_a_tar_that_is_a_record_too_long(tmp_path):
+    (path,) = write_shards(tmp_path, [3])
+    path.write_bytes(path.read_bytes() + bytes(tarfile.RECORDSIZE))
+    with pytest.raises(ShardError, match="zeros follow the end of the archive"):
+        scan(path)
+
+
+@pytest.mark.parametrize("named", ["folder", "pattern", "path"])
+@pytest.mark.parametrize("said", ["_info.json", "00001_stats.json"])
+def test_counts_at_hand_are_compared(tmp_path, said, named):
+    paths = write_shards(tmp_path / "s", [3, 5, 4])
+    if said == "_info.json":
+        write_info(tmp_path / "s", {"00000.tar": 3, "00001.tar": 6, "00002.tar": 4})
+    else:
+        (tmp_path / "s" / said).write_text(json.dumps({"count": 9, "successes": 6}))
+    sources = {"folder": tmp_path / "s", "pattern": f"{tmp_path}/s/*.tar", "path": [str(paths[1])]}
+    for _ in range(2):  # also where the index is in the cache
+        with pytest.raises(ShardError) as caught:
+            find_shards(sources[named])
+        file = tmp_path / "s" / said
+        assert (
+            f"{paths[1]} has 5 samples, and 6 by {said}: download it again, or remove {file} if"
+            in (str(caught.value))
+        )
+        assert str(paths[0]) not in str(caught.value)
+    file.write_text("{")  # damaged, it says nothing
+    assert len(find_shards(sources[named])) == (5 if named == "path" else 12)
+
+
+def test_a_hole_that_is_as_short_as_padding_is_told_by_the_counts(tmp_path):
+    (path,) = write_shards(tmp_path, [4])
+    hole(path, scan(path).images[3][0] - 512)  # the last of four samples, and less than a record
+    assert len(scan(path)) == 3
+    (tmp_path / "00000_stats.json").write_text(json.dumps({"successes": 4}))
+    with pytest.raises(ShardError, match="has 3 samples, and 4 by 00000_stats.json"):
+        find_shards(tmp_path)
+
+
+def test_shards_that_left_their_statistics_behind(tmp_path):
+    write_shards(tmp_path, [2, 2, 2])
+    for number in range(3):
+        (tmp_path / f"0000{number}_stats.json").write_text(json.dumps({"successes": 2}))
+    assert len(find_shards(tmp_path)) == 6
+    (tmp_path / "00001.tar").unlink()
+    with pytest.raises(ShardError, match=r"00001\.tar: missing in .* which has their _stats\.json"):
+        find_shards(tmp_path)
+    assert len(find_shards(f"{tmp_path}/*.tar")) == 4  # a part may be wanted
+
+
+def test_a_shard_that_changed_since_its_index_was_made(tmp_path):
+    (path,) = write_shards(tmp_path, [24])
+    whole = find_shards(path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ShardError, match="truncated"):
+        find_shards(path)
+    with pytest.raises(ShardError, match="truncated"):
+        whole.open(0)
+    write_tar(path, members(1) + members(2))
+    assert find_shards(path).counts == (2,)
+    with pytest.raises(ShardError, match="has 2 samples, and 24 were expected"):
+        whole.open(0)
+
+
+def test_an_index_of_earlier_rules_is_made_again(tmp_path):
+    (path,) = write_shards(tmp_path, [3])
+    find_shards(path)
+    file = index_file(str(path))
+    file.write_text(file.read_text().replace('"version": 2', '"version": 1', 1))
+    assert cached_count(str(path)) is None and find_shards(path).counts == (3,)
+
+
+def test_what_changed_is_said(tmp_path):
+    paths = write_shards(tmp_path, [9, 7, 5])
+    before = find_shards(tmp_path).counts_by_name()
+    assert before == {"00000.tar": 9, "00001.tar": 7, "00002.tar": 5}
+    assert find_shards(tmp_path).changes(before) == ""
+    write_tar(paths[0], members(1) + members(2))
+    paths[1].rename(tmp_path / "00003.tar")
+    assert find_shards(tmp_path).changes(before) == (
+        "3 shards with 21 samples there, 3 with 14 here; not here: 00001.tar; "
+        "not there: 00003.tar; of another size: 00000.tar (9 there, 2 here)"
+    )
+
+
+def test_links_do_not_list_a_shard_twice(tmp_path):
+    (path,) = write_shards(tmp_path / "s" / "part", [3])
+    (tmp_path / "s" / "part" / "up").symlink_to(tmp_path / "s")
+    (tmp_path / "s" / "loop").symlink_to(tmp_path / "s" / "part")
+    assert find_shards(tmp_path / "s" / "part").counts == (3,)
+    with pytest.raises(ShardError, match=r"part/00000\.tar is the same file as .*loop/00000\.tar"):
+        find_shards(f"{tmp_path}/s/*/*.tar")
+    with pytest.raises(ShardError, match=r"00000\.tar is the same file as .*00000\.tar"):
+        find_shards([str(path), f"{tmp_path}/s/part/up/part/00000.tar"])
+
+
+# --- Samples that can be used --------------------------------------------------------------------
+
+
+def dotted(number: int) -> list[tuple[str, bytes]]:
+    return [(f"IMG.{number:04}.{name.partition('.')[2]}", data) for name, data in members(number)]
+
+
+def apart(count: int) -> list[tuple[str, bytes]]:
+    """All images first, then all captions."""
+    return sorted((m for n in range(count) for m in members(n)), key=lambda m: m[0][-3:] != "jpg")
+
+
+def no_caption_key(number: int) -> list[tuple[str, bytes]]:
+    (image, data), *_ = members(number)
+    details = {"text": caption(number), "url": "x"}
+    return [(image, data), (image.replace("jpg", "json"), json.dumps(details).encode())]
+
+
+def flat(parts: list[list]) -> list:
+    return [member for part in parts for member in part]
+
+
+UNUSABLE = {
+    "dots": (
+        flat([dotted(number) for number in range(12)]),
+        "not one of 1 samples can be used, .*: 1 x no image; members without a use: "
+        r"12 \*\.jpg, 12 \*\.json, 12 \*\.txt \(what follows the FIRST dot .* IMG_0001\.jpg\)",
+    ),
+    "apart": (
+        apart(5),
+        "not one of 10 samples can be used, .*: 10 x its members do not follow one another",
+    ),
+    "key": (
+        flat([no_caption_key(number) for number in range(5)]),
+        r"5 samples .*: 5 x its \.json has no caption \(it has text, url; --caption-key names ano",
+    ),
+    "format": (
+        [("a.tif", b"1"), ("a.txt", b"a dog"), ("b.tif", b"1"), ("b.txt", b"a cat")],
+        "2 samples can be used, .*: 2 x no image; members without a use: 2 tif$",
+    ),
+    "broken": (
+        [("a.jpg", b"1"), ("a.txt", b"a dog"), ("b.jpg", b""), ("b.txt", b"a cat")],
+        r"1 x an image that cannot be decoded \(.*\); 1 x an empty image",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_a_set_without_one_usable_sample(tmp_path, what):
+    content, message = UNUSABLE[what]
+    write_tar(tmp_path / "00000.tar", [])
+    write_tar(tmp_path / "00001.tar", content)
+    with pytest.raises(ShardError, match=message) as caught:
+        find_shards(tmp_path)
+    assert re.sub(r" and on: .*|not one of .*used, ", "", str(caught.value)).endswith("00000.tar")
+    write_tar(tmp_path / "00001.tar", content + members(99))
+    assert len(find_shards(tmp_path)) > 1
+
+
+def test_only_the_first_thousand_are_asked(tmp_path):
+    write_tar(tmp_path / "0.tar", [(f"{n}.txt", b"a dog") for n in range(1001)] + members(2000))
+    with pytest.raises(ShardError, match="not one of the first 1,000 samples can be used"):
+        find_shards(tmp_path)
+
+
+def test_another_key_of_captions(tmp_path):
+    write_tar(tmp_path / "0.tar", flat([no_caption_key(number) for number in range(8)]))
+    found = find_shards(tmp_path, caption_key="text")
+    taken = batches(found, StreamConfig(lanes=2, size=8), batch_size=8, stop=1, captions="original")
+    assert sorted(next(taken).texts) == sorted(caption(number) for number in range(8))
+    assert found.first(1) == found and found.first(1).caption_key == "text"
+    usual = Shards(found.names, found.places, found.counts)
+    assert usual.digest != found.digest
+    # What is computed of captions of one key is not taken for that of another.
+    assert usual.open(0).index.digest != found.open(0).index.digest
+    with pytest.raises(ShardError, match=r"its \.json has no title \(it has text, url"):
+        find_shards(tmp_path, caption_key="title")
+
+
+def test_a_summary_says_what_is_left_out_and_why(tmp_path):
+    write_tar(
+        tmp_path / "00000.tar",
+        [
+            *flat([members(number) for number in range(5)]),
+            ("a.jpg", picture(1)),
+            ("b.txt", b"only text"),
+            ("c.jpg", b""),
+            ("c.txt", b"a dog"),
+            ("d.jpg", picture(1)),
+            ("d.json", b'{"title": "x"}'),
+            *dotted(7),
+            *apart(2)[:2],  # whose keys were there before
+        ],
+    )
+    write_tar(tmp_path / "00003.tar", members(8))
+    write_tar(tmp_path / "00002.tar", members(9))
+    for workers in (1, 2):
+        summary = summarise(find_shards(tmp_path), workers)
+        assert (summary.local, summary.usable) == (14, 7)
+        assert summary.left_out == {
+            "its members do not follow one another in the tar": 2,
+            "no image": 2,
+            "no caption": 1,
+            "an empty image": 1,
+            "its .json has no caption (it has title; --caption-key names another)": 1,
+        }
+        assert summary.unused == {"*.json": 1, "*.jpg": 1, "*.txt": 1}
+        assert summary.absent == ("00001.tar",)
+        assert summary.captions == tuple(caption(number) for number in range(3))
+    text = str(summary)
+    assert "missing in their numbers: 00001.tar\n14 samples, 1 to 12 per shard" in text
+    assert "7 of 14 samples with an image and a caption\n  left out: 2 x " in text
+    assert "  members without a use: 1 *.jpg, 1 *.json, 1 *.txt (what follows the FIRST" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], []),
+        (["0.tar", "1.tar"], []),
+        (["00007.tar", "00009.tar", "00010.tar"], ["00008.tar"]),
+        (["a-1.tar", "a-3.tar", "b-5.tar"], ["a-2.tar"]),
+        (["train-000001-2.tar", "x.tar"], []),
+        (["00000.tar", "99999.tar"], []),  # no series
+    ],
+)
+def test_names_missing_in_a_series(given, expected):
+    assert absent_names(given) == expected
+
+
 # --- Behind a URL --------------------------------------------------------------------------------
 
 
@@ -274,9 +548,16 @@ class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves a folder, and keeps what was asked; of some it sends the first bytes."""
 
     asked: list[str]
+    failing: list[int]  # what it answers first: HTTP codes, or 0 for no answer at all
 
     def do_GET(self) -> None:
         self.asked.append(self.path.lstrip("/"))
+        if self.failing:
+            code = self.failing.pop()
+            if code:
+                self.send_error(code)
+            self.close_connection = True
+            return
         path = Path(self.translate_path(self.path))
         if not path.name.startswith(("cut", "short")) or not path.is_file():
             super().do_GET()
@@ -300,7 +581,9 @@ def server(tmp_path, monkeypatch):
     folder = tmp_path / "served"
     folder.mkdir()
     asked: list[str] = []
-    handler = type("Own", (Handler,), {"asked": asked})
+    handler = type("Own", (Handler,), {"asked": asked, "failing": []})
+    monkeypatch.setattr(remote, "PATIENCE", 0.5)
+    monkeypatch.setattr(remote, "FIRST_WAIT", 0.05)
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), functools.partial(handler, directory=str(folder))
     ) as running:
@@ -385,6 +668,92 @@ def test_what_cannot_be_fetched(server, cache, name, message, workers):  # noqa:
     left = [path for path in cache.rglob("*") if path.is_file()]
     assert left == []  # no half file, and none that would be taken for a whole one
     assert cached_count(f"{url}/{name}") is None
+
+
+@pytest.mark.parametrize("failing", [[0, 0], [503]])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_server_that_is_away_for_a_while_ends_no_run(server, caplog, failing, workers):
+    folder, url, asked = server
+    write_shards(folder, [4])
+    write_info(folder, {"00000.tar": 4})
+    found = find_shards(url)
+    caplog.clear()
+    # In this process, of which readers are copies; the server's handler is shared by reference.
+    handler = server_handler(asked)
+    handler.failing[:] = failing
+    options = {"batch_size": 4, "stop": 1, "workers": workers}
+    (batch,) = batches(found, StreamConfig(lanes=1, size=8), **options)
+    assert len(batch.keys) == 4 and handler.failing == []
+    assert asked.count("00000.tar") == len(failing) + 1
+    if failing == [0, 0] and not workers:
+        message = f"{url}/00000.tar: an empty answer (curl's exit code 52), asked again in 0 s"
+        assert caplog.messages == [message] * 2
+
+
+def test_a_server_that_starts_late(server, monkeypatch):
+    folder, url, asked = server
+    write_shards(folder, [4])
+    write_info(folder, {"00000.tar": 4})
+    handler = server_handler(asked)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setattr(remote, "PATIENCE", 60.0)
+    waits = []
+    late = functools.partial(handler, directory=str(folder))
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 4:
+            running.append(http.server.ThreadingHTTPServer(("127.0.0.1", port), late))
+            threading.Thread(target=running[0].serve_forever, args=(0.05,)).start()
+
+    running: list[http.server.ThreadingHTTPServer] = []
+    monkeypatch.setattr(remote, "time", clock(sleep=wait))
+    try:
+        assert find_shards(f"http://127.0.0.1:{port}").counts == (4,)
+        assert waits == [0.05, 0.1, 0.2, 0.4]  # growing
+    finally:
+        for one in running:
+            one.shutdown()
+            one.server_close()
+
+
+def test_a_server_that_stays_away(server, monkeypatch):
+    _, url, asked = server
+    server_handler(asked).failing[:] = [0] * 100
+    slept = []
+    seconds = iter(range(10**6))  # one passes each time that somebody looks
+    own = clock(sleep=slept.append, monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr(remote, "time", own)
+    monkeypatch.setattr(remote, "PATIENCE", 6.0)
+    for source in (url, f"{url}/0.tar"):
+        asked.clear()
+        with pytest.raises(ShardError, match=r"_info\.json cannot be .* 52\), asked for 6 s"):
+            find_shards(source)
+        assert len(asked) == 6
+    asked.clear()
+    with pytest.raises(ShardError, match=r"0\.tar cannot be fetched: an empty answer .* for 6 s"):
+        fetch(f"{url}/0.tar")
+    assert len(asked) == 6 and max(slept) <= 6
+
+
+def test_what_is_not_there_is_not_asked_for_again(server, monkeypatch):
+    _, url, asked = server
+    monkeypatch.setattr(remote, "time", clock(sleep=None))  # would fail if it were called
+    with pytest.raises(ShardError, match="HTTP error"):
+        fetch(f"{url}/gone.tar")
+    assert asked == ["gone.tar"]
+
+
+def clock(**changes) -> types.SimpleNamespace:
+    """The module ``time`` with other functions, for one module only."""
+    own = {"sleep": time.sleep, "monotonic": time.monotonic, "time": time.time}
+    return types.SimpleNamespace(**own | changes)
+
+
+def server_handler(asked: list[str]) -> type[Handler]:
+    """The class of the running server that keeps what is asked in this list."""
+    return next(kind for kind in Handler.__subclasses__() if kind.asked is asked)
 
 
 def test_equal_names_of_two_servers_are_two_downloads(server):

@@ -10,19 +10,21 @@ import json
 import os
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mgca.utils.files import cache_folder, write_text
 
-_VERSION = 1  # of the files that keep an index
+_VERSION = 2  # of the rules of the scan: an index that was made under others does not count
+_CAPTION_RULE = 2  # of how a caption is read: what was computed under another does not count
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+CAPTION_KEY = "caption"  # of a .json, as img2dataset writes it
 # Names that webdataset passes over: its own meta data.
 _META = re.compile(r"__[^/]*__($|/)")
 _END = 2 * tarfile.BLOCKSIZE
-# tar fills its last record with zeros, 10 KiB by default; more are a hole that a download left.
-_LONGEST_PADDING = 2**20
+_KINDS = 10  # of members without a use, that are told apart
 
 Span = tuple[int, int]
 
@@ -50,10 +52,14 @@ class Index:
     """The samples of a shard, in their order in the tar.
 
     Attributes:
-        keys: Of each sample, its members' common name without extension.
-        images, texts, details: Of each sample, (offset, size) in bytes of its image, its ``.txt``
-            and its ``.json``; None where it has none.
+        keys: The name of each sample: its members' path up to the first dot of the file name.
+        images: (offset, size) in bytes of each sample's image; None where it has none.
+        texts: (offset, size) of each sample's ``.txt``; None where it has none.
+        details: (offset, size) of each sample's ``.json``; None where it has none.
         bytes: Size of the shard.
+        unused: Number of members that are neither, by extension; ``"*.jpg"`` stands for those
+            whose name has further dots before it, which webdataset does not take for a ``.jpg``.
+        caption_key: The key of the ``.json`` under which captions are looked for.
     """
 
     keys: list[str]
@@ -61,14 +67,18 @@ class Index:
     texts: list[Span | None]
     details: list[Span | None]
     bytes: int
+    unused: dict[str, int] = field(default_factory=dict)
+    caption_key: str = CAPTION_KEY
 
     def __len__(self) -> int:
         return len(self.keys)
 
     @functools.cached_property
     def digest(self) -> str:
-        """12 hexadecimal digits that name the samples and where they lie, not the shard's place."""
-        return hashlib.sha256(_dumps(self._rows()).encode()).hexdigest()[:12]
+        """12 hexadecimal digits that name the samples, where they lie in the shard, and how their
+        captions are read; the shard's own place is no part of it."""
+        parts = [_CAPTION_RULE, self.caption_key, *self._rows()]
+        return hashlib.sha256(_dumps(parts).encode()).hexdigest()[:12]
 
     def _rows(self) -> list:
         return [self.keys, self.images, self.texts, self.details]
@@ -78,6 +88,9 @@ def scan(path: str | os.PathLike) -> Index:
     """Read the headers of a shard, and check that nothing is cut off.
 
     Members are grouped to samples by webdataset itself.
+
+    Args:
+        path: The shard's file.
 
     Raises:
         ShardError: If the file is missing, truncated, empty, compressed or not a tar.
@@ -115,7 +128,19 @@ def scan(path: str | os.PathLike) -> Index:
         texts=spans("txt"),
         details=spans("json"),
         bytes=size,
+        unused=_unused(samples),
     )
+
+
+def _unused(samples: list[dict]) -> dict[str, int]:
+    """Number of members that are no image, text or details, by extension."""
+    known = {*IMAGE_EXTENSIONS, "txt", "json", "__key__", "__url__"}
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        for extension in sample.keys() - known:
+            dotted, dot, last = extension.rpartition(".")
+            counts[f"*.{last}" if dot else last] += 1
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:_KINDS])
 
 
 def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
@@ -147,15 +172,19 @@ def _members(file, path: str | os.PathLike, size: int) -> Iterator[dict]:
         raise ShardError(f"{path} is damaged ({reason}): download it again") from error
     # tarfile ends at the first thing that is not a header, be it the archive's end or not.
     file.seek(stopped)
-    rest = file.read(_LONGEST_PADDING)
+    rest = file.read(_END + tarfile.RECORDSIZE)
     if end > size or len(rest) < _END:
         raise ShardError(_truncated(path, size))
     if any(rest[:_END]):
         raise ShardError(_damaged(path, stopped, size))
-    if any(rest) or len(rest) == _LONGEST_PADDING:
+    # Whatever wrote it, a tar ends with the two blocks, and zeros that fill a record.
+    longest = -(-(stopped + _END) // tarfile.RECORDSIZE) * tarfile.RECORDSIZE
+    if any(rest) or size > longest:
+        what = "bytes" if any(rest) else "zeros"
         raise ShardError(
-            f"{path}: bytes follow the end of the archive at {stopped} of {size}. It is a download "
-            "with holes, to be repeated, or several tars in one, to be kept apart"
+            f"{path}: {size - stopped - _END} {what} follow the end of the archive at {stopped} of "
+            f"{size}. It is a download with holes, to be repeated, or several tars in one, to be "
+            "kept apart"
         )
 
 
@@ -171,7 +200,7 @@ def cached_count(place: str) -> int | None:
     """Number of samples of a shard, from an index made earlier that still holds; else None.
 
     Args:
-        place: Path or URL; what is behind a URL is taken not to change.
+        place: Path or URL of the shard; what is behind a URL is taken not to change.
     """
     head = _head(place)
     return head["count"] if head and (is_remote(place) or head["stamp"] == _stamp(place)) else None
@@ -182,18 +211,19 @@ def index_of(place: str, path: str | os.PathLike) -> Index:
 
     Args:
         place: Path or URL that names the shard.
-        path: Where it lies: the same path, or a copy of what the URL gives.
+        path: File that holds it: the same path, or a copy of what the URL gives.
 
     Raises:
         ShardError: As :func:`scan`.
     """
     head, stamp = _head(place), _stamp(path)
     if head and stamp and head["stamp"] == stamp:
-        kept = _kept(place, head["count"], stamp[0])
-        if kept is not None:
-            return kept
+        cached = _cached(place, head, stamp[0])
+        if cached is not None:
+            return cached
     index = scan(path)
     head = {"version": _VERSION, "place": place, "stamp": stamp, "count": len(index)}
+    head["unused"] = index.unused
     write_text(index_file(place), f"{json.dumps(head)}\n{_dumps(index._rows())}\n")
     return index
 
@@ -219,23 +249,26 @@ def _head(place: str) -> dict | None:
     try:
         with index_file(place).open(encoding="utf-8") as lines:
             head = json.loads(next(lines))
-        known = (head["place"], head["version"]) == (place, _VERSION)
-        return head if known and "stamp" in head and type(head["count"]) is int else None
+        valid = (head["place"], head["version"]) == (place, _VERSION)
+        return head if valid and "stamp" in head and type(head["count"]) is int else None
     except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
         return None
 
 
-def _kept(place: str, count: int, size: int) -> Index | None:
-    """The cached index of a shard of this size; None if it is damaged."""
+def _cached(place: str, head: dict, size: int) -> Index | None:
+    """The cached index of a shard of this size, after its first line; None if it is damaged."""
     try:
         with index_file(place).open(encoding="utf-8") as lines:
             next(lines)
             keys, *columns = json.loads(next(lines))
         spans = [[None if span is None else _span(*span, size) for span in c] for c in columns]
-        index = Index(keys, *spans, bytes=size)
-    except (OSError, ValueError, TypeError, StopIteration, RecursionError):
+        unused = {str(kind): int(count) for kind, count in head["unused"].items()}
+        index = Index(keys, *spans, bytes=size, unused=unused)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, StopIteration):
         return None
-    sound = {len(column) for column in (keys, *spans)} == {count}
+    except (OverflowError, RecursionError):  # an endless number, or nested without end
+        return None
+    sound = {len(column) for column in (keys, *spans)} == {head["count"]}
     return index if sound and all(isinstance(key, str) for key in keys) else None
 
 
@@ -248,10 +281,10 @@ def _span(offset: int, length: int, size: int) -> Span:
 def _stamp(path: str | os.PathLike) -> list[int] | None:
     """Size and time of change (ns) of a file; None if there is none."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
-    return [found.st_size, found.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _dumps(rows: list) -> str:

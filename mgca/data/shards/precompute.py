@@ -29,7 +29,8 @@ def extract_nouns(shards: Shards, *, folder: Path | None = None, workers: int | 
     """Extract the nouns of all captions, and keep them.
 
     Args:
-        folder: Where to; by default the cache.
+        shards: The shards.
+        folder: Folder to keep them in; by default the cache.
         workers: Number of processes, by default one per core.
 
     Returns:
@@ -38,10 +39,7 @@ def extract_nouns(shards: Shards, *, folder: Path | None = None, workers: int | 
     Raises:
         ShardError: If shards cannot be read; all are named, and the others are done.
     """
-    jobs = [
-        (name, place, count, folder)
-        for name, place, count in zip(shards.names, shards.places, shards.counts, strict=True)
-    ]
+    jobs = [(shards.only(position), folder) for position in range(len(shards.names))]
     results = in_processes(_extract_one, jobs, workers, desc="nouns", unit="shard")
     errors = [result for result in results if isinstance(result, str)]
     if errors:
@@ -50,15 +48,15 @@ def extract_nouns(shards: Shards, *, folder: Path | None = None, workers: int | 
     return sum(results)
 
 
-def _extract_one(job: tuple[str, str, int, Path | None]) -> bool | str:
-    """Whether a shard was not done before, or what is wrong with it."""
-    name, place, count, folder = job
+def _extract_one(job: tuple[Shards, Path | None]) -> bool | str:
+    """Whether the first of some shards was not done before, or what is wrong with it."""
+    shards, folder = job
     try:
-        with OpenShard(place, count) as shard:
-            if load_nouns(name, shard.index, folder) is not None:
+        with shards.open(0) as shard:
+            if load_nouns(shards.names[0], shard.index, folder) is not None:
                 return False
-            found = [nouns(caption) if caption else [] for caption in _captions(shard)]
-            save_nouns(name, shard.index, folder, found)
+            words = [nouns(caption) if caption else [] for caption in _captions(shard)]
+            save_nouns(shards.names[0], shard.index, folder, words)
     except ShardError as error:
         return str(error)
     return True
@@ -80,11 +78,12 @@ class EmbeddingPlan:
     """What is to be embedded yet.
 
     Attributes:
-        shards: Positions of the shards whose captions are.
-        captions: How many these are.
+        shards: Positions of the shards whose captions are to be embedded.
+        captions: Number of these captions.
         nouns: Nouns whose texts are not in the vocabulary, sorted.
-        needed, free: Bytes of disk.
-        folder: Where to.
+        needed: Bytes that it takes on the disk.
+        free: Bytes that are free there.
+        folder: Folder to keep the embeddings in.
     """
 
     shards: list[int]
@@ -107,32 +106,37 @@ def plan_embeddings(
 ) -> EmbeddingPlan:
     """What :func:`embed_texts` would compute, and the disk it takes.
 
+    Args:
+        shards: The shards.
+        backbone: The encoder of the texts.
+        folder: Folder to keep the embeddings in; by default the cache.
+
     Raises:
         ShardError: If the nouns of a shard were not extracted, or it cannot be read.
     """
     store = Embeddings(folder, backbone.text_digest)
     todo, words = [], set()
-    for position, (name, place) in enumerate(zip(shards.names, shards.places, strict=True)):
-        with OpenShard(place) as shard:
-            found = load_nouns(name, shard.index, folder)
+    for position, name in enumerate(shards.names):
+        with shards.open(position) as shard:
+            by_caption = load_nouns(name, shard.index, folder)
             if not store.captions_file(name, shard.index).is_file():
                 todo.append(position)
-        if found is None:
-            raise ShardError(f"{place}: its nouns are not extracted yet")
-        words.update(word for own in found for word in own)
-    known, _ = store.vocabulary()
+        if by_caption is None:
+            raise ShardError(f"{shards.places[position]}: its nouns are not extracted yet")
+        words.update(word for caption in by_caption for word in caption)
+    embedded, _ = store.vocabulary()
     captions = sum(shards.counts[position] for position in todo)
-    fresh = sorted(words - set(known))
+    fresh = sorted(words - set(embedded))
     texts = captions + len(fresh) * len(CLIP_TEMPLATES)
     # While it grows, the vocabulary lies there twice.
-    kept = len(known) * len(CLIP_TEMPLATES) if fresh else 0
+    copied = len(embedded) * len(CLIP_TEMPLATES) if fresh else 0
     target = folder or shards_folder()
     target.mkdir(parents=True, exist_ok=True)
     return EmbeddingPlan(
         shards=todo,
         captions=captions,
         nouns=fresh,
-        needed=(texts + kept) * backbone.dim * 4,
+        needed=(texts + copied) * backbone.dim * 4,
         free=shutil.disk_usage(target).free,
         folder=target,
     )
@@ -144,8 +148,10 @@ def embed_texts(
     """Compute and keep float32 embeddings of all captions and of all texts made of their nouns.
 
     Args:
-        plan: Of :func:`plan_embeddings`.
-        folder: As for the plan.
+        shards: The shards.
+        backbone: The encoder of the texts.
+        plan: What :func:`plan_embeddings` gave for them.
+        folder: Folder to keep the embeddings in, the one of the plan.
 
     Raises:
         OSError: If the disk has too little room; nothing is computed then.
@@ -162,11 +168,11 @@ def embed_texts(
     for start in range(0, len(plan.nouns), _NOUNS_AT_ONCE):
         words = plan.nouns[start : start + _NOUNS_AT_ONCE]
         texts = [template.format(word) for word in words for template in CLIP_TEMPLATES]
-        found = _encode(backbone, texts, bar).view(len(words), len(CLIP_TEMPLATES), -1)
-        known, before = store.vocabulary()
-        store.save_vocabulary([*known, *words], torch.cat([before, found]) if known else found)
+        new = _encode(backbone, texts, bar).view(len(words), len(CLIP_TEMPLATES), -1)
+        embedded, before = store.vocabulary()
+        store.save_vocabulary([*embedded, *words], torch.cat([before, new]) if embedded else new)
     for position in plan.shards:
-        with OpenShard(shards.places[position], shards.counts[position]) as shard:
+        with shards.open(position) as shard:
             captions = _captions(shard)
             embeddings = torch.zeros(len(captions), backbone.dim)
             sound = [number for number, caption in enumerate(captions) if caption]

@@ -7,39 +7,65 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mgca.data.shards.index import CAPTION_KEY
 from mgca.data.texts import TextPool
 from mgca.prompts import CLIP_TEMPLATES, is_unicode
 from mgca.utils.images import ImageError, open_image, training_image
 
 # What open_clip trains with, by default: scale of the area and ratio of the sides.
 CROP_SCALE, CROP_RATIO = (0.9, 1.0), (3 / 4, 4 / 3)
+_KEYS = 8  # of a .json without a caption, that are named
 
 
 class CorruptSample(ValueError):
     """A sample that cannot be used; the message says why."""
 
 
-def caption_of(text: bytes | None, details: bytes | None) -> str:
-    """The caption in a ``.txt``, or where there is none, in a ``.json`` under ``caption``.
+def caption_of(text: bytes | None, details: bytes | None, key: str = CAPTION_KEY) -> str:
+    """The caption in a ``.txt``, or where that holds none that can be read, in a ``.json``.
+
+    Args:
+        text: The bytes of the ``.txt``, None where there is none.
+        details: The bytes of the ``.json``, None where there is none.
+        key: The key of the ``.json`` under which the caption lies.
 
     Raises:
-        CorruptSample: If there is no caption, or it is empty or not readable.
+        CorruptSample: If there is no caption in either, or it is empty or not readable.
     """
+    if text is None and details is None:
+        raise CorruptSample("no caption")
+    problem = None
+    if text is not None:
+        try:
+            return _checked(text.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            problem = CorruptSample(f"its caption is not UTF-8 ({error.reason})")
+        except CorruptSample as error:
+            problem = error
+    if details is not None:
+        try:
+            return _checked(_entry(details, key))
+        except CorruptSample as error:
+            problem = problem or error
+    raise problem
+
+
+def _entry(details: bytes, key: str) -> object:
+    """What a ``.json`` holds under a key."""
     try:
-        if text is not None:
-            caption = text.decode("utf-8")
-        elif details is not None:
-            caption = json.loads(details)["caption"]
-        else:
-            raise CorruptSample("no caption")
+        content = json.loads(details)
     except UnicodeDecodeError as error:
-        raise CorruptSample(f"its caption is not UTF-8 ({error.reason})") from error
+        raise CorruptSample(f"its .json is not UTF-8 ({error.reason})") from error
     except (ValueError, RecursionError) as error:
-        if isinstance(error, CorruptSample):
-            raise
         raise CorruptSample(f"its .json is damaged ({error})") from error
-    except (KeyError, TypeError) as error:
-        raise CorruptSample("its .json has no caption") from error
+    if isinstance(content, dict) and key in content:
+        return content[key]
+    keys = ", ".join(list(content)[:_KEYS]) if isinstance(content, dict) else "no keys"
+    raise CorruptSample(f"its .json has no {key} (it has {keys}; --caption-key names another)")
+
+
+def _checked(caption: object) -> str:
+    """A caption without the space around it, if it is text."""
     if not isinstance(caption, str) or not caption.strip():
         raise CorruptSample("its caption is empty")
     if not is_unicode(caption):

@@ -1,11 +1,12 @@
 """A shard that is open: its members are read where they lie."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from mgca.data.shards.index import ShardError, Span, index_of, is_remote
+from mgca.data.shards.index import CAPTION_KEY, ShardError, Span, index_of, is_remote
 from mgca.data.shards.remote import Evicted, fetch
-from mgca.data.shards.sample import caption_of
+from mgca.data.shards.sample import CorruptSample, caption_of
 
 # Downloads, of a shard that other processes remove to make room for theirs.
 _ATTEMPTS = 3
@@ -16,8 +17,10 @@ class OpenShard:
 
     Args:
         place: Path or URL; what is behind a URL is downloaded first, unless it lies in the cache.
-        count: Number of samples that it should have, or None.
-        download_limit: As in :func:`mgca.data.shards.remote.fetch`.
+        count: Number of samples that it should have, or None for any number.
+        download_limit: Bytes that all downloads may take, as in
+            :func:`mgca.data.shards.remote.fetch`.
+        caption_key: The key of the ``.json`` under which captions lie.
 
     Raises:
         ShardError: If it is missing, cannot be fetched, is truncated, or has another number of
@@ -25,15 +28,21 @@ class OpenShard:
     """
 
     def __init__(
-        self, place: str, count: int | None = None, download_limit: int | None = None
+        self,
+        place: str,
+        count: int | None = None,
+        download_limit: int | None = None,
+        *,
+        caption_key: str = CAPTION_KEY,
     ) -> None:
         self.place = place
         for attempt in reversed(range(_ATTEMPTS)):
             try:
                 if is_remote(place):
-                    path, self.index = fetch(place, download_limit)
+                    path, index = fetch(place, download_limit)
                 else:
-                    path, self.index = Path(place), index_of(place, place)
+                    path, index = Path(place), index_of(place, place)
+                self.index = replace(index, caption_key=caption_key)
                 self._file = path.open("rb", buffering=0)
                 break
             except (Evicted, FileNotFoundError) as error:
@@ -65,15 +74,21 @@ class OpenShard:
         return self._read(self.index.images[number])
 
     def caption(self, number: int) -> str:
-        """The caption of a sample.
+        """The caption of a sample, from its ``.txt`` or else its ``.json``.
+
+        Args:
+            number: Position of the sample in the shard.
 
         Raises:
             CorruptSample: If it has none that can be read.
         """
         text = self._read(self.index.texts[number])
-        # The .json is often longer than the caption, and seldom asked for.
-        details = None if text is not None else self._read(self.index.details[number])
-        return caption_of(text, details)
+        try:
+            return caption_of(text, None)
+        except CorruptSample:
+            # The .json is often longer than the caption, and seldom asked for.
+            details = self._read(self.index.details[number])
+            return caption_of(text, details, self.index.caption_key)
 
     def close(self) -> None:
         """Close the file."""

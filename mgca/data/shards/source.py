@@ -5,21 +5,25 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mgca.data.shards.index import ShardError, cached_count, index_of, is_remote, need_webdataset
-from mgca.data.shards.remote import fetch, fetch_json, remote_count
-from mgca.utils.processes import in_processes
-from mgca.utils.progress import progress
+from mgca.data.shards.counts import (
+    INFO,
+    STATS,
+    count_local,
+    count_remote,
+    first_of,
+    read_json,
+    shard_lengths,
+)
+from mgca.data.shards.index import CAPTION_KEY, ShardError, is_remote, need_webdataset
+from mgca.data.shards.remote import fetch_json
+from mgca.data.shards.shard import OpenShard
+from mgca.data.shards.usable import require_usable
 
 log = logging.getLogger(__name__)
-
-_INFO = "_info.json"
-_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
@@ -27,14 +31,16 @@ class Shards:
     """Shards, in the order of their names.
 
     Attributes:
-        names: File names; with as much of the folder as tells them apart.
-        places: Of each, its path or URL.
-        counts: Of each, its number of samples.
+        names: The file name of each; with as much of the folder as tells them apart.
+        places: The path or URL of each.
+        counts: The number of samples of each.
+        caption_key: The key of the samples' ``.json`` under which captions lie.
     """
 
     names: tuple[str, ...]
     places: tuple[str, ...]
     counts: tuple[int, ...]
+    caption_key: str = CAPTION_KEY
 
     def __len__(self) -> int:
         """Samples of all shards."""
@@ -42,21 +48,83 @@ class Shards:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of names and counts, which the order of training depends on."""
-        rows = [list(row) for row in zip(self.names, self.counts, strict=True)]
+        """SHA-256 of names and counts, which the order of training depends on, and of the key of
+        captions where it is not the usual one."""
+        rows: list = [list(row) for row in zip(self.names, self.counts, strict=True)]
+        if self.caption_key != CAPTION_KEY:
+            rows.append(self.caption_key)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
     def first(self, shards: int | None) -> "Shards":
         """The first so many shards; all of them for None."""
-        return Shards(self.names[:shards], self.places[:shards], self.counts[:shards])
+        return self._part(slice(shards))
+
+    def only(self, position: int) -> "Shards":
+        """The one shard at that position in ``names``."""
+        return self._part(slice(position, position + 1))
+
+    def _part(self, part: slice) -> "Shards":
+        return Shards(self.names[part], self.places[part], self.counts[part], self.caption_key)
+
+    def open(self, position: int, download_limit: int | None = None) -> OpenShard:
+        """Open one of the shards.
+
+        Args:
+            position: Position of the shard in ``names``.
+            download_limit: As in :class:`mgca.data.shards.shard.OpenShard`.
+
+        Raises:
+            ShardError: As :class:`mgca.data.shards.shard.OpenShard`, also where the number of its
+                samples has changed.
+        """
+        return OpenShard(
+            self.places[position],
+            self.counts[position],
+            download_limit,
+            caption_key=self.caption_key,
+        )
+
+    def counts_by_name(self) -> dict[str, int]:
+        """The number of samples of each shard, by its name: what a run records of its data."""
+        return dict(zip(self.names, self.counts, strict=True))
+
+    def changes(self, recorded: Mapping[str, int]) -> str:
+        """What is different from the shards of an earlier run, in one sentence; empty if nothing.
+
+        Args:
+            recorded: What :meth:`counts_by_name` gave for the earlier run.
+        """
+        present = self.counts_by_name()
+        if present == recorded:
+            return ""
+        parts = [
+            f"{len(recorded):,} shards with {sum(recorded.values()):,} samples there, "
+            f"{len(present):,} with {len(self):,} here"
+        ]
+        gone = [name for name in recorded if name not in present]
+        new = [name for name in present if name not in recorded]
+        other = [
+            f"{name} ({recorded[name]:,} there, {present[name]:,} here)"
+            for name in recorded
+            if name in present and recorded[name] != present[name]
+        ]
+        for names, words in ((gone, "not here"), (new, "not there"), (other, "of another size")):
+            if names:
+                parts.append(f"{words}: {first_of(names)}")
+        return "; ".join(parts)
 
 
 def find_shards(
-    source: str | os.PathLike | Sequence[str], *, workers: int | None = None, download: bool = False
+    source: str | os.PathLike | Sequence[str],
+    *,
+    workers: int | None = None,
+    download: bool = False,
+    caption_key: str = CAPTION_KEY,
 ) -> Shards:
     """Find shards, check that local ones are complete, and count their samples.
 
     The first time this scans the headers of every local shard; the indices are kept in the cache.
+    Counts are held against those of ``_info.json`` and img2dataset's ``_stats.json`` beside them.
 
     Args:
         source: A folder, of which all ``*.tar`` are taken (where its ``_info.json`` has a split
@@ -65,10 +133,12 @@ def find_shards(
             ``_info.json``; or a list of paths and URLs.
         workers: Number of processes that scan, by default one per core.
         download: Download remote shards whose number of samples nothing else says.
+        caption_key: The key of the samples' ``.json`` under which captions lie.
 
     Raises:
-        ShardError: If there are none, a shard is listed twice, some are missing, truncated or not
-            tars (all are named), or the number of samples of a remote one is not known.
+        ShardError: If there are none, a shard is listed twice, some are missing, truncated, not
+            tars or of fewer samples than is said beside them (all are named), the number of samples
+            of a remote one is not known, or no sample can be used.
         ImportError: If webdataset is not installed.
     """
     need_webdataset()
@@ -77,15 +147,29 @@ def find_shards(
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ShardError(f"{twice} is listed more than once")
+    _refuse_links(places)
     local = [place for place in places if not is_remote(place)]
     remote = [place for place in places if is_remote(place)]
-    counts = _count_local(local, workers) | _count_remote(remote, download)
+    counts = count_local(local, workers) | count_remote(remote, download)
     order = sorted(range(len(names)), key=names.__getitem__)
-    return Shards(
+    shards = Shards(
         names=tuple(names[i] for i in order),
         places=tuple(places[i] for i in order),
         counts=tuple(counts[places[i]] for i in order),
+        caption_key=caption_key,
     )
+    require_usable(shards)
+    return shards
+
+
+def _refuse_links(places: list[str]) -> None:
+    """Refuse two paths of one file, as a pattern finds them through links to folders."""
+    earlier: dict[str, str] = {}
+    for place in places:
+        if not is_remote(place):
+            other = earlier.setdefault(os.path.realpath(place), place)
+            if other != place:
+                raise ShardError(f"{place} is the same file as {other}: name it once")
 
 
 def _expand(source: str | os.PathLike | Sequence[str]) -> list[str]:
@@ -102,9 +186,9 @@ def _expand(source: str | os.PathLike | Sequence[str]) -> list[str]:
     else:
         patterns = expand_urls(str(source)) if "{" in str(source) else [str(source)]
         places = [
-            found
+            place
             for pattern in patterns
-            for found in ((glob.glob(pattern) if "*" in pattern else None) or [pattern])
+            for place in ((glob.glob(pattern) if "*" in pattern else None) or [pattern])
         ]
     if not places or any("*" in place for place in places):
         raise ShardError(f"no shards: {source} names no file")
@@ -112,16 +196,13 @@ def _expand(source: str | os.PathLike | Sequence[str]) -> list[str]:
 
 
 def _folder(folder: Path) -> list[str]:
+    """The shards of a folder: those of its split ``train``, or all of them."""
     present = {path.name: str(path) for path in folder.glob("*.tar")}
-    try:
-        splits = json.loads((folder / _INFO).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        splits = None
-    train = _lengths(splits, "train")
+    train = shard_lengths(read_json(folder / INFO), "train")
     if train:
         if missing := sorted(set(train) - set(present)):
             raise ShardError(
-                f"{_some(missing)}: missing, of {len(train)} shards that {folder / _INFO} names. "
+                f"{first_of(missing)}: missing, of {len(train)} shards that {folder / INFO} names. "
                 "Download them, or name the shards to train on with a pattern"
             )
         if others := set(present) - set(train):
@@ -129,32 +210,23 @@ def _folder(folder: Path) -> list[str]:
         return [present[name] for name in train]
     if not present:
         raise ShardError(f"no shards (*.tar) in {folder}")
+    counted = {f"{path.name.removesuffix(STATS)}.tar" for path in folder.glob(f"*{STATS}")}
+    if missing := sorted(counted - set(present)):
+        raise ShardError(
+            f"{first_of(missing)}: missing in {folder}, which has their {STATS}. Download them, or "
+            "name the shards to train on with a pattern"
+        )
     return list(present.values())
 
 
 def _remote_folder(url: str) -> list[str]:
-    train = _lengths(fetch_json(f"{url.rstrip('/')}/{_INFO}"), "train")
+    train = shard_lengths(fetch_json(f"{url.rstrip('/')}/{INFO}"), "train")
     if not train:
         raise ShardError(
-            f"{url} has no {_INFO} that names the shards of a split train: give the shards "
+            f"{url} has no {INFO} that names the shards of a split train: give the shards "
             "themselves, with braces, as in {00000..00331}.tar"
         )
     return [f"{url.rstrip('/')}/{name}" for name in train]
-
-
-def _lengths(info: Any, split: str | None = None) -> dict[str, int]:
-    """Samples of each shard, by name, of one split or all of an ``_info.json``; empty if it is
-    none."""
-    try:
-        splits = info["splits"]
-        chosen = splits.values() if split is None else [splits[split]]
-        return {
-            str(name): int(count)
-            for one in chosen
-            for name, count in zip(one["filenames"], one["shard_lengths"], strict=True)
-        }
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-        return {}
 
 
 def _names(places: Sequence[str]) -> list[str]:
@@ -166,59 +238,3 @@ def _names(places: Sequence[str]) -> list[str]:
     split = [place.split("/") for place in bare]
     common = len(os.path.commonprefix([parts[:-1] for parts in split]))
     return ["/".join(parts[common:]) for parts in split]
-
-
-def _count_local(places: list[str], workers: int | None) -> dict[str, int]:
-    """Samples of each; scans those that the cache does not know."""
-    counts = {place: cached_count(place) for place in places}
-    unknown = [place for place, count in counts.items() if count is None]
-    broken = []
-    scanned = in_processes(_scan_one, unknown, workers, desc="index", unit="shard")
-    for place, (count, error) in zip(unknown, scanned, strict=True):
-        counts[place] = count
-        if error:
-            broken.append(error)
-    if broken:
-        more = "".join(f"\n  {error}" for error in broken)
-        raise ShardError(f"{len(broken)} of {len(places)} shards cannot be used:{more}")
-    return counts
-
-
-def _scan_one(place: str) -> tuple[int, str | None]:
-    """Number of samples and no error, or 0 and what is wrong."""
-    try:
-        return len(index_of(place, place)), None
-    except ShardError as error:
-        return 0, str(error)
-
-
-def _count_remote(urls: list[str], download: bool) -> dict[str, int]:
-    if not urls:
-        return {}
-    known = [cached_count(url) for url in urls]
-    folders = sorted({url.partition("?")[0].rpartition("/")[0] for url in urls})
-    lengths = {}
-    if None in known:
-        lengths = {folder: _lengths(fetch_json(f"{folder}/{_INFO}")) for folder in folders}
-
-    def count(url: str) -> int | None:
-        return remote_count(url, lengths.get(url.partition("?")[0].rpartition("/")[0], {}))
-
-    with ThreadPoolExecutor(8) as threads:
-        counts = dict(zip(urls, threads.map(count, urls), strict=True))
-    unknown = [url for url, number in counts.items() if number is None]
-    if unknown and not download:
-        raise ShardError(
-            f"{_some(unknown)}: the number of samples is not known, because there is neither "
-            f"{_INFO} nor img2dataset's _stats.json beside them. `mgca data shards --download "
-            "SHARDS` downloads and counts them"
-        )
-    for url in progress(iterable=unknown, desc="download", unit="shard"):
-        counts[url] = len(fetch(url)[1])
-    return counts
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - _EXAMPLES
-    return ", ".join(names[:_EXAMPLES]) + f" and {more} more" * (more > 0)

@@ -265,9 +265,7 @@ class _Reader:
             if current is not None:
                 self.open.pop(lane).shard.close()
             name = self.shards.names[position]
-            shard = OpenShard(
-                self.shards.places[position], self.shards.counts[position], self.download_limit
-            )
+            shard = self.shards.open(position, self.download_limit)
             current = self.open[lane] = _Current(
                 position,
                 shard,
