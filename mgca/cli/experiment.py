@@ -9,8 +9,10 @@ from mgca.cli.loading import RESULTS, examples, seeds_of
 from mgca.cli.verbosity import notice, speaking
 
 if TYPE_CHECKING:
+    from mgca.config import TrainConfig
     from mgca.experiments.scale import Scale
 
+TRAINED = "What is trained"  # a panel of the help
 SCALES = ("scenes", "photos", "photos-hybrid")
 WEIGHTS = ("scenes-clip", "scenes-decoders", "lite")
 
@@ -61,6 +63,8 @@ Publish = Annotated[
 @app.command(
     epilog=examples(
         "mgca experiment run granularity --seeds 0",
+        "mgca experiment run --set train.loss.alpha=0.5",
+        "mgca experiment run --objective mine.py",
         "mgca experiment run granularity --seeds 0 --fresh",
         "mgca experiment run main --scale photos --data DIR --publish",
     )
@@ -68,13 +72,14 @@ Publish = Annotated[
 @speaking
 def run(
     tables: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="TABLE...",
             help="granularity, areas, k, meta_points, choices, benchmarks, main; one or several.",
+            show_default="main",
             autocompletion=_tables,
         ),
-    ],
+    ] = None,
     scale: ScaleName = "scenes",
     seeds: Annotated[
         str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
@@ -82,6 +87,24 @@ def run(
     jobs: Annotated[
         int, typer.Option(min=1, metavar="N", help="Runs at a time, in processes of a thread each.")
     ] = 1,
+    objective: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="A Python file with an objective of your own, in place of MGCA's.",
+            show_default=False,
+            rich_help_panel=TRAINED,
+        ),
+    ] = "",
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="Change a value of the training of all variants: train.loss.alpha=0.5.",
+            rich_help_panel=TRAINED,
+        ),
+    ] = None,
     data: Data = None,
     cache: Cache = None,
     fresh: Annotated[
@@ -102,9 +125,14 @@ def run(
     from mgca.experiments.runner import folders, run_ablations
 
     numbers = seeds_of(seeds)
+    if publish and (objective or changes):
+        raise typer.BadParameter("--publish is for the scale's own training")
+    if objective and jobs > 1:
+        raise typer.BadParameter("--objective goes with --jobs 1: processes do not share its file")
     places = folders(scale, publish=publish, fresh=fresh)
     subject = _load(scale, data, cache)
-    found = run_ablations(tables, subject, numbers, jobs=jobs, fresh=fresh, **places)
+    subject.training = _changed(subject.training, objective, changes or [])
+    found = run_ablations(tables or ["main"], subject, numbers, jobs=jobs, fresh=fresh, **places)
     for name, table in found.items():
         paths = [places[key] / f"{name}.csv" for key in ("out", "published") if key in places]
         path, *_ = [path for path in paths if path.is_file()]
@@ -206,14 +234,31 @@ def _load(name: str, data: Path | None, cache: Path | None) -> "Scale":
     return load_scale(name, data=data, cache=cache)
 
 
+def _changed(training: "TrainConfig", objective: str, changes: list[str]) -> "TrainConfig":
+    """A scale's training with what was asked for in it changed."""
+    from mgca.config import LossConfig
+    from mgca.training.runs import RunConfig, changed, with_objective
+
+    if other := [change for change in changes if not change.strip().startswith("train.")]:
+        raise typer.BadParameter(f"a scale has a training only, train.NAME=VALUE, not {other[0]!r}")
+    run = changed(with_objective(RunConfig(train=training), objective), changes)
+    if not isinstance(run.train.loss, LossConfig):
+        raise typer.BadParameter(
+            f"the tables vary MGCA's losses, and {type(run.train.loss).__name__} is no LossConfig: "
+            "mgca train --scale trains with any objective"
+        )
+    return run.train
+
+
 def _print_miou(table) -> None:
     """Mean and deviation over the seeds, a line for each variant and unit."""
     from mgca.evaluation.results import summary
 
     means = summary(table)
-    means["mIoU"] = means["mean"].map("{:.2f}".format)
-    several = means["count"] > 1
-    means.loc[several, "mIoU"] += " ± " + means["std"][several].map("{:.2f}".format)
+    means["mIoU"] = [
+        f"{mean:.2f}" + (f" ± {std:.2f}" if count > 1 else "")
+        for mean, std, count in zip(means["mean"], means["std"], means["count"], strict=True)
+    ]
     shown = means.pivot(index=["variant", "unit"], columns="dataset", values="mIoU")
     lines = table[["variant", "unit"]].drop_duplicates().itertuples(index=False, name=None)
     typer.echo(shown.reindex(index=list(lines), columns=table["dataset"].unique()).to_string())

@@ -72,10 +72,58 @@ def test_times_and_curves_go_there_too(clone, capsys, monkeypatch):
     assert not list(Path("results").iterdir())
 
 
+OBJECTIVE = """
+from dataclasses import dataclass
+
+from mgca.config import added
+from mgca.losses import LossConfig, MGCA, objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubled(LossConfig):
+    factor: float = added(2.0)
+
+
+@objective(Doubled)
+class DoubledLoss(MGCA):
+    def logits(self, pixels, texts, first=0):
+        logits = super().logits(pixels, texts, first)
+        return logits | {"region": self.config.factor * logits["region"]}
+"""
+
+
+def test_another_training_stands_beside_the_scales_own(clone, capsys):
+    Path("mine.py").write_text(OBJECTIVE)
+    words = ["experiment", "run", "--scale", "tiny", "--seeds", "0"]
+    tables = {}
+    for name, given in {
+        "own": [],
+        "alpha": ["--set", "train.loss.alpha=0.6"],
+        "mine": ["--objective", "mine.py"],
+        "as it was": ["--objective", "mine.py", "--set", "train.loss.factor=1.0"],
+    }.items():
+        assert main([*words, *given]) == 0
+        table = read_results("_build/experiments/tiny/main.csv").set_index("variant")
+        assert list(dict.fromkeys(table.index)) == ["clip", "maskclip", "mgca"]
+        tables[name] = table
+        clone.training = TinyScale(clone.folder).training
+    frozen = {name: tuple(t.loc[["clip", "maskclip"], "run"]) for name, t in tables.items()}
+    assert len(set(frozen.values())) == 1
+    assert len({tuple(t.loc["mgca", "run"]) for t in tables.values()}) == 4
+    values = {name: tuple(t.loc["mgca", "value"]) for name, t in tables.items()}
+    assert values["as it was"] == values["own"]
+    assert not list(Path("results").iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ("run", 2, "Missing argument"),
+        ("run --set train.loss.alpha=2", 1, "alpha"),
+        ("run --set clip=1", 2, "train.NAME=VALUE, not 'clip=1'"),
+        ("run --objective tcl", 2, "TCLConfig is no LossConfig"),
+        ("run --objective mine.py", 1, "no objective mine.py"),
+        ("run --objective mine.py --jobs 2", 2, "--objective goes with --jobs 1"),
+        ("run --set train.steps=3 --publish", 2, "--publish is for the scale's own training"),
         ("run alpha", 1, "unknown ablation 'alpha', only granularity"),
         ("run k --seeds 0,0", 2, "--seeds are different numbers"),
         ("publish vit", 2, "no weights 'vit', only scenes-clip, scenes-decoders, lite"),
