@@ -93,9 +93,6 @@ OF_CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-
 	cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 \
 	nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
 BESIDE_CUDA := $(addprefix --no-emit-package ,$(OF_CUDA))
-# torch-2.13.0+cpu-cp311-cp311-manylinux_2_28_x86_64.whl of PyTorch's own index, which has the CPU
-# builds for Linux. uv writes the hashes of PyPI's files.
-TORCH_CPU := 6746dbcbeb526eb61330b76b41ff1b4eb848951103a892eeb080dfa2b264667b
 
 lock: $(TESTS) ## write the locks anew from pyproject.toml
 	$(COMPILE) $(BESIDE_CUDA) --all-extras pyproject.toml -o requirements-test.lock
@@ -103,8 +100,6 @@ lock: $(TESTS) ## write the locks anew from pyproject.toml
 		--constraint requirements-test.lock pyproject.toml -o requirements.lock
 	grep ^torch== requirements.lock | cut -d' ' -f1 | \
 		$(COMPILE) --constraint requirements.lock -o requirements-cuda.lock -
-	sed -i.old 's/^torch==2.13.0 .*/&\n    --hash=sha256:$(TORCH_CPU) \\/' requirements.lock requirements-test.lock
-	rm requirements.lock.old requirements-test.lock.old
 
 # A wheel of every package for every machine and Python that torch has wheels for, but of the two that
 # are built from their sources anywhere.
@@ -139,14 +134,17 @@ distclean: clean ## remove the environment too
 data-note:
 	@echo "$(DATA_NOTE)"
 
-# Each lock names all that is needed at one version with its hashes; no other file may be installed.
-# What a CUDA build of torch needs besides stands apart, because other builds do not ask for it.
+# Each lock names all that is needed at one version, with the hashes of its files, and no other file is
+# installed. But the machine chooses the build of torch, with CUDA or without: its version is installed
+# first, and pip then leaves it as it is. What a CUDA build needs besides stands apart, because other
+# builds do not ask for it.
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --no-deps
 $(VENV)/.lock-installed: requirements.lock requirements-cuda.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info; \
 	v >= (3, 11) or sys.exit("mgca needs Python 3.11 or newer, $(PYTHON) is %d.%d: try make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned packages: some minutes the first time"
+	$(INSTALL) $$(grep -o '^torch==[^ ]*' requirements.lock)
 	$(INSTALL) --require-hashes -r requirements.lock
 	@! grep -q nvidia $(VENV)/lib*/python*/site-packages/torch-*.dist-info/METADATA || \
 	$(INSTALL) --require-hashes -r requirements-cuda.lock

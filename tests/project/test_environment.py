@@ -106,13 +106,6 @@ def test_locks_agree(locks):
         assert not {"pip", "mgca", *only} & set(lock)
 
 
-def test_locks_may_be_installed_beside_a_cpu_build(locks):
-    """Its file is not one of PyPI's, and has another hash."""
-    (hash,) = re.findall(r"^TORCH_CPU := ([0-9a-f]{64})$", (ROOT / "Makefile").read_text(), re.M)
-    for name in LOCKS[:2]:
-        assert f"    --hash=sha256:{hash} " in (ROOT / name).read_text()
-
-
 def test_fuzzing_is_for_where_atheris_has_a_build(locks):
     marker = locks["requirements-test.lock"]["atheris"].marker
     linux = {"sys_platform": "linux", "platform_machine": "x86_64", "python_full_version": "3.11.9"}
@@ -154,7 +147,8 @@ def test_make_installs_the_locks():
     installed = re.findall(r"^\t\$\(INSTALL\) (.*)$", makefile, re.M)
     editable = "--no-build-isolation --editable ."
     locks = [f"--require-hashes -r {name}" for name in LOCKS]
-    assert installed == [locks[0], locks[2], editable, locks[1]]
+    torch = "$$(grep -o '^torch==[^ ]*' requirements.lock)"
+    assert installed == [torch, locks[0], locks[2], editable, locks[1]]
 
 
 def test_the_lowest_versions_are_tried_each_month():

@@ -45,6 +45,14 @@ def test_help_loads_nothing_heavy(words):
     assert run(*words)[1] == []
 
 
+def test_models_are_imported_where_they_are_built():
+    rooms = "mgca.backbone, mgca.model, mgca.training.train, mgca.inference.segmentation"
+    heavy = ("open_clip", "timm", "torchvision", "transformers", "torch._dynamo")
+    code = f"import json, sys, {rooms}; print(json.dumps([n for n in {heavy} if n in sys.modules]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert json.loads(done.stdout) == []
+
+
 def test_the_front_door():
     from mgca.inference.segmentation import Segmentation
     from mgca.model import Model, load
