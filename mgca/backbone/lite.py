@@ -8,9 +8,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import timm
 import torch
-from open_clip.timm_model import TimmModel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -105,6 +103,9 @@ class Lite(Backbone):
     """
 
     def __init__(self, *, pretrained: bool = True) -> None:
+        import timm
+        from open_clip.timm_model import TimmModel
+
         super().__init__()
         self.name = "lite"
         self.dim, self.stride = 384, 16

@@ -1,16 +1,18 @@
 """Dense features of convolutional towers: their map, through their own projection."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from open_clip.modified_resnet import ModifiedResNet
-from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
 
+if TYPE_CHECKING:
+    from open_clip.timm_model import TimmModel
 
-def project_positions(tower: TimmModel, features: Tensor) -> Tensor:
+
+def project_positions(tower: "TimmModel", features: Tensor) -> Tensor:
     """Each position of a map (B, F, h, w) through the tower's pooling-and-projection head.
 
     A position is treated as an image of one feature, of which the pooling is that feature.
@@ -47,13 +49,14 @@ class ConvTower(Backbone):
         self.mean, self.std = tuple(mean), tuple(std)
         self.temperature = float(1 / model.logit_scale.detach().exp())
         self.freeze()
+        self.is_resnet = _is_resnet(name, model.visual)
         self.stride, self.dim = _stride_and_dim(name, self)
         self.digest = self.trunk_digest = state_digest(model.visual)
         self.text_digest = state_digest(model)
 
     def features(self, images: Tensor) -> Tensor:
         visual = self.model.visual
-        if isinstance(visual, ModifiedResNet):
+        if self.is_resnet:
             maps = visual.stem(images)
             for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
                 maps = stage(maps)
@@ -62,7 +65,7 @@ class ConvTower(Backbone):
 
     def project(self, features: Tensor) -> Tensor:
         visual = self.model.visual
-        if isinstance(visual, ModifiedResNet):
+        if self.is_resnet:
             # Attention pooling of a single position is its value and output projection.
             pool = visual.attnpool
             joint = pool.c_proj(pool.v_proj(features.permute(0, 2, 3, 1)))
@@ -74,17 +77,25 @@ class ConvTower(Backbone):
         return self.model.encode_text(tokens.to(next(self.parameters()).device))
 
 
+def _is_resnet(name: str, visual: nn.Module) -> bool:
+    """Whether a tower is CLIP's ResNet or a network of timm; refuses all others."""
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.timm_model import TimmModel
+
+    if isinstance(visual, ModifiedResNet):
+        return True
+    if not isinstance(visual, TimmModel):
+        raise UnsupportedBackbone(f"{name}: no dense path for a {type(visual).__name__}")
+    if "pool" in dict(visual.head.named_children()):
+        raise UnsupportedBackbone(
+            f"{name}: its attention pooling is fixed to one image size and mixes positions"
+        )
+    return False
+
+
 @torch.no_grad()
 def _stride_and_dim(name: str, backbone: ConvTower) -> tuple[int, int]:
     """Stride and channels, by trying a small image; refuses towers without a feature map."""
-    visual = backbone.model.visual
-    if isinstance(visual, TimmModel):
-        if "pool" in dict(visual.head.named_children()):
-            raise UnsupportedBackbone(
-                f"{name}: its attention pooling is fixed to one image size and mixes positions"
-            )
-    elif not isinstance(visual, ModifiedResNet):
-        raise UnsupportedBackbone(f"{name}: no dense path for a {type(visual).__name__}")
     side = 128
     try:
         maps = backbone.features(torch.zeros(1, 3, side, side))

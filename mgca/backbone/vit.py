@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -112,6 +111,8 @@ class PlainViT(Backbone):
 
 def _require_plain(name: str, visual: nn.Module) -> None:
     """Refuse, by name, a tower for which dropping the last attention is not defined."""
+    from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+
     if not isinstance(visual, VisionTransformer):
         raise UnsupportedBackbone(
             f"{name}: {type(visual).__name__} is not a plain vision transformer"
