@@ -46,7 +46,7 @@ def test_help_loads_nothing_heavy(words):
 
 
 def test_models_are_imported_where_they_are_built():
-    rooms = "mgca.backbone, mgca.model, mgca.training.train, mgca.inference.segmentation"
+    rooms = "mgca.backbone, mgca.model, mgca.training.trainer, mgca.inference.segmentation"
     heavy = ("open_clip", "timm", "torchvision", "transformers", "torch._dynamo")
     code = f"import json, sys, {rooms}; print(json.dumps([n for n in {heavy} if n in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
