@@ -527,7 +527,7 @@ if len(end):
 # Each claim with the test in `tests/` that would fail without it.
 #
 # * Losses and gradients are those of the equations, in any layout and budget.
-#   `test_pairwise.py`: `test_equals_the_plain_losses_and_their_gradients`,
+#   `test_lean.py`: `test_equals_the_plain_losses_and_their_gradients`,
 #   `test_float32_is_within_1e_5_of_the_loops_in_float64`, `test_gradcheck`.
 # * They hold at most two tensors of similarities, or the budget.
 #   `test_memory_beside_the_inputs_and_their_gradient`, `test_a_budget_is_kept`.
@@ -535,7 +535,7 @@ if len(end):
 #   with unequal shares too. `test_distributed.py`:
 #   `test_processes_find_the_loss_and_gradient_of_one`.
 # * Parts change nothing. `test_parts_change_nothing`.
-# * A run on two processes learns what one does. `test_engine.py`:
+# * A run on two processes learns what one does. `test_trainer.py`:
 #   `test_two_processes_learn_what_one_does`.
 # * Training from shards is the training of the small scales, on the same batches.
 #   `test_it_is_the_small_training_on_the_same_batches`.

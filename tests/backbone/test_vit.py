@@ -277,3 +277,25 @@ def test_the_papers_backbone_with_random_weights():
     assert vit.model.visual.transformer.resblocks[0].mlp.gelu.__class__.__name__ == "QuickGELU"
     assert vit.dense(torch.randn(1, 3, 32, 48)).shape == (1, 512, 2, 3)
     assert vit.encode_text(["a cat", "a dog"]).shape == (2, 512)
+
+
+def test_random_weights_are_the_same_at_every_load():
+    """All processes of a run need the same encoder, and so does a run that goes on."""
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = load_backbone("vit-b-16", pretrained=False).digest
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert load_backbone("vit-b-16", pretrained=False).digest == first
+
+
+def test_weights_may_be_those_of_a_file(tmp_path):
+    random = load_backbone("ViT-B-32", pretrained=False)
+    changed = {name: 2 * value for name, value in random.model.state_dict().items()}
+    path = tmp_path / "weights.pt"
+    torch.save(changed, path)
+    loaded = load_backbone("ViT-B-32", str(path))
+    assert loaded.digest != random.digest
+    assert torch.equal(loaded.model.visual.proj, changed["visual.proj"])
+    with pytest.raises(ValueError, match="lite comes with its weights"):
+        load_backbone("lite", str(path))

@@ -23,9 +23,10 @@ from mgca.data.shards import find_shards
 from mgca.data.shards.pack import pack
 from mgca.evaluation.results import add_results, write_run
 from mgca.training.estimate import GIB, estimate
-from mgca.training.resources import Resources, make_fabric
+from mgca.training.resources import Resources, launch
 from mgca.training.runs import load_run
-from mgca.training.trainer import Engine, Stopped
+from mgca.training.sources import Streamed
+from mgca.training.trainer import Stopped, Trainer
 from mgca.utils.provenance import provenance
 
 PAIRS = 2_560_000
@@ -35,7 +36,7 @@ class _Enough(Exception):
     pass
 
 
-def trained(engine: Engine, minutes: float) -> dict[str, float]:
+def trained(trainer: Trainer, minutes: float) -> dict[str, float]:
     """Median speed and most memory of some minutes' training."""
     rows, began = [], time.perf_counter()
 
@@ -46,7 +47,7 @@ def trained(engine: Engine, minutes: float) -> dict[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            engine.run(folder, on_step=watch)
+            trainer.run(folder, on_step=watch)
         except (_Enough, Stopped):
             pass
     found = {
@@ -54,7 +55,7 @@ def trained(engine: Engine, minutes: float) -> dict[str, float]:
         for name in ("images_per_second", "utilisation", "waiting")
     }
     found |= {"steps": len(rows), "first_loss": rows[0]["total"], "last_loss": rows[-1]["total"]}
-    if engine.fabric.device.type == "cuda":
+    if trainer.process.device.type == "cuda":
         found["peak_GiB"] = torch.cuda.max_memory_allocated() / GIB
     return {f"trained_{name}": value for name, value in found.items()}
 
@@ -79,11 +80,12 @@ def main() -> None:
     steps = round(config.train.epochs * (PAIRS // config.train.batch_size))
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, steps=steps))
     resources = Resources(micro_batch=given.micro_batch or (None if gpu else 64))
-    fabric = make_fabric(resources, config.train)
+    process = launch(resources, config.train)
     backbone = load_backbone("vit-b-16", pretrained=False)
     found = find_shards(shards)
-    engine = Engine(fabric, config, backbone, found, resources)
-    expected = estimate(engine, given.work)
+    source = Streamed(found, config.stream)
+    trainer = Trainer(config, backbone, source, resources, process=process)
+    expected = estimate(trainer, given.work)
     print(expected)
     values = {
         "hours": expected.hours,
@@ -97,7 +99,7 @@ def main() -> None:
     }
     values["utilisation"] = values["images_per_second"] * expected.flops / expected.ceiling
     if given.minutes:
-        values |= trained(engine, given.minutes)
+        values |= trained(trainer, given.minutes)
     run, device = config_hash(config), device_name("cuda" if gpu else "cpu")
     rows = []
     for metric, value in values.items():

@@ -12,6 +12,7 @@ from mgca.backbone import load_backbone
 from mgca.decoder import GatedConvDecoder
 from mgca.losses.levels import object_loss, region_loss, similarity
 from mgca.training.flops import (
+    _affordable,
     bandwidth,
     best_seconds,
     ceiling,
@@ -20,6 +21,7 @@ from mgca.training.flops import (
     decoder_flops,
     image_flops,
     loss_flops,
+    slowness,
     text_flops,
     unit_flops,
 )
@@ -172,6 +174,28 @@ def test_a_machine_has_a_ceiling(monkeypatch):
         return 2.0 + len(counts)
 
     monkeypatch.setattr("mgca.training.flops.best_seconds", taken)
+    monkeypatch.setattr("mgca.training.flops._affordable", lambda *_: 2048)
     assert ceiling("cpu", torch.float32) == 2 * 2048**3 / 3
     assert counts == [2 * 2048**3] * 2
     assert bandwidth("cpu") == 2**29 / 5
+
+
+def test_products_are_as_large_as_the_time_allows(monkeypatch):
+    """Of a processor whose product takes so long, and eight times that for twice the side."""
+    clock = [0.0]
+
+    def product(a, b, seconds=1e-3):
+        clock[0] += seconds * (len(a) / 128) ** 3
+
+    monkeypatch.setattr("mgca.training.flops.torch.mm", product)
+    monkeypatch.setattr("mgca.training.flops.time.perf_counter", lambda: clock[0])
+    assert _affordable(torch.float32, 0.5) == 512  # 64 ms; 1024 would take 512
+    assert _affordable(torch.float32, 1e9) == 2048
+    clock[0] = 0.0
+    assert _affordable(torch.float32, 1e-9) == 128 and clock[0] == pytest.approx(2e-3)
+
+
+def test_a_precision_is_as_slow_as_its_products(monkeypatch):
+    times = iter([0.6, 0.2])
+    monkeypatch.setattr("mgca.training.flops.best_seconds", lambda *_: next(times))
+    assert slowness("cpu", torch.bfloat16) == pytest.approx(3.0)
