@@ -202,6 +202,9 @@ class SegmentConfig:
         window, stride: Of the sliding window, in pixels of the resized image.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
         placement, average: Of the meta-points and units (D11, D12).
+        blend: How windows that overlap are joined: ``"equal"``, their mean, as the paper's protocol
+            and all published numbers have it, or ``"middle"``, weighted towards the middle of
+            each, so that no label changes along a window's edge for that reason alone.
     """
 
     short_side: int = 448
@@ -211,6 +214,7 @@ class SegmentConfig:
     meta_points: int | None = 36
     placement: str = "centre"
     average: str = "raw"
+    blend: str = added("equal")
 
     def __post_init__(self) -> None:
         if min(self.short_side, self.long_side, self.window, self.stride) < 1:
@@ -221,6 +225,7 @@ class SegmentConfig:
             grid_side(self.meta_points)
         _choice(self, "placement", ("centre", "corner"))
         _choice(self, "average", ("raw", "normalised"))
+        _choice(self, "blend", ("equal", "middle"))
 
 
 def grid_side(meta_points: int) -> int:

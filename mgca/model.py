@@ -17,8 +17,8 @@ from mgca.backbone.lite import own_alignment, take_alignment
 from mgca.config import PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.scoring import SIGMOID, SOFTMAX, Rule, rules
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.scoring import SIGMOID, SOFTMAX, Rule, against_rest, rest_of, rules
+from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import check_classes, class_embeddings
 from mgca.units import semantic_units
@@ -28,6 +28,7 @@ from mgca.weights import WeightsError, hub, load_weights, manifest, read_tensors
 from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 _WINDOWS_AT_ONCE = 4
+_SAME = 1 - 1e-6  # cosine of two texts that are one, rounding aside
 _UNSET: Any = object()
 
 
@@ -96,7 +97,7 @@ class Model:
         boxes = window_boxes(*size, self.config.window, self.config.stride)
         windows = cut_windows(tensor, boxes, self.backbone.stride)
         padded = (windows.shape[-2], windows.shape[-1])
-        return Embedded(original, size, boxes, padded, torch.empty(0)), windows
+        return Embedded(original, size, boxes, padded, torch.empty(0), self.config.blend), windows
 
     @torch.inference_mode()
     def features(self, windows: Tensor) -> Tensor:
@@ -121,12 +122,19 @@ class Model:
         return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
     def texts(self, classes: Sequence[str]) -> Tensor:
-        """Class embeddings (K, C); those of the last lists asked for are kept."""
+        """Class embeddings (K, C); those of the last lists asked for are kept.
+
+        Raises:
+            ValueError: For names that cannot be, and for two that are one to the text encoder: they
+                would share the probability, and neither would reach a threshold.
+        """
         key = tuple(check_classes(classes))
         if key not in self._texts:
+            embeddings = class_embeddings(self.backbone, key)
+            _check_apart(key, embeddings)
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
-            self._texts[key] = class_embeddings(self.backbone, key)
+            self._texts[key] = embeddings
         return self._texts[key]
 
     @torch.inference_mode()
@@ -149,7 +157,8 @@ class Model:
                 configuration's (36) by default. Windows with fewer pixels than that along a side
                 get as many as fit.
             background: Where the largest probability is not above this threshold, the pixel is
-                background. None: every pixel gets a class.
+                background. None: every pixel gets a class. One class alone is held against words
+                for the rest, :data:`mgca.inference.scoring.REST`.
             temperature: Of the softmax over classes; by default the one the backbone was trained
                 with.
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
@@ -169,17 +178,34 @@ class Model:
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         classes = check_classes(classes)
-        texts = self.texts(classes)
+        check_background(classes, background)
+        # One word has nothing to be less likely than, so that its softmax is always 1.
+        alone = chosen.softmax and background is not None and len(classes) == 1
+        texts = self.texts([*classes, *rest_of(classes[0])] if alone else classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         scores = self.scores(embedded.pixels, texts, side)
         scores = scores._replace(table=chosen.scores(scores.table))
         if temperature is None:
             temperature = self.backbone.temperature
-        if not chosen.softmax:
+        if alone:
+            scores = scores._replace(table=against_rest(scores.table, temperature))
+        if alone or not chosen.softmax:
             temperature = None
         return Segmentation(
             embedded, classes, scores, background=background, temperature=temperature
         )
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the model to a device, such as ``"cuda"``; returns the model itself.
+
+        Raises:
+            ValueError: If torch cannot compute on the device here.
+        """
+        check_device(device)
+        for network in self.networks:
+            network.to(device)
+        self._texts.clear()
+        return self
 
     @property
     def networks(self) -> list[torch.nn.Module]:
@@ -296,6 +322,7 @@ def load(
     *,
     pretrained: bool | str = True,
     config: SegmentConfig | None = None,
+    device: str | torch.device = "cpu",
 ) -> Model:
     """Load a model that segments.
 
@@ -307,14 +334,24 @@ def load(
             dense features alone, or the path of a trained decoder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
+        device: Where it computes, such as ``"cuda"``; see :meth:`Model.to`.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If the name is unknown, or torch cannot compute on the device here.
         BackboneUnavailable: If the backbone's weights cannot be had.
         WeightsError: If there is no such decoder, or it was trained for another backbone.
         mgca.weights.hub.HubError: If a repository on the hub cannot be reached.
     """
-    name = os.fspath(name)
+    check_device(device)
+    return _load(os.fspath(name), decoder, pretrained, config).to(device)
+
+
+def _load(
+    name: str,
+    decoder: str | os.PathLike[str] | None,
+    pretrained: bool | str,
+    config: SegmentConfig | None,
+) -> Model:
     published = name.startswith(hub.PREFIX)
     if published or (name not in ("lite", "scenes") and Path(name, saved.CONFIG).is_file()):
         if decoder not in ("mgca", None) or pretrained is not True:
@@ -338,6 +375,28 @@ def load(
     model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
     model.pretrained = pretrained
     return model
+
+
+def check_device(device: str | torch.device) -> None:
+    """Refuse a device that torch cannot compute on here.
+
+    Raises:
+        ValueError: With torch's reason, in one line.
+    """
+    try:
+        torch.ones(1, device=device).sum().item()
+    except Exception as error:  # each backend has errors of its own
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ValueError(f"no device {str(device)!r} here: {lines[0]}") from error
+
+
+def _check_apart(classes: Sequence[str], embeddings: Tensor) -> None:
+    """Refuse two classes (K, C) that are one to the text encoder."""
+    same = (embeddings @ embeddings.t()).triu(diagonal=1) > _SAME
+    for one, other in same.nonzero().tolist():
+        raise ValueError(
+            f"the text encoder cannot tell {classes[one]!r} from {classes[other]!r}: leave one out"
+        )
 
 
 def _from_folder(

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import KeysView, Mapping, Sequence, Set
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,11 +31,16 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     """The class names, stripped of surrounding space.
 
     Raises:
-        TypeError: If it is one string rather than a list of them.
+        TypeError: If it is one string rather than a list of them, a dict of synonyms, or a set,
+            whose order, and so the labels, would be another in each process.
         ValueError: If there is none, one is empty, is no Unicode text, or occurs twice.
     """
     if isinstance(classes, str):
         raise TypeError(f"expected a list of class names, not one string: [{classes!r}]?")
+    if isinstance(classes, Mapping | Set) and not isinstance(classes, KeysView):
+        kind = type(classes).__name__
+        what = "whose values would be left out" if isinstance(classes, Mapping) else "of no order"
+        raise TypeError(f"expected a list of class names, not a {kind}, {what}")
     names = []
     for position, name in enumerate(classes):
         if not isinstance(name, str) or not name.strip():
@@ -61,6 +66,11 @@ def is_unicode(text: str) -> bool:
     return True
 
 
+def without_article(name: str) -> str:
+    """A class name without "a", "an" or "the" before it, which is left to the template."""
+    return _ARTICLE.sub("", name)
+
+
 @torch.inference_mode()
 def class_embeddings(
     backbone: "Backbone", classes: Sequence[str], templates: Sequence[str] = CLASS_TEMPLATES
@@ -73,7 +83,7 @@ def class_embeddings(
     Raises:
         ValueError, TypeError: As :func:`check_classes`.
     """
-    names = [_ARTICLE.sub("", name) for name in check_classes(classes)]
+    names = [without_article(name) for name in check_classes(classes)]
     texts = [template.format(name) for name in names for template in templates]
     embeddings = F.normalize(backbone.encode_text(texts), dim=-1)
     return F.normalize(embeddings.view(len(names), len(templates), -1).mean(dim=1), dim=-1)

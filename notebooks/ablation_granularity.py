@@ -48,8 +48,7 @@ page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs)
 
 # %% tags=["remove-input"]
 page.show_table(
-    "What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over "
-    "the seeds."
+    "What each level adds: mIoU in percent, pixel unit, mean ± standard deviation over the seeds."
 )
 
 # %% [markdown]

@@ -13,7 +13,8 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,61 +25,98 @@ from PIL import Image
 import mgca
 from mgca.config import BACKGROUND, to_dict
 from mgca.inference.overlay import palette, png_bytes
+from mgca.inference.scoring import rest_of
 from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
 from mgca.utils.files import file_digest, replacing
+from mgca.utils.images import HEIC, picture_suffixes
 
 LABELS, OVERLAY_PNG, OVERLAY_JPG = ".labels.png", ".overlay.png", ".overlay.jpg"
 RLE, POLYGONS, PROBABILITIES = ".rle.json", ".polygons.json", ".probabilities.npz"
+CONFIDENCE = ".confidence.png"
 #: What the names of the files end with that an image can have.
-KINDS = (LABELS, OVERLAY_PNG, OVERLAY_JPG, RLE, POLYGONS, PROBABILITIES)
+KINDS = (LABELS, OVERLAY_PNG, OVERLAY_JPG, RLE, POLYGONS, PROBABILITIES, CONFIDENCE)
 RECORD = ".json"
 
 
-def named_images(sources: Sequence[str]) -> dict[str, Path]:
+def named_images(sources: Sequence[str]) -> tuple[dict[str, Path], Counter[str]]:
     """The images of files, folders and patterns, under the names that their results get.
 
     An image's name is its path below the folder that all sources share, suffix included: of
     ``photos`` alone the path below it, of ``photos/a/x.jpg`` and ``photos/b/x.png`` ``a/x.jpg`` and
     ``b/x.png``. So no two images share a name. Folders are searched with all that is below them,
-    for the suffixes that Pillow reads; hidden files and the results of this module are left out
-    there and of patterns, but not where they are given by name. A link to nowhere counts as an
-    image, so that its absence is noticed.
+    for the suffixes of photographs; hidden files and the results of this module are left out there
+    and of patterns, but not where they are given by name. A link to nowhere counts as an image, so
+    that its absence is noticed; a link to a folder is not followed, as it may lead in a circle.
+
+    Returns:
+        The images, and how many other files there are by suffix.
 
     Raises:
         FileNotFoundError: If a source does not exist, or there is no image in it.
     """
-    shared, images = [], []
+    shared: list[str] = []
+    images: list[Path] = []
+    others: Counter[str] = Counter()
     for source in map(os.path.expanduser, map(os.fspath, sources)):
         if os.path.isdir(source):
             shared.append(source)
-            found = _pictures(Path(source).rglob("*"))
+            found = _pictures(Path(source).rglob("*"), others)
         elif os.path.exists(source):
             shared.append(os.path.dirname(source))
             found = [Path(source)]
         elif glob.has_magic(source):
-            shared.append(_fixed(source))
-            found = _pictures(map(Path, glob.iglob(source, recursive=True)))
+            fixed = _fixed(source)
+            shared.append(fixed)
+            found = _pictures(_matches(fixed, source), others)
         else:
             raise FileNotFoundError(f"no image, folder or pattern {source}")
         if not found:
-            raise FileNotFoundError(f"no image in {source}")
+            beside = f", only {left_out(others)}" if others else ""
+            raise FileNotFoundError(f"no image in {source}{beside}")
         images += found
     base = os.path.commonpath([os.path.abspath(folder) for folder in shared])
     absolute = dict.fromkeys(os.path.abspath(image) for image in images)
-    return {Path(os.path.relpath(path, base)).as_posix(): Path(path) for path in absolute}
+    named = {Path(os.path.relpath(path, base)).as_posix(): Path(path) for path in absolute}
+    return named, others
 
 
-def _pictures(paths: Iterable[Path]) -> list[Path]:
-    suffixes = set(Image.registered_extensions())
-    return sorted(
-        path
-        for path in paths
-        if path.suffix.lower() in suffixes
-        and not path.name.startswith(".")
-        and not path.name.endswith(KINDS)
-        and (path.is_file() or not path.exists())
-    )
+def _pictures(paths: Iterable[Path], others: Counter[str]) -> list[Path]:
+    """The photographs among paths, sorted; all other files are counted by suffix."""
+    suffixes, found = picture_suffixes(), []
+    for path in paths:
+        is_result = path.name.endswith(KINDS) or (
+            path.name.endswith(RECORD) and Path(path.stem).suffix.lower() in suffixes
+        )
+        if path.name.startswith(".") or is_result:
+            continue
+        if path.is_dir():
+            if path.is_symlink():
+                others["links to folders"] += 1
+        elif path.suffix.lower() in suffixes:
+            found.append(path)
+        else:
+            others[path.suffix.lower() or "without a suffix"] += 1
+    return sorted(found)
+
+
+def left_out(others: Counter[str]) -> str:
+    """What was counted by :func:`named_images`, in words."""
+    words = ", ".join(f"{number} {suffix}" for suffix, number in sorted(others.items()))
+    heic = "; pillow-heif reads HEIC photographs: pip install pillow-heif"
+    return words + heic * bool(HEIC & others.keys())
+
+
+def _matches(fixed: str, pattern: str) -> Iterator[Path]:
+    """The paths of a pattern below its fixed folders; links to folders are not followed."""
+    rest = Path(pattern).relative_to(fixed)
+    if rest.name == "**":  # of which pathlib gives the folders alone
+        rest /= "*"
+    hidden = any(part.startswith(".") for part in rest.parts)
+    for path in Path(fixed).glob(str(rest)):
+        parts = path.relative_to(fixed).parts
+        if hidden or not any(part.startswith(".") for part in parts):
+            yield path
 
 
 def _fixed(pattern: str) -> str:
@@ -101,6 +139,7 @@ def settings_of(
         name: Of the model, for people.
         classes, meta_points, background: As for :meth:`mgca.model.Model.segment`.
     """
+    alone = background is not None and len(classes) == 1
     data = {
         "mgca": mgca.__version__,
         "model": name,
@@ -110,6 +149,7 @@ def settings_of(
         "meta_points": meta_points,
         "background": background,
         "temperature": model.backbone.temperature,
+        **({"rest": rest_of(classes[0])} if alone else {}),
         "windows": {k: v for k, v in to_dict(model.config).items() if k != "meta_points"},
     }
     return json.loads(json.dumps(data))
@@ -142,7 +182,8 @@ class Outputs:
         """Why the files may not be written over what is there; None where they may."""
         found = self._found()
         if found is None:
-            foreign = [path for path in self.files if path.exists()]
+            # Which says no, and no error, of a name that is too long.
+            foreign = [path for path in self.files if os.path.exists(path)]
             return f"{foreign[0]} is there, without a record of its origin" if foreign else None
         try:
             digest = file_digest(self.image)
@@ -189,7 +230,7 @@ class Outputs:
             }
             # The last to be entered is the first to be left, and to take its place.
             temporary = stack.enter_context(replacing(self.record))
-            temporary.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", "utf-8")
+            temporary.write_bytes(json_bytes(record, indent=1) + b"\n")
         for name in before["files"] if before is not None else ():
             if name not in record["files"] and name.startswith(f"{self.record.stem}."):
                 self.record.with_name(name).unlink(missing_ok=True)
@@ -241,12 +282,20 @@ class Outputs:
             buffer = io.BytesIO()
             segmentation.overlay().save(buffer, format="JPEG", quality=90)
             path.write_bytes(buffer.getvalue())
+        elif kind == CONFIDENCE:
+            probability = segmentation.confidence()[1].numpy()
+            path.write_bytes(png_bytes(Image.fromarray((255 * probability).round().astype("u1"))))
         elif kind == PROBABILITIES:
             write_probabilities(path, segmentation)
         else:
             found = segmentation.to_coco(image_number(self.name), rle=kind == RLE)
             found["images"][0]["file_name"] = self.name
-            path.write_text(json.dumps(found, ensure_ascii=False), encoding="utf-8")
+            path.write_bytes(json_bytes(found))
+
+
+def json_bytes(data: Any, *, indent: int | None = None) -> bytes:
+    """JSON in UTF-8, whatever a file's name is of: what is not, is escaped as JSON has it."""
+    return json.dumps(data, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 
 def image_number(name: str) -> int:
@@ -254,7 +303,7 @@ def image_number(name: str) -> int:
 
     So the data sets of several images can be joined by concatenating their lists.
     """
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:5], "big") + 1
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:5], "big") + 1
 
 
 def write_probabilities(path: Path, segmentation: Segmentation) -> None:

@@ -1,8 +1,11 @@
 """``mgca segment``: photographs of one's own into the classes asked for."""
 
+import errno
 import json
 import os
+import re
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -16,11 +19,14 @@ from mgca.cli.loading import (
     ModelName,
     Pretrained,
     examples,
-    load_on,
+    load_for_photographs,
     read_lines,
 )
 from mgca.cli.verbosity import is_verbose, notice
 
+# In a name: a comment, a number before it, several names in one.
+_ODD = re.compile(r"^#|^\d+\s*:|[,;|\t]")
+_SHOWN = 8  # classes in the summary
 WORDS = "Which classes"  # panel of the help
 EXAMPLES = examples(
     'mgca segment photo.jpg --classes "cat, wooden table" --out segmented',
@@ -53,7 +59,8 @@ def segment(
             min=0,
             max=1,
             metavar="P",
-            help="Pixels whose largest probability is not above this are background, label 0.",
+            help="Pixels whose largest probability is not above this are background, label 0. One "
+            "class alone is held against words for the rest.",
             show_default="every pixel gets a class",
             rich_help_panel=WORDS,
         ),
@@ -111,6 +118,14 @@ def segment(
             rich_help_panel=RESULTS,
         ),
     ] = False,
+    confidence: Annotated[
+        bool,
+        typer.Option(
+            "--confidence",
+            help="Also a picture of the largest probability, white where it is 1.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -131,8 +146,10 @@ def segment(
     """Name every pixel of your photographs with one of your words.
 
     Images that have their results are left out, so that an interrupted call goes on. One that
-    cannot be read does not stop the others; the exit code is 1 then. --verbose prints a line per
-    image.
+    fails does not stop the others; the exit code is 1 then. --verbose prints a line per image.
+
+    Windows that overlap are weighted towards their middle, so that no label changes along a
+    window's edge; numbers on benchmarks are of windows that count equally.
     """
     if out.exists() and not out.is_dir():
         raise typer.BadParameter(f"--out {out} is a file, and results need a folder")
@@ -140,16 +157,16 @@ def segment(
 
     names = _class_names(classes, classes_file, background)
     points = _points(meta_points)
-    kinds = _kinds(overlay, rle, polygons, probabilities)
-    found = named_images(images)
-    loaded, shown = load_on(device, model, decoder, pretrained)
+    kinds = _kinds(overlay, rle, polygons, probabilities, confidence)
+    found, others = named_images(images)
+    loaded, shown = load_for_photographs(device, model, decoder, pretrained)
     settings = settings_of(loaded, shown, names, points, background)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
     conflicts = [outputs.conflict() for outputs in every]
     if not force:
         _refuse(conflicts)
     waiting = []
-    report = _Report(len(every), as_json=as_json)
+    report = _Report(len(every), names, others, as_json=as_json)
     for outputs, conflict in zip(every, conflicts, strict=True):
         if conflict is None and outputs.complete():
             report.add(outputs, "there")
@@ -178,15 +195,34 @@ def _segment(model, waiting, classes, points, background, workers, report) -> No
             if isinstance(result, ImageFailure):
                 report.add(outputs, "failed", error=result.error)
             else:
-                report.add(outputs, "written", record=outputs.write(result))
+                try:
+                    record = outputs.write(result)
+                except Exception as error:  # of this image, such as a name too long for its results
+                    if _is_full(error):
+                        raise
+                    report.add(outputs, "failed", error=error)
+                else:
+                    report.add(outputs, "written", record=record)
             bar.update()
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether no further image could be written either."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return True
+        error = error.__cause__
+    return False
 
 
 class _Report:
     """What is printed: a line per image if wanted, failures always, and a summary."""
 
-    def __init__(self, images: int, *, as_json: bool) -> None:
+    def __init__(
+        self, images: int, classes: list[str], others: Counter[str], *, as_json: bool
+    ) -> None:
         self.counts = {"written": 0, "there": 0, "failed": 0}
+        self._classes, self._others = classes, others
         self._images, self._begin, self._json = images, time.perf_counter(), as_json
 
     def add(self, outputs, status: str, *, record=None, error=None) -> None:
@@ -196,27 +232,48 @@ class _Report:
             if error is None:
                 line["files"] = [str(path) for path in outputs.files]
             else:
-                line["error"] = str(error)
+                line["error"] = self._reason(outputs, error)
             if record is not None:
                 line["areas"] = {c["name"]: c["area"] for c in record["classes"]}
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            self._echo(json.dumps(line, ensure_ascii=False))
             return
         if error is not None:
-            typer.echo(f"mgca: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"mgca: {self._reason(outputs, error)}", err=True)
         elif is_verbose():
-            typer.echo(f"{outputs.name}: {_largest(record) if record else 'was there already'}")
+            self._echo(f"{outputs.name}: {_largest(record) if record else 'was there already'}")
+
+    @staticmethod
+    def _echo(text: str) -> None:
+        """Print a text with the name of a file, which need not be UTF-8."""
+        typer.echo(text.encode("utf-8", "backslashreplace").decode())
+
+    @staticmethod
+    def _reason(outputs, error: Exception) -> str:
+        """What went wrong, in one line that names the image."""
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return reason if str(outputs.image) in reason else f"{outputs.image}: {reason}"
 
     def finish(self, out: Path) -> None:
         seconds = time.perf_counter() - self._begin
         if self._json:
             summary = {"images": self._images, **self.counts, "seconds": round(seconds, 3)}
-            typer.echo(json.dumps({"summary": summary}))
+            summary |= {"classes": self._classes, "left_out": self._others}
+            typer.echo(json.dumps({"summary": summary}, ensure_ascii=False))
         else:
+            count, more = len(self._classes), len(self._classes) - _SHOWN
+            notice(
+                f"{count} class{'es' * (count != 1)}: {', '.join(self._classes[:_SHOWN])}"
+                + f" and {more} more" * (more > 0)
+            )
             written, there, failed = self.counts.values()
             notice(
                 f"{self._images} image{'s' * (self._images != 1)}: {written} segmented in "
-                f"{seconds:.1f} s, {there} there already, {failed} not readable; results in {out}"
+                f"{seconds:.1f} s, {there} there already, {failed} failed; results in {out}"
             )
+            if self._others:
+                from mgca.cli.outputs import left_out
+
+                _warn(f"left out: {left_out(self._others)}")
 
 
 def _largest(record) -> str:
@@ -253,7 +310,16 @@ def _class_names(classes: str | None, file: Path | None, background: float | Non
     else:
         names = check_classes(classes.split(","))
     check_background(names, background)
+    for name in names:
+        if _ODD.search(name):
+            _warn(f"{name!r} is taken as one phrase: between names stand commas, or they are lines")
+    if len(names) == 1 and background is None:
+        _warn(f"{names[0]!r} is the only class, so that every pixel gets it: add --background 0.5")
     return names
+
+
+def _warn(text: str) -> None:
+    typer.echo(f"mgca: warning: {text}", err=True)
 
 
 def _points(given: str) -> int | None:
@@ -270,7 +336,9 @@ def _points(given: str) -> int | None:
     return int(given)
 
 
-def _kinds(overlay: str, rle: bool, polygons: bool, probabilities: bool) -> list[str]:
+def _kinds(
+    overlay: str, rle: bool, polygons: bool, probabilities: bool, confidence: bool
+) -> list[str]:
     from mgca.cli import outputs
 
     pictures = {"jpg": [outputs.OVERLAY_JPG], "png": [outputs.OVERLAY_PNG], "none": []}
@@ -284,5 +352,6 @@ def _kinds(overlay: str, rle: bool, polygons: bool, probabilities: bool) -> list
         (outputs.RLE, rle),
         (outputs.POLYGONS, polygons),
         (outputs.PROBABILITIES, probabilities),
+        (outputs.CONFIDENCE, confidence),
     )
     return [outputs.LABELS, *pictures[overlay], *(kind for kind, asked in wanted if asked)]

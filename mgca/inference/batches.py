@@ -11,16 +11,16 @@ from PIL import Image
 from mgca.config import grid_side
 from mgca.inference.segmentation import Segmentation, Segmenter, check_background
 from mgca.prompts import check_classes
-from mgca.utils.images import ImageError, ImageSource, open_image
+from mgca.utils.images import ImageSource, open_image
 
 
 @dataclass(frozen=True)
 class ImageFailure:
-    """An image that could not be read.
+    """An image that could not be segmented.
 
     Attributes:
-        image: As it was given.
-        error: Says which and why.
+        image: The image as it was given.
+        error: What went wrong with it.
     """
 
     image: ImageSource
@@ -36,7 +36,7 @@ def segment_all(
     background: float | None = None,
     workers: int = 1,
 ) -> Iterator[Segmentation | ImageFailure]:
-    """Segment images in their order; one that cannot be read does not stop the others.
+    """Segment images in their order; whatever goes wrong with one does not stop the others.
 
     Images are taken from the iterable as they are needed, and no more than ``workers`` of them
     are decoded ahead, so that memory does not grow with their number.
@@ -48,7 +48,7 @@ def segment_all(
         workers: Threads that read and decode ahead; 0 reads each image when its turn comes.
 
     Yields:
-        One result per image, in order: its segmentation, or why it could not be read.
+        One result per image, in order: its segmentation, or why there is none.
 
     Raises:
         ValueError, TypeError: At the call, for classes or numbers that cannot be, and for one
@@ -74,14 +74,18 @@ def segment_all(
 
 
 def _segment_all(model, images, classes, meta_points, background, workers):
-    for image in _opened(images, workers):
-        if isinstance(image, ImageFailure):
-            yield image
-        else:
-            yield model.segment(image, classes, meta_points, background)
+    for image, opened in _opened(images, workers):
+        if not isinstance(opened, Exception):
+            try:
+                opened = model.segment(opened, classes, meta_points, background)
+            except Exception as error:  # whatever it is, it is this image's
+                opened = error
+        yield ImageFailure(image, opened) if isinstance(opened, Exception) else opened
 
 
-def _opened(images: Iterable[ImageSource], workers: int) -> Iterator[Image.Image | ImageFailure]:
+def _opened(
+    images: Iterable[ImageSource], workers: int
+) -> Iterator[tuple[ImageSource, Image.Image | Exception]]:
     """The images, opened ahead by threads; decoders release the interpreter's lock."""
     if not workers:
         yield from map(_open, images)
@@ -100,8 +104,8 @@ def _opened(images: Iterable[ImageSource], workers: int) -> Iterator[Image.Image
                 future.cancel()
 
 
-def _open(image: ImageSource) -> Image.Image | ImageFailure:
+def _open(image: ImageSource) -> tuple[ImageSource, Image.Image | Exception]:
     try:
-        return open_image(image)
-    except (ImageError, OSError) as error:
-        return ImageFailure(image, error)
+        return image, open_image(image)
+    except Exception as error:
+        return image, error

@@ -2,12 +2,15 @@
 
 import colorsys
 import io
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mgca.utils.files import replacing
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; further ones follow by hue.
 _SAFE = (
@@ -43,13 +46,21 @@ def palette(classes: Sequence[str]) -> np.ndarray:
 
 
 def overlay(
-    image: Image.Image, labels: np.ndarray, classes: Sequence[str], *, alpha: float = 0.6
+    image: Image.Image,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    *,
+    alpha: float = 0.6,
+    legend: bool = True,
 ) -> Image.Image:
     """The image under its classes' colours, beside a legend of those that occur, largest first.
 
     Args:
+        image: The photograph, (H, W).
         labels: (H, W), index into ``classes``.
+        classes: Names of the classes.
         alpha: Opacity of the colours.
+        legend: Without it the picture has the size of the image.
 
     Raises:
         ValueError: If ``alpha`` does not lie in [0, 1].
@@ -58,6 +69,8 @@ def overlay(
         raise ValueError(f"alpha must lie in [0, 1], not {alpha}")
     colours = palette(classes)
     picture = Image.blend(image.convert("RGB"), Image.fromarray(colours[labels]), alpha)
+    if not legend:
+        return picture
     counts = np.bincount(labels.ravel(), minlength=len(classes))
     present = [int(i) for i in np.argsort(-counts, kind="stable") if counts[i]]
     return _with_legend(picture, present, classes, colours, counts / counts.sum())
@@ -109,6 +122,21 @@ def _one_line(name: str) -> str:
     """A class name as the legend shows it: line breaks as spaces, a long name cut."""
     name = " ".join(name.split())
     return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+
+
+def save_picture(image: Image.Image, path: str | os.PathLike[str]) -> None:
+    """Write a picture whole or not at all, in the format of the file's suffix.
+
+    Raises:
+        ValueError: If the suffix is of no format that Pillow writes.
+        OSError: If the file cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    kind = Image.registered_extensions().get(suffix)
+    if kind not in Image.SAVE:
+        raise ValueError(f"{path}: no format of pictures to write, give a name in .png or .jpg")
+    with replacing(path) as temporary:
+        image.save(temporary, format=kind, **({"quality": 90} if kind == "JPEG" else {}))
 
 
 def png_bytes(image: Image.Image) -> bytes:

@@ -67,23 +67,34 @@ class Taps(NamedTuple):
 # Photographs of a set have a few sizes: what depends on the size alone is computed once.
 @functools.lru_cache(maxsize=64)
 def axis_taps(
-    size: int, resized: int, starts: tuple[int, ...], window: int, padded: int, positions: int
+    size: int,
+    resized: int,
+    starts: tuple[int, ...],
+    window: int,
+    padded: int,
+    positions: int,
+    blend: str = "equal",
 ) -> Taps:
-    """The taps along an axis: windows upsampled, averaged, and resized to the original.
+    """The taps along an axis: windows upsampled, joined, and resized to the original.
 
     Args:
         size, resized: Pixels of the original and of the resized image.
         starts: Where the windows begin on the resized image.
         window, padded: Pixels of a window without and with its padding.
         positions: Positions of a window, padding included.
+        blend: Where windows overlap, the ``"equal"`` mean of them, or one weighted towards the
+            ``"middle"`` of each, linearly down to its edges.
     """
     inside = _bilinear(positions, padded)[:window]  # (window, positions)
+    share = torch.ones(window, 1, dtype=torch.float64)
+    if blend == "middle":
+        share[:, 0] = window / 2 - (torch.arange(window) + 0.5 - window / 2).abs()
     joined = torch.zeros(resized, len(starts) * positions, dtype=torch.float64)
     covering = torch.zeros(resized, 1, dtype=torch.float64)
     for number, start in enumerate(starts):
         columns = slice(number * positions, (number + 1) * positions)
-        joined[start : start + window, columns] = inside
-        covering[start : start + window] += 1
+        joined[start : start + window, columns] = share * inside
+        covering[start : start + window] += share
     dense = _bilinear(resized, size) @ (joined / covering)
     count = (dense > 0).sum(dim=1)
     weight, index = dense.topk(int(count.max()), dim=1)
@@ -112,6 +123,7 @@ class PixelScores:
         resized: (h, w) of the resized image.
         boxes: Windows on the resized image, row by row over a grid.
         padded: (height, width) of a window as it went through the network.
+        blend: How windows are joined, as for :func:`axis_taps`.
     """
 
     def __init__(
@@ -121,14 +133,16 @@ class PixelScores:
         resized: tuple[int, int],
         boxes: list[Box],
         padded: tuple[int, int],
+        blend: str = "equal",
     ) -> None:
         self.table, index = scores
         self.size = size
         tops = tuple(sorted({box.top for box in boxes}))
         lefts = tuple(sorted({box.left for box in boxes}))
         height, width = index.shape[1:]
-        self._rows = axis_taps(size[0], resized[0], tops, boxes[0].height, padded[0], height)
-        self._columns = axis_taps(size[1], resized[1], lefts, boxes[0].width, padded[1], width)
+        window = boxes[0]
+        self._rows = axis_taps(size[0], resized[0], tops, window.height, padded[0], height, blend)
+        self._columns = axis_taps(size[1], resized[1], lefts, window.width, padded[1], width, blend)
         # All windows beside each other, as the taps count positions.
         grid = index.view(len(tops), len(lefts), height, width)
         self._grid = grid.transpose(1, 2).reshape(len(tops) * height, -1).cpu()

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mgca.prompts import without_article
+
 SOFTMAX, SIGMOID = "softmax", "sigmoid"
 
 
@@ -46,6 +48,38 @@ def rules(sigmoid: tuple[float, float] | None = None) -> dict[str, Rule]:
         w, b = sigmoid
         scoring[SIGMOID] = Rule(lambda cosines: sigmoid_scores(cosines, w, b), False, 0.5, (w, b))
     return scoring
+
+
+#: What a photograph is of besides the one word asked for. On 30 photographs of VOC 2012, each of
+#: its 20 classes in turn, the mean IoU of ``lite`` is 7.5, 7.2 and 7.5 at thresholds 0.5, 0.7 and
+#: 0.8; against the mean of these words 2.8, 3.9 and 4.6, against "background" 2.6, 3.6 and 4.4.
+REST = (
+    "sky",
+    "grass",
+    "ground",
+    "road",
+    "wall",
+    "floor",
+    "building",
+    "tree",
+    "water",
+    "mountain",
+)
+
+
+def rest_of(word: str) -> list[str]:
+    """The words of :data:`REST` that are another than the one given."""
+    return [other for other in REST if other != without_article(word).casefold()]
+
+
+def against_rest(cosines: Tensor, temperature: float) -> Tensor:
+    """The probability (R, 1) of the first class, in the softmax over it and words for the rest.
+
+    Args:
+        cosines: (R, 1 + M) similarities to the class and to the other words.
+        temperature: Temperature of the softmax.
+    """
+    return (cosines / temperature).softmax(dim=1)[:, :1]
 
 
 def sigmoid_scores(cosines: Tensor, w: float | Tensor, b: float | Tensor) -> Tensor:

@@ -5,6 +5,7 @@ computed in bands of rows and blocks of pixels, so that neither 2,000 classes no
 needs more memory than a few hundred megabytes.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,7 @@ class Embedded:
         boxes: Windows on the resized image, each padded at the bottom and right to ``padded``.
         padded: (height, width) of a window as it went through the network.
         pixels: (n, C, H', W') pixel embeddings of the windows.
+        blend: How windows that overlap are joined, as in :class:`~mgca.config.SegmentConfig`.
     """
 
     image: Image.Image
@@ -54,6 +56,7 @@ class Embedded:
     boxes: list[Box]
     padded: tuple[int, int]
     pixels: Tensor
+    blend: str = "equal"
 
 
 class Segmenter(Protocol):
@@ -92,9 +95,7 @@ class Segmenter(Protocol):
         """A class for every pixel."""
 
 
-def check_background(
-    classes: Sequence[str], background: float | None, temperature: float | None = 0.01
-) -> None:
+def check_background(classes: Sequence[str], background: float | None) -> None:
     """Whether a threshold can give a background beside these classes; see :class:`Segmentation`.
 
     Raises:
@@ -104,10 +105,6 @@ def check_background(
         return
     if not 0 <= background <= 1:
         raise ValueError(f"background is a probability in [0, 1], not {background}")
-    if len(classes) < 2 and temperature is not None:
-        raise ValueError(
-            "a background needs at least two classes: the softmax over one is always 1"
-        )
     if BACKGROUND in classes:
         raise ValueError("the class 'background' is the threshold's own; do not ask for it")
 
@@ -141,7 +138,11 @@ class Segmentation:
         background: float | None = None,
         temperature: float | None = 0.01,
     ) -> None:
-        check_background(classes, background, temperature)
+        check_background(classes, background)
+        if background is not None and len(classes) < 2 and temperature is not None:
+            raise ValueError(
+                "a background needs at least two classes: the softmax over one is always 1"
+            )
         if temperature is not None and not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.image = embedded.image
@@ -149,7 +150,13 @@ class Segmentation:
         self._background = background
         self._temperature = temperature
         self._maps = maps
-        self._geometry = (self._size, embedded.size, embedded.boxes, embedded.padded)
+        self._geometry = (
+            self._size,
+            embedded.size,
+            embedded.boxes,
+            embedded.padded,
+            embedded.blend,
+        )
         self._pixels = PixelScores(maps, *self._geometry)
 
     @cached_property
@@ -221,16 +228,20 @@ class Segmentation:
             out[skip:, pixels] = self._values(scores).t()
         return out.view(-1, height, width)
 
-    def confidence(self, temperature: float) -> tuple[Tensor, Tensor]:
+    def confidence(self, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """The best class (H, W) int64, background aside, and its probability (H, W) float32.
 
         Args:
-            temperature: Of the softmax over classes.
+            temperature: Temperature of the softmax over classes; by default the segmentation's own,
+                and the scores as they are where they are probabilities already.
         """
+        temperature = temperature or self._temperature
         labels = torch.empty(self._size, dtype=torch.int64)
         probability = torch.empty(self._size)
         for pixels, scores in self._all():
-            best, index = (scores / temperature).softmax(dim=1).max(dim=1)
+            if temperature is not None:
+                scores = (scores / temperature).softmax(dim=1)
+            best, index = scores.max(dim=1)
             labels.view(-1)[pixels] = index
             probability.view(-1)[pixels] = best
         return labels, probability
@@ -293,6 +304,38 @@ class Segmentation:
         counts = torch.bincount(self.labels.flatten(), minlength=len(self.classes)).double()
         return dict(zip(self.classes, (counts / counts.sum()).tolist(), strict=True))
 
+    def mask(self, name: str) -> np.ndarray:
+        """The pixels (H, W) bool of one class.
+
+        Args:
+            name: Name of the class, as it was asked for, or ``"background"``.
+
+        Raises:
+            ValueError: If there is no such class.
+        """
+        if name not in self.classes:
+            raise ValueError(f"no class {name!r}, only {', '.join(self.classes)}")
+        mask: np.ndarray = self.labels.eq(self.classes.index(name)).numpy()
+        return mask
+
+    def save(
+        self, path: str | os.PathLike[str], *, alpha: float = 0.6, legend: bool = True
+    ) -> None:
+        """Write the picture of :meth:`overlay`; the labels themselves are those of :meth:`to_pil`.
+
+        Args:
+            path: Name of the file, whose suffix says the format: ``.png``, ``.jpg`` ...
+            alpha: Opacity of the colours.
+            legend: Whether the names of the classes stand beside the photograph.
+
+        Raises:
+            ValueError: If the suffix is of no format that can be written.
+            OSError: If the file cannot be written. It is written whole or not at all.
+        """
+        from mgca.inference.overlay import save_picture
+
+        save_picture(self.overlay(alpha, legend=legend), path)
+
     def to_numpy(self) -> np.ndarray:
         """Labels (H, W) as uint8, or uint16 for more than 256 classes."""
         from mgca.inference.formats import label_array
@@ -332,11 +375,16 @@ class Segmentation:
 
         return seg_data_sample(self)
 
-    def overlay(self, alpha: float = 0.6) -> Image.Image:
-        """The image under the colours of its classes, beside a legend of those that occur."""
+    def overlay(self, alpha: float = 0.6, *, legend: bool = True) -> Image.Image:
+        """The image under the colours of its classes, beside a legend of those that occur.
+
+        Args:
+            alpha: Opacity of the colours.
+            legend: Without it the picture has the size of the image.
+        """
         from mgca.inference.overlay import overlay
 
-        return overlay(self.image, self.labels.numpy(), self.classes, alpha=alpha)
+        return overlay(self.image, self.labels.numpy(), self.classes, alpha=alpha, legend=legend)
 
     def __repr__(self) -> str:
         width, height = self.image.size

@@ -25,7 +25,10 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         if path.is_dir():
             raise IsADirectoryError("it is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_TEMPORARY)
+        # Cut, as the name of a file may have no more than 255 bytes.
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name[:20]}.", suffix=_TEMPORARY
+        )
         os.close(handle)
         temporary = Path(name)
         try:

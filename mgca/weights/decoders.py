@@ -60,7 +60,7 @@ def save_decoder(
     *,
     run: str = "",
     dtype: torch.dtype = torch.float16,
-    sigmoid: tuple[float, float] | None = None,
+    sigmoid: tuple[float, ...] | None = None,
 ) -> Path:
     """Write a decoder that :func:`load` takes; the file appears complete or not at all.
 

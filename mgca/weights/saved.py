@@ -83,7 +83,7 @@ def write(
     *,
     pretrained: bool | str = True,
     decoder: GatedConvDecoder | None = None,
-    sigmoid: tuple[float, float] | None = None,
+    sigmoid: tuple[float, ...] | None = None,
     alignment: Tensors | None = None,
     run: str = "",
 ) -> Path:

@@ -24,7 +24,9 @@ from mgca.config import SegmentConfig
 from mgca.data.texts import nouns
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.overlay import _font, overlay, palette, percent, png_bytes
-from mgca.inference.segmentation import Embedded
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.scoring import REST
+from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES, class_embeddings
 from mgca.utils.files import replacing, write_text
@@ -107,6 +109,9 @@ def assert_labels_are_right(labels: np.ndarray, scores: np.ndarray) -> None:
         ([" \t\n", "dog"], ValueError, "class 0 has no name"),
         (["cat", None], ValueError, "class 1 has no name: None"),
         (["cat", 3], ValueError, "class 1 has no name: 3"),
+        ({"cat": ["kitten"]}, TypeError, "not a dict, whose values would be left out"),
+        ({"cat", "dog"}, TypeError, "not a set, of no order"),
+        (frozenset({"cat"}), TypeError, "not a frozenset, of no order"),
     ],
 )
 def test_wrong_classes(model, classes, error, reason):
@@ -118,6 +123,9 @@ def test_wrong_classes(model, classes, error, reason):
 def test_classes_may_come_from_an_iterator(model):
     from_list = model.segment(photo(60, 80), ANIMALS)
     from_iterator = model.segment(photo(60, 80), iter(ANIMALS))
+    assert torch.equal(
+        model.segment(photo(60, 80), dict.fromkeys(ANIMALS).keys()).labels, from_list.labels
+    )
     assert from_iterator.classes == from_list.classes == tuple(ANIMALS)
     assert torch.equal(from_iterator.labels, from_list.labels)
 
@@ -175,10 +183,40 @@ def test_background_out_of_range(model, background):
         model.segment(photo(40, 40), ANIMALS, background=background)
 
 
-def test_background_needs_two_classes(model):
-    with pytest.raises(ValueError, match="at least two classes"):
-        model.segment(photo(40, 40), ["cat"], background=0.5)
-    assert model.segment(photo(40, 40), ["cat"]).labels.eq(0).all()
+def test_one_class_is_held_against_words_for_the_rest(model):
+    image = photo(40, 60)
+    assert REST[0] == "sky"  # which is left out where it is the word itself
+    embedded = model.embed(image)
+    table, index = model.scores(embedded.pixels, model.texts(["the sky", *REST[1:]]), None)
+    own = (table / model.backbone.temperature).softmax(dim=1)[:, :1]
+    expected = Segmentation(embedded, ["x"], ScoreMap(own, index), temperature=None).scores[0]
+    found = model.segment(embedded, ["the sky"], None, background=expected.median().item())
+    assert found.classes == ("background", "the sky")
+    assert torch.equal(found.scores[1], expected)
+    assert torch.equal(found.labels, (expected > expected.median()).long())
+    assert model.segment(image, ["cat"]).labels.eq(0).all()
+    for threshold, label in ((0.0, 1), (1.0, 0)):
+        assert model.segment(image, ["cat"], background=threshold).labels.eq(label).all()
+
+
+def test_words_that_are_one_to_the_encoder_are_refused(model, lite):
+    with pytest.raises(ValueError, match="cannot tell 'cat' from 'a cat': leave one out"):
+        model.segment(photo(40, 40), ["cat", "dog", "a cat"])
+    model = Model(lite)
+    for one, other in (("cat", "Cat"), ("cat", "CAT"), ("猫咪", "狗狗")):
+        with pytest.raises(ValueError, match=f"cannot tell '{one}' from '{other}'"):
+            model.texts(["tree", one, other])
+    assert len(model.texts(["cat", "cats", "kitten"])) == 3
+
+
+def test_a_device_that_is_not_here_is_one_line(model):
+    for name in ("cuda:99", "meta", "banana", "hpu", "mps:7", ""):
+        with pytest.raises(ValueError, match="no device .* here: ") as caught:
+            mgca.load("scenes", device=name)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(ValueError, match="no device"):
+            model.to(name)
+    assert model.to("cpu") is model and model.to(torch.device("cpu")) is model
 
 
 def test_background_is_not_a_class_beside_the_threshold(model):

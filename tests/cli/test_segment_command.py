@@ -1,5 +1,7 @@
 """The command ``mgca segment``: the files it writes, what it leaves alone, and how it exits."""
 
+import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -15,8 +17,9 @@ from tiny import TinyBackbone
 
 import mgca
 from mgca.cli import loading, main
-from mgca.cli.outputs import KINDS, image_number, named_images
+from mgca.cli.outputs import KINDS, Outputs, image_number, named_images
 from mgca.config import SegmentConfig
+from mgca.inference.scoring import REST
 from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
 
@@ -70,7 +73,9 @@ def test_results_of_a_folder(folder, model, capsys):
     assert run("photos", *WORDS) == 0
     out, err = capsys.readouterr()
     assert re.fullmatch(
-        r"3 images: 3 segmented in [\d.]+ s, 0 there already, 0 not readable; results in out\n", out
+        r"3 classes: cat, wooden table, sky\n"
+        r"3 images: 3 segmented in [\d.]+ s, 0 there already, 0 failed; results in out\n",
+        out,
     )
     assert err == ""
     suffixes = (".json", ".labels.png", ".overlay.jpg")
@@ -107,7 +112,7 @@ def test_results_of_a_folder(folder, model, capsys):
 
 def test_all_kinds_of_files(folder, model):
     pytest.importorskip("pycocotools")
-    chosen = ["--overlay", "png", "--rle", "--polygons", "--probabilities"]
+    chosen = ["--overlay", "png", "--rle", "--polygons", "--probabilities", "--confidence"]
     more = ["--meta-points", "pixels", "--background", "0.36"]
     assert run("photos/a", *WORDS, *chosen, *more) == 0
     base = "out/x.jpg"
@@ -129,9 +134,11 @@ def test_all_kinds_of_files(folder, model):
         for name, values in zip(CLASSES, softmax, strict=True):
             assert archive[name].dtype == np.float16 and archive[name].shape == (40, 60)
             np.testing.assert_allclose(archive[name], values, rtol=0, atol=5e-4)
+    picture = np.asarray(Image.open(f"{base}.confidence.png"))
+    assert np.abs(picture / 255 - softmax.max(axis=0)).max() <= 0.5 / 255 + 1e-5
     record = json.loads(Path(f"{base}.json").read_text())
     assert [c["score"] is None for c in record["classes"]][0]
-    assert len(record["files"]) == 5
+    assert len(record["files"]) == 6
 
 
 def test_what_is_complete_is_not_computed_again(folder, segmented, capsys):
@@ -178,7 +185,8 @@ def test_results_of_other_settings_are_replaced_only_with_force(
     assert run("photos", *words, *change) == 1
     out, err = capsys.readouterr()
     assert reason in err and "(and 2 more images)" in err and "--force" in err
-    assert err.count("\n") == 1 and files(folder / "out") == before and len(segmented) == 3
+    assert err.count("\n") == 1 + ("only class" in err)
+    assert files(folder / "out") == before and len(segmented) == 3
     assert run("photos", *words, *change, "--force") == 0
     after = files(folder / "out")
     # No probabilities of the earlier settings stay behind.
@@ -211,11 +219,140 @@ def test_a_bad_image_does_not_stop_the_others(folder, capsys):
     Path("photos/b/w.jpg").write_text("a letter")
     assert run("photos", *WORDS) == 1
     out, err = capsys.readouterr()
-    assert "4 images: 3 segmented" in out and "1 not readable" in out
+    assert "4 images: 3 segmented" in out and "1 failed" in out
     assert err == f"mgca: {folder}/photos/b/w.jpg: not a picture in a format that Pillow reads\n"
     assert len(files(folder / "out")) == 9
     assert run("photos", *WORDS, "--quiet") == 1
     assert capsys.readouterr() == ("", err)
+
+
+# A JPEG whose EXIF says that it lies on its side, and whose further tags point to nowhere.
+DAMAGED_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04"
+
+
+def test_whatever_is_wrong_with_one_file_the_others_go_on(folder, model, capsys, monkeypatch):
+    photo = Image.open("photos/b/x.png")
+    photo.save("photos/b/exif.jpg", exif=DAMAGED_EXIF)
+    photo.save(os.fsencode("photos/b/") + b"caf\xe9.png", "PNG")
+    long = "x" * 246 + ".jpg"
+    photo.save(f"photos/b/{long}")
+    photo.save("photos/b/" + "y" * 230 + ".jpg")
+    photo.save("photos/b/huge.png")
+    segment = model.segment
+
+    def running_out(image, *arguments):
+        if image.size == (7, 5):
+            raise MemoryError
+        return segment(image, *arguments)
+
+    photo.resize((7, 5)).save("photos/b/huge.png")
+    monkeypatch.setattr(model, "segment", running_out)
+    assert run("photos", *WORDS, "--rle", "--verbose") == 1
+    out, err = capsys.readouterr()
+    assert "8 images: 6 segmented" in out and "2 failed" in out
+    assert f"mgca: {folder}/photos/b/huge.png: MemoryError\n" in err
+    assert f"{long}" in err and "File name too long" in err and err.count("\n") == 2
+    assert "caf\\udce9.png: " in out
+    there = set(os.listdir(b"out/b"))
+    assert b"caf\xe9.png.labels.png" in there and b"exif.jpg.labels.png" in there
+    record = json.loads(Path(os.fsdecode(b"out/b/caf\xe9.png.json")).read_text())
+    assert os.fsencode(record["image"]["path"]).endswith(b"caf\xe9.png")
+    assert run("photos", *WORDS, "--rle", "--json") == 1  # and the names of results are known again
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1]["summary"]["there"] == 6 and lines[-1]["summary"]["failed"] == 2
+
+
+def test_a_full_disk_ends_the_run(folder, monkeypatch, capsys):
+    def full(*_):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise OSError("cannot write out/x: No space left on device") from error
+
+    monkeypatch.setattr(Outputs, "write", full)
+    assert run("photos", *WORDS) == 1
+    out, err = capsys.readouterr()
+    assert err == "mgca: cannot write out/x: No space left on device\n" and "images" not in out
+
+
+def test_what_is_left_out_is_said(folder, capsys):
+    for name in ("1.heic", "2.HEIC", "notes.txt", "scan.pdf", "film.mpg", "README", ".hidden"):
+        Path("photos", name).write_text("")
+    Path("photos/again").symlink_to(folder / "photos")
+    assert run("photos", *WORDS) == 0
+    out, err = capsys.readouterr()
+    assert "3 images: 3 segmented" in out
+    assert err == (
+        "mgca: warning: left out: 2 .heic, 1 .mpg, 1 .pdf, 1 .txt, 1 links to folders, 1 without a "
+        "suffix; pillow-heif reads HEIC photographs: pip install pillow-heif\n"
+    )
+    assert run("photos", *WORDS, "--json") == 0
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]
+    assert summary["left_out"][".heic"] == 2 and summary["classes"] == CLASSES
+    # Results among the photographs are nothing that was left out.
+    assert main(["segment", "photos/a", *WORDS, "--out", "photos/a"]) == 0
+    assert named_images(["photos/a"])[1] == {}
+    capsys.readouterr()
+    assert run("photos/*.heic", *WORDS) == 1
+    assert "no image in photos/*.heic, only 1 .heic; pillow-heif" in capsys.readouterr().err
+
+
+def test_patterns_end_where_links_lead_in_circles(folder):
+    for name in ("up", "here"):
+        Path("photos/a", name).symlink_to(folder / "photos")
+    expected = ["a/x.jpg", "b/x.jpg", "b/x.png"]
+    for source in ("photos", "photos/**/*.*", "photos/**", f"{folder}/photos/**/x.*"):
+        assert sorted(named_images([source])[0]) == expected
+    Path("photos/.thumbs").mkdir()
+    Path("photos/.thumbs/x.jpg").write_text("")
+    assert sorted(named_images(["photos/**/*.jpg"])[0]) == ["a/x.jpg", "b/x.jpg"]
+    assert sorted(named_images(["photos/.thumbs/*.jpg"])[0]) == ["x.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("line", "warned"),
+    [
+        ("0: background", True),
+        ("cat, kitten", True),
+        ("# comment", True),
+        ("cat;dog", True),
+        ("3 cats", False),
+        ("Lego #4", False),
+        ("traffic light: red", False),
+    ],
+)
+def test_lines_that_look_like_several_names_are_warned_of(folder, capsys, line, warned):
+    Path("words.txt").write_text(f"tree\n{line}\n")
+    assert run("photos/a", "--classes-file", "words.txt") == 0
+    out, err = capsys.readouterr()
+    assert (f"{line!r} is taken as one phrase" in err) == warned
+    assert f"2 classes: tree, {line}\n" in out
+
+
+def test_one_class_alone_is_warned_of_and_with_a_threshold_held_against_the_rest(folder, capsys):
+    assert run("photos/a", "--classes", "cat") == 0
+    assert "'cat' is the only class" in capsys.readouterr().err
+    assert run("photos/a", "--classes", "cat", "--background", "0.2", "--force") == 0
+    assert capsys.readouterr().err == ""
+    record = json.loads(Path("out/x.jpg.json").read_text())
+    assert [entry["name"] for entry in record["classes"]] == ["background", "cat"]
+    assert record["settings"]["rest"] == list(REST)
+
+
+def test_words_that_are_one_to_the_encoder_are_refused(folder, capsys):
+    assert run("photos/a", "--classes", "sky, the sky") == 1
+    assert "cannot tell 'sky' from 'the sky': leave one out" in capsys.readouterr().err
+
+
+def test_no_label_changes_along_the_edge_of_a_window_for_that_reason(folder, model):
+    """The command weights windows towards their middle; the paper's protocol has them equal."""
+    assert model.config.blend == "equal"
+    assert run("photos/a", *WORDS) == 0
+    record = json.loads(Path("out/x.jpg.json").read_text())
+    assert record["settings"]["windows"]["blend"] == "middle"
+    expected = dataclasses.replace(model.embed("photos/a/x.jpg"), blend="middle")
+    labels = np.asarray(Image.open("out/x.jpg.labels.png"))
+    assert np.array_equal(labels, model.segment(expected, CLASSES).to_numpy())
 
 
 def test_a_link_to_nowhere_is_named(folder, capsys):
@@ -224,7 +361,7 @@ def test_a_link_to_nowhere_is_named(folder, capsys):
     for there in range(2):
         assert run("photos", *WORDS) == 1
         out, err = capsys.readouterr()
-        assert f"4 images: {3 - 3 * there} segmented" in out and "1 not readable" in out
+        assert f"4 images: {3 - 3 * there} segmented" in out and "1 failed" in out
         assert err == f"mgca: no image {folder}/photos/b/w.jpg\n"
     link.unlink()
     link.symlink_to("../a/x.jpg")
@@ -321,7 +458,6 @@ def test_more_words_than_a_file_name_may_have_letters(folder):
         (["--classes", ""], 2, "names no class"),
         (["--classes", __file__], 2, "--classes-file"),
         (["--classes", "cat,cat"], 1, "more than once: cat"),
-        (["--classes", "cat", "--background", "0.5"], 1, "two classes"),
         (["--classes", "cat,background", "--background", "0.5"], 1, "do not ask for it"),
         (["--classes-file", "nowhere.txt"], 1, "mgca: nowhere.txt: No such file"),
         ([*WORDS, "--meta-points", "35"], 2, "square number"),
@@ -350,7 +486,7 @@ def test_results_among_the_images_are_not_segmented(folder, segmented):
 
 def test_names_are_paths_below_what_the_sources_share(folder):
     def names(*sources):
-        return sorted(named_images(sources))
+        return sorted(named_images(sources)[0])
 
     assert names("photos") == ["a/x.jpg", "b/x.jpg", "b/x.png"]
     assert names("photos/a") == names("photos/a/x.jpg") == names("photos/a/*.jpg") == ["x.jpg"]
@@ -358,7 +494,7 @@ def test_names_are_paths_below_what_the_sources_share(folder):
     assert names("photos/*/x.jpg") == ["a/x.jpg", "b/x.jpg"]
     assert names("photos/**/*.png") == ["b/x.png"]
     assert names("photos", "photos/a", str(folder / "photos/b/x.png")) == names("photos")
-    assert named_images(["photos/a"]) == {"x.jpg": folder / "photos/a/x.jpg"}
+    assert named_images(["photos/a"]) == ({"x.jpg": folder / "photos/a/x.jpg"}, {})
     Path("photos/.hidden.jpg").write_text("")
     Path("photos/notes.txt").write_text("")
     assert names("photos") == ["a/x.jpg", "b/x.jpg", "b/x.png"]
@@ -380,7 +516,7 @@ def test_no_two_images_have_results_of_one_name(tmp_path_factory, chosen):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
         paths.append(path)
-    found = named_images(list(map(str, paths)))
+    found, _ = named_images(list(map(str, paths)))
     assert sorted(found.values()) == sorted(paths)
     results = [name + kind for name in found for kind in (*KINDS, ".json")]
     assert len(set(results)) == len(results)

@@ -94,13 +94,24 @@ def test_reading_goes_on_while_an_image_is_segmented(monkeypatch, model):
     assert waited == [True, True]
 
 
-def test_our_own_mistakes_are_raised(monkeypatch, model):
-    def broken(image):
-        raise ZeroDivisionError
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("place", ["reading", "segmenting"])
+def test_whatever_goes_wrong_with_one_is_its_own(monkeypatch, model, place, workers):
+    images, what = photos(3), RuntimeError("out of memory")
+    work = mgca.inference.batches.open_image if place == "reading" else model.segment
 
-    monkeypatch.setattr(mgca.inference.batches, "open_image", broken)
-    with pytest.raises(ZeroDivisionError):
-        list(segment_all(model, photos(1), CLASSES))
+    def breaking(image, *arguments):
+        if np.array_equal(np.asarray(image), images[1]):
+            raise what
+        return work(image, *arguments)
+
+    if place == "reading":
+        monkeypatch.setattr(mgca.inference.batches, "open_image", breaking)
+    else:
+        monkeypatch.setattr(model, "segment", breaking)
+    found = list(segment_all(model, images, CLASSES, workers=workers))
+    assert [type(result) for result in found] == [Segmentation, ImageFailure, Segmentation]
+    assert found[1].image is images[1] and found[1].error is what
 
 
 @pytest.mark.parametrize(
@@ -111,7 +122,8 @@ def test_our_own_mistakes_are_raised(monkeypatch, model):
         (["cat", "cat"], {}, ValueError, "more than once"),
         (CLASSES, {"meta_points": 35}, ValueError, "square"),
         (CLASSES, {"background": 1.5}, ValueError, "probability"),
-        (["cat"], {"background": 0.5}, ValueError, "two classes"),
+        ({"cat": ["kitten"], "dog": []}, {}, TypeError, "not a dict, whose values"),
+        ({"cat", "dog"}, {}, TypeError, "not a set, of no order"),
         (CLASSES, {"workers": -1}, ValueError, "workers"),
     ],
 )

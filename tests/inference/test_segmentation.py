@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -100,6 +101,38 @@ def test_confidence_is_the_largest_probability():
     labels, confidence = Segmentation(windows, CLASSES, maps).confidence(temperature)
     assert torch.equal(labels, probabilities.argmax(0))
     torch.testing.assert_close(confidence, probabilities.amax(0))
+
+
+def test_confidence_is_by_default_at_the_own_temperature():
+    model, image = Model(TinyBackbone()), np.random.default_rng(0).integers(0, 256, (40, 60, 3))
+    found = model.segment(image.astype(np.uint8), ["cat", "dog"], background=0.6)
+    asked = found.confidence(model.backbone.temperature)
+    assert all(map(torch.equal, found.confidence(), asked))
+    alone = model.segment(image.astype(np.uint8), ["cat"], background=0.1)  # probabilities already
+    assert torch.equal(alone.confidence()[1], alone.scores[1])
+
+
+def test_masks_pictures_and_files(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    found = Model(TinyBackbone()).segment(image, ["cat", "dog"], background=0.55)
+    for label, name in enumerate(found.classes):
+        mask = found.mask(name)
+        assert mask.dtype == bool and np.array_equal(mask, found.to_numpy() == label)
+    with pytest.raises(ValueError, match="no class 'bird', only background, cat, dog"):
+        found.mask("bird")
+    plain = found.overlay(legend=False)
+    assert plain.size == (60, 40)
+    with_legend = found.overlay().crop((0, 0, 60, 40))
+    assert np.array_equal(np.asarray(plain), np.asarray(with_legend))
+    found.save(tmp_path / "new" / "x.png", legend=False)
+    written = Image.open(tmp_path / "new" / "x.png")
+    assert np.array_equal(np.asarray(written), np.asarray(plain))
+    found.save(str(tmp_path / "x.JPG"), alpha=1)
+    assert Image.open(tmp_path / "x.JPG").format == "JPEG"
+    for name in ("x", "x.txt", "x.pdf.zip"):
+        with pytest.raises(ValueError, match="no format of pictures"):
+            found.save(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "x.JPG"]
 
 
 def test_scores_are_the_windows_averaged_and_resized():

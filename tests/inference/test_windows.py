@@ -10,7 +10,7 @@ from PIL import Image
 from tiny import TinyBackbone
 from torch.nn import functional as F
 
-from mgca.config import SegmentConfig
+from mgca.config import SegmentConfig, to_dict
 from mgca.inference.score_map import PixelScores, ScoreMap
 from mgca.inference.windows import Box, cut_windows, resize, resized_size, window_boxes
 from mgca.model import Model
@@ -175,27 +175,34 @@ def everywhere(pixels: PixelScores) -> torch.Tensor:
     return out.t().unflatten(1, pixels.size)
 
 
-def step_by_step(boxes, padded, maps, resized, original) -> torch.Tensor:
-    """(K, H, W): windows upsampled, averaged where they overlap, and resized, one after another."""
+def step_by_step(boxes, padded, maps, resized, original, blend="equal") -> torch.Tensor:
+    """(K, H, W): windows upsampled, joined where they overlap, and resized, one after another."""
+
+    def weight(place, side):  # of a pixel of a window, by its distance to the nearer edge
+        return 1 if blend == "equal" else min(place + 0.5, side - place - 0.5)
+
     whole = F.interpolate(maps, padded, mode="bilinear", align_corners=False)
     averaged = torch.zeros(maps.shape[1], *resized)
     for y in range(resized[0]):
         for x in range(resized[1]):
-            seen = [
-                whole[n, :, y - box.top, x - box.left]
-                for n, box in enumerate(boxes)
-                if 0 <= y - box.top < box.height and 0 <= x - box.left < box.width
-            ]
-            averaged[:, y, x] = sum(seen) / len(seen)
+            total = 0.0
+            for n, box in enumerate(boxes):
+                down, across = y - box.top, x - box.left
+                if 0 <= down < box.height and 0 <= across < box.width:
+                    share = weight(down, box.height) * weight(across, box.width)
+                    averaged[:, y, x] += share * whole[n, :, down, across]
+                    total += share
+            averaged[:, y, x] /= total
     return F.interpolate(averaged[None], original, mode="bilinear", align_corners=False)[0]
 
 
 @pytest.mark.parametrize("original", [(30, 41), (47, 33), (11, 90), (1, 1)])
 @pytest.mark.parametrize("size, window, stride", [((30, 41), 20, 9), ((13, 50), 24, 24)])
-def test_the_weighted_sum_is_the_steps_one_after_another(size, window, stride, original):
+@pytest.mark.parametrize("blend", ["equal", "middle"])
+def test_the_weighted_sum_is_the_steps_one_after_another(size, window, stride, original, blend):
     boxes, padded, maps = geometry(size, window, stride, classes=2)
-    pixels = PixelScores(ScoreMap.of_maps(maps), original, size, boxes, padded)
-    expected = step_by_step(boxes, padded, maps, size, original)
+    pixels = PixelScores(ScoreMap.of_maps(maps), original, size, boxes, padded, blend)
+    expected = step_by_step(boxes, padded, maps, size, original, blend)
     torch.testing.assert_close(everywhere(pixels), expected, rtol=0, atol=3e-5)
 
 
@@ -242,3 +249,24 @@ def test_pixels_agree_where_all_the_positions_they_are_made_of_do(seed, classes,
     for k, share in enumerate(shares):
         expected[share > 1 - 1e-5] = k
     assert torch.equal(found, expected)
+
+
+def test_scores_do_not_jump_at_the_edge_of_a_window_that_is_weighted_towards_its_middle():
+    """Two windows that disagree, 0 and 1: at an inner edge the step is 1/2, or next to none."""
+    boxes, padded, _ = geometry((16, 48), 32, 16, classes=1)
+    assert [box.left for box in boxes] == [0, 16]
+    maps = torch.stack([torch.full((1, 4, 8), float(n)) for n in range(2)])
+    rows = {}
+    for blend in ("equal", "middle"):
+        scores = PixelScores(ScoreMap.of_maps(maps), (16, 48), (16, 48), boxes, padded, blend)
+        rows[blend] = everywhere(scores)[0, 0]
+    assert rows["equal"].tolist() == [0.0] * 16 + [0.5] * 16 + [1.0] * 16
+    ramp = (torch.arange(16) + 0.5) / 16
+    torch.testing.assert_close(rows["middle"], torch.cat([torch.zeros(16), ramp, torch.ones(16)]))
+
+
+def test_how_windows_are_joined_is_no_part_of_the_names_of_published_runs():
+    assert "blend" not in to_dict(SegmentConfig()) and SegmentConfig().blend == "equal"
+    assert to_dict(SegmentConfig(blend="middle"))["blend"] == "middle"
+    with pytest.raises(ValueError, match="blend must be one of equal, middle"):
+        SegmentConfig(blend="hann")

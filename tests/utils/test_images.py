@@ -1,6 +1,8 @@
 """Every kind of picture gives upright 8-bit RGB, or an error that says what is wrong with it."""
 
 import io
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image, ImageFile
 
 from mgca.config import SegmentConfig
 from mgca.inference.windows import cut_windows, resize, resized_size, window_boxes
-from mgca.utils.images import ImageError, open_image, to_tensor
+from mgca.utils.images import ImageError, open_image, picture_suffixes, reads_heic, to_tensor
 
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 180, 40), (30, 40, 220), (240, 220, 30)
 WHITE = (255, 255, 255)
@@ -274,7 +276,10 @@ def test_arrays():
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((4, 4, 3)),
+        np.full((4, 4, 3), 1.5),
+        np.full((4, 4, 3), np.nan),
+        np.full((4, 4, 3), -0.1, np.float32),
+        np.zeros((4, 4), dtype=np.int64),
         np.zeros((4, 4), dtype=bool),
         np.zeros((4, 4, 3), dtype=np.uint16),
         np.zeros((3, 8, 8), dtype=np.uint8),
@@ -288,7 +293,88 @@ def test_arrays():
 def test_wrong_arrays_are_described(array):
     with pytest.raises(ImageError, match="expected .* got .*") as caught:
         open_image(array)
-    assert str(array.shape) in str(caught.value)
+    said = str(caught.value)
+    assert str(array.shape) in said or "in [0, 1], or of uint8, got values from" in said
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_arrays_of_floats_are_of_zero_to_one(kind):
+    rgb = np.asarray(photo())
+    for array in (rgb, rgb[..., 0], rgb[..., :1]):
+        expected = pixels(open_image(array))
+        found = pixels(open_image((array / 255).astype(kind)))
+        assert np.abs(found - expected).max() <= (kind is np.float16)
+    np.testing.assert_array_equal(pixels(open_image(rgb[..., :1])), pixels(open_image(rgb[..., 0])))
+
+
+def test_open_files(tmp_path):
+    photo().save(tmp_path / "x.png")
+    content = (tmp_path / "x.png").read_bytes()
+    buffer = io.BytesIO(content)
+    buffer.seek(0, io.SEEK_END)  # as after writing
+    expected = pixels(photo())
+    np.testing.assert_array_equal(pixels(open_image(buffer)), expected)
+    with open(tmp_path / "x.png", "rb") as file, open(tmp_path / "x.png", "rb", 0) as raw:
+        np.testing.assert_array_equal(pixels(open_image(file)), expected)
+        np.testing.assert_array_equal(pixels(open_image(raw)), expected)
+    with pytest.raises(ImageError, match="mode 'rb'"):
+        open_image(io.StringIO("text"))
+    with pytest.raises(ImageError, match=r"empty \(0 bytes\)"):
+        open_image(io.BytesIO())
+
+
+def test_what_is_no_image_is_described():
+    for several in (["a.jpg", "b.jpg"], ("a.jpg",), []):
+        with pytest.raises(TypeError, match="segment_all takes many"):
+            open_image(several)
+    with pytest.raises(TypeError, match="not NoneType"):
+        open_image(None)
+
+
+# The tag of the orientation, and one that points behind the end; no end of the directory.
+DAMAGED_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04"
+
+
+@pytest.mark.parametrize("fmt", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize(
+    "exif", [DAMAGED_EXIF, b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0nonsense", b"Exif\0\0"]
+)
+def test_pixels_are_shown_whatever_the_metadata_says(fmt, exif):
+    once = open_image(encode(photo(), fmt, exif=exif))
+    assert once.size in (photo().size, photo().size[::-1]) and once.info == {}
+    np.testing.assert_array_equal(pixels(open_image(once)), pixels(once))
+
+
+def test_an_opened_picture_is_not_turned_again():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    once = open_image(encode(photo(), "PNG", exif=exif))
+    assert once.size == photo().size[::-1]
+    np.testing.assert_array_equal(pixels(open_image(once)), pixels(once))
+
+
+def test_suffixes_are_those_of_photographs_that_can_be_read():
+    suffixes = picture_suffixes()
+    assert {".jpg", ".jpeg", ".png", ".webp", ".tif", ".bmp", ".gif", ".avif"} <= suffixes
+    assert not {".pdf", ".mpg", ".mpeg", ".eps", ".ps", ".h5", ".wmf", ".txt", ".heic"} & suffixes
+
+
+def test_heic_is_read_by_pillow_heif(monkeypatch, tmp_path):
+    file = tmp_path / "photo.HEIC"
+    file.write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(ImageError, match=r"photo.HEIC: HEIC is read by pillow-heif: pip install"):
+        open_image(file)
+    told = []
+    fake = types.SimpleNamespace(register_heif_opener=lambda: told.append(1))
+    monkeypatch.setitem(sys.modules, "pillow_heif", fake)
+    reads_heic.cache_clear()
+    try:
+        open_image(photo())
+        with pytest.raises(ImageError, match="not a picture in a format"):
+            open_image(file)
+    finally:
+        reads_heic.cache_clear()
+    assert told == [1]  # once, before the first file is opened
 
 
 def test_tensors():

@@ -42,11 +42,11 @@ def app(
     deleted at the end. Needs gradio, the extra app.
     """
     from mgca.cli.app.server import address, check_installed, listen, serve
-    from mgca.cli.loading import load_on
+    from mgca.cli.loading import load_for_photographs
 
     check_installed()
     listener = listen(port)  # before the model is loaded, which takes longer
     with listener:
-        loaded, shown = load_on(device, model, decoder, pretrained)
+        loaded, shown = load_for_photographs(device, model, decoder, pretrained)
         typer.echo(f"{address(listener)} is the page; Ctrl-C ends it")
         serve(loaded, shown, listener, largest=max_upload * 2**20, browse=browse)
