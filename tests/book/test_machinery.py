@@ -135,6 +135,131 @@ def test_a_change_of_what_outputs_depend_on_executes(folders, executed, name, te
     assert make(folders) == ["a"]
 
 
+@pytest.fixture
+def reading(executed, monkeypatch):
+    """Stands for a notebook that reads what is listed, besides."""
+    run, read = papermill.execute_notebook, ["mgca/__init__.py", "results/scenes/k.csv"]
+
+    def reads(start, partial, **options):
+        run(start, partial, **options)
+        Path(os.environ[execute.kernel_reads.LIST]).write_text("\n".join(read))
+
+    monkeypatch.setattr(papermill, "execute_notebook", reads)
+    return read
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "again"),
+    [
+        ("mgca/__init__.py", "VERSION = 2\n", True),
+        ("mgca/page.py", "# A comment\n", False),
+        ("results/scenes/k.csv", "value,run\n2,abc\n", True),
+        ("results/scenes/areas.csv", "value\n3\n", False),
+        # Whether there is a file is asked without opening it.
+        ("results/scenes/new.csv", "value\n", True),
+    ],
+)
+def test_what_a_notebook_did_not_read_does_not_matter(folders, reading, name, text, again):
+    change(folders, "mgca/page.py", "")
+    change(folders, "results/scenes/areas.csv", "value\n")
+    make(folders)
+    assert make(folders) == []
+    change(folders, name, text)
+    assert make(folders) == (["a"] if again else [])
+
+
+def test_a_file_that_was_looked_for_matters(folders, reading):
+    reading.append("mgca/new.json")
+    make(folders)
+    change(folders, "mgca/new.json", "{}")
+    assert make(folders) == ["a"]
+
+
+def test_a_notebook_that_started_another_python_depends_on_everything(folders, reading):
+    reading.append(execute.kernel_reads.ANYTHING)
+    make(folders)
+    change(folders, "mgca/page.py", "# A comment\n")
+    assert make(folders) == ["a"]
+
+
+def test_results_that_changed_while_a_notebook_ran_beside_others(folders, reading, monkeypatch):
+    """It may have read them before: only what it wrote itself is as it left it."""
+    run = papermill.execute_notebook
+
+    def changes(start, partial, **options):
+        run(start, partial, **options)
+        change(folders, "results/scenes/k.csv", "value,run\n9,abc\n")
+
+    monkeypatch.setattr(papermill, "execute_notebook", changes)
+    files = execute.contents(folders.root)
+    execute._execute(folders, "a", fresh=False, computed=False, alone=False)
+    assert execute.contents(folders.root) != files
+    assert execute._stale(folders, ["a"]) == ["a"]
+    reading.append(execute.kernel_reads.WROTE + "results/scenes/k.csv")
+    change(folders, "results/scenes/k.csv", "value,run\n1,abc\n")
+    execute._execute(folders, "a", fresh=False, computed=False, alone=False)
+    assert execute._stale(folders, ["a"]) == []
+
+
+READS = """
+import os, subprocess, sys
+root = os.getcwd()
+sys.path.insert(0, sys.argv[1])
+import kernel_reads
+kernel_reads.record(root, "list")
+sys.path.insert(0, root)
+import mgca.a
+open("results/k.csv").read()
+os.listdir("results/runs")
+try:
+    open("results/gone.csv")
+except FileNotFoundError:
+    pass
+open("results/new.partial", "w").close()
+os.replace("results/new.partial", "results/new.csv")
+if os.fork() == 0:
+    open("results/forked.csv")
+    os._exit(0)
+os.wait()
+subprocess.run(["true"])
+open("elsewhere").close()
+if sys.argv[2:]:
+    subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that fork")
+def test_what_a_process_reads_is_listed(tmp_path):
+    for name in ("mgca/__init__.py", "mgca/a.py", "results/k.csv", "results/runs/x", "elsewhere"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "results/forked.csv").touch()
+    modules = {"mgca/__init__.py", "mgca/a.py"}
+    own = {"results/k.csv", "results/runs", "results/gone.csv", "results/forked.csv"}
+    for again in range(2):  # the second time from compiled modules
+        run = [sys.executable, "-c", READS, str(ROOT / "book" / "_ext")]
+        subprocess.run(run, cwd=tmp_path, check=True)
+        read, written = execute.kernel_reads.read(tmp_path / "list")
+        (tmp_path / "list").unlink()
+        assert modules | own <= set(read), again
+        assert {"results/new.csv"} <= written <= set(read) | {"results/new.partial"}
+        assert not any("elsewhere" in name for name in read)
+    subprocess.run([*run, "python"], cwd=tmp_path, check=True)
+    assert execute.kernel_reads.read(tmp_path / "list")[0] is None
+
+
+def test_notebooks_at_the_same_time(folders, monkeypatch):
+    """In processes and kernels of their own; the first that fails is named."""
+    monkeypatch.setenv("FRESH", "")
+    change(folders, "notebooks/b.py", NOTEBOOK.replace("1 + 1", "2 + 2"))
+    assert execute.make_pages(folders, ["a", "b"], jobs=2) == ["a", "b"]
+    shown = [nbformat.read(folders.pages / f"{n}.ipynb", as_version=4).cells[1] for n in "ab"]
+    assert [cell.outputs[0].data["text/plain"] for cell in shown] == ["2", "4"]
+    change(folders, "notebooks/b.py", NOTEBOOK.replace("1 + 1", "1 / 0"))
+    with pytest.raises(NotebookError, match=r"cell 2 of notebooks/b.py.*ZeroDivisionError"):
+        execute.make_pages(folders, ["a", "b"], jobs=2)
+
+
 def test_times_and_compiled_files_do_not_matter(folders, executed):
     make(folders)
     (folders.root / "mgca" / "__init__.py").touch()
@@ -225,7 +350,8 @@ def test_pages_that_are_stale_at_the_end_are_named(folders, executed, monkeypatc
 def test_one_build_at_a_time(folders, executed, monkeypatch):
     """The second one ends with a message, and touches nothing."""
     monkeypatch.setattr(execute, "ROOT", folders.root)
-    monkeypatch.setattr("mgca.utils.files._ATTEMPTS", 1)
+    monkeypatch.setattr("mgca.utils.files._PATIENCE", 0)
+    monkeypatch.setattr(execute, "_JOBS", 1)
     change(folders, "notebooks/b.py", NOTEBOOK)
     execute.main([])
     (folders.sources / "b.py").unlink()
@@ -694,6 +820,7 @@ def built(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     for name in ("_config.yml", "CITATION.cff", "requirements.lock", "pyproject.toml"):
         (tmp_path / name).touch()
+    (tmp_path / "requirements-cuda.lock").touch()
     for name in ("notebooks/a.py", "results/scenes/k.csv", "results/scenes/areas.csv"):
         (tmp_path / name).touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
