@@ -20,10 +20,11 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class LastBlock(NamedTuple):
-    """What of a vision transformer's last block stays (choice D1).
+    """The variant of a vision transformer's last block: which of its parts are computed (D1).
 
     Attributes:
-        attention: ``"trained"``, ``"self"``, ``"correlative"``, ``"queries"`` or ``"neighbours"``.
+        attention: Kind of attention, ``"trained"``, ``"self"``, ``"correlative"``, ``"queries"`` or
+            ``"neighbours"``.
         residual: Whether the residual branch around the attention is kept.
         mlp: Whether the MLP, with its own residual branch, is kept.
     """
@@ -46,7 +47,7 @@ LAST_BLOCKS = {
 
 
 def added(default: Any) -> Any:
-    """A field that came later: at its default it is no part of a run's name.
+    """A dataclass field that came later: at its default it is no part of a run's name.
 
     Give it a default that changes nothing, such as the weight 0.0 of a new term; the runs that were
     made before it then stay what they are.
@@ -73,27 +74,29 @@ def _share(config: object, name: str, *, zero: bool = True) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """Settings of what training minimises: each objective derives a class of its own.
+    """Base class of the settings of a training objective.
 
-    ``mgca.losses.objective`` finds the objective by that class.
+    Each objective derives a class of its own, by which ``mgca.losses.objective`` finds it.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig(ObjectiveConfig):
-    """The objective of MGCA (Eq. 3 to 8).
+    """Settings of MGCA's objective (Eq. 3 to 8).
 
     Attributes:
-        object, region, pixel: Weights of the three levels (D8); 0 leaves a level out.
+        object: Weight of the object level (D8); 0 leaves the level out.
+        region: Weight of the region level (D8); 0 leaves the level out.
+        pixel: Weight of the pixel level (D8); 0 leaves the level out.
         alpha: Area of the object that a caption describes, as a share of the image. The paper's
             value is the average area of text-described regions in its training data.
-        alpha_neg: Area of a hard negative region.
+        alpha_neg: Area of a hard negative region, as a share of the image.
         k: Rank of the semi-hard positive pixel, as a share of the object (D6).
         k_neg: Rank of the hard negative pixel, as a share of the object's area (D7).
-        temperature: Of the contrast at object and region level.
-        measure: ``"dot"`` or ``"cosine"`` similarity in Eq. 2 (D3).
-        detach_weights: Stop the gradient through the softmax over pixels (D4).
-        direction: ``"both"``, ``"image"`` or ``"text"`` cross-entropy (D5).
+        temperature: Temperature of the contrast at object and region level.
+        measure: Similarity of pixels and texts in Eq. 2, ``"dot"`` or ``"cosine"`` (D3).
+        detach_weights: Whether the gradient is stopped at the softmax over pixels (D4).
+        direction: Direction of the cross-entropy, ``"both"``, ``"image"`` or ``"text"`` (D5).
     """
 
     object: float = 1.0
@@ -124,13 +127,13 @@ class LossConfig(ObjectiveConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Training of the decoder.
+    """Settings of a training run of the decoder.
 
     Attributes:
         backbone: Name of the frozen backbone.
-        last_block: Last attention layer of a ViT (D1).
-        upsample: Of the decoder (D2).
-        loss: The objective, MGCA's or, for comparison, TCL's.
+        last_block: Variant of a ViT's last block, one of :data:`LAST_BLOCKS` (D1).
+        upsample: The decoder's upsampling, ``"bilinear"`` or ``"nearest"`` (D2).
+        loss: Settings of the objective, MGCA's or, for comparison, TCL's.
         captions: Which texts are drawn, ``"uniform"`` among the caption and those generated from
             its nouns, only the ``"original"`` or only the ``"nouns"`` (D10).
         names: Share of the texts drawn that name what the backbone's own classifier recognises
@@ -140,17 +143,18 @@ class TrainConfig:
         hold_mean: Keep the mean pixel embedding where the frozen features have it: the mean change
             of a batch is taken out before the losses, that of the data out of the trained
             decoder. The paper does not (False).
-        optimizer: ``"adamw"``, decoupled weight decay, or ``"adam"`` (D9).
-        learning_rate, weight_decay: Of the optimizer.
+        optimizer: Name of the optimizer, ``"adamw"`` (decoupled weight decay) or ``"adam"`` (D9).
+        learning_rate: Highest learning rate, reached at the end of the warm-up.
+        weight_decay: Weight decay of the optimizer.
         warmup: Share of the steps with a linearly rising rate; cosine decay follows.
         epochs: Passes over the data; ignored where ``steps`` is set.
         steps: Number of optimisation steps, or None for ``epochs``.
-        batch_size: Global batch, ``B``.
-        precision: ``"float32"``, or ``"bfloat16"`` or, on GPUs, ``"float16"`` for the decoder's
-            convolutions.
-        seed: Of the order of the data and the texts drawn.
-        pretrained: Tag, or file, of the weights of an open_clip model; empty for the backbone's
-            own.
+        batch_size: Number ``B`` of image-text pairs in a batch, over all processes together.
+        precision: Number format of the decoder's convolutions, ``"float32"``, ``"bfloat16"`` or,
+            on GPUs, ``"float16"``.
+        seed: Seed of the order of the data and of the texts drawn.
+        pretrained: Tag, or file, of the weights of an open_clip model; empty for the weights that
+            the backbone comes with.
         origin: Digest of the checkpoint of another run that this one goes on from; empty for none.
     """
 
@@ -194,14 +198,18 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentConfig:
-    """Inference: sliding window and semantic units.
+    """Settings of inference: the sliding window and the semantic units.
 
     Attributes:
-        short_side: The image is resized to this shorter side, its ratio kept ...
-        long_side: ... unless its longer side would exceed this one.
-        window, stride: Of the sliding window, in pixels of the resized image.
+        short_side: Shorter side, in pixels, that an image is resized to, its ratio kept ...
+        long_side: Longest side, in pixels, that it may have: an image that would exceed it is
+            resized to it instead.
+        window: Side of the sliding window, in pixels of the resized image.
+        stride: Step between windows, in pixels of the resized image.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
-        placement, average: Of the meta-points and units (D11, D12).
+        placement: Where meta-points lie in their cells, ``"centre"`` or ``"corner"`` (D11).
+        average: Whether a unit averages the embeddings of its pixels as they are, ``"raw"``, or
+            their directions, ``"normalised"`` (D12).
         blend: How windows that overlap are joined: ``"equal"``, their mean, as the paper's protocol
             and all published numbers have it, or ``"middle"``, weighted towards the middle of
             each, so that no label changes along a window's edge for that reason alone.
@@ -229,7 +237,7 @@ class SegmentConfig:
 
 
 def grid_side(meta_points: int) -> int:
-    """Side of the grid of a square number of meta-points.
+    """The number of meta-points along each side of a square grid of ``meta_points``.
 
     Raises:
         ValueError: If the number is not a positive square.

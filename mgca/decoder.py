@@ -33,9 +33,9 @@ class GatedConvDecoder(nn.Module):
     """The decoder ``D`` of Eq. 1: one x2 upsampling, then gated convolution blocks.
 
     Args:
-        dim: Channels ``C`` of the embeddings; 512 gives the paper's 4.72 M parameters.
+        dim: Number of channels ``C`` of the embeddings; 512 gives the paper's 4.72 M parameters.
         blocks: Number of gated convolution blocks.
-        upsample: ``"bilinear"`` or ``"nearest"`` (choice D2).
+        upsample: Interpolation of the upsampling, ``"bilinear"`` or ``"nearest"`` (choice D2).
 
     Raises:
         ValueError: For an unknown upsampling mode.
@@ -50,7 +50,7 @@ class GatedConvDecoder(nn.Module):
         self.blocks = nn.ModuleList(GatedConvBlock(dim) for _ in range(blocks))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Dense features (B, C, h, w) of the encoder to pixel embeddings (B, C, 2h, 2w)."""
+        """Pixel embeddings (B, C, 2h, 2w) made of the encoder's dense features (B, C, h, w)."""
         x = upsample2(features, self.upsample)
         for block in self.blocks:
             x = block(x)
@@ -58,6 +58,6 @@ class GatedConvDecoder(nn.Module):
 
 
 def upsample2(features: Tensor, mode: str = "bilinear") -> Tensor:
-    """Double the resolution of a (B, C, h, w) map."""
+    """A (B, C, h, w) map at twice its resolution, (B, C, 2h, 2w)."""
     align = False if mode == "bilinear" else None
     return F.interpolate(features, scale_factor=2, mode=mode, align_corners=align)

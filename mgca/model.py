@@ -33,10 +33,10 @@ _UNSET: Any = object()
 
 
 class Model:
-    """Open-vocabulary segmentation with a frozen backbone.
+    """A model for open-vocabulary segmentation: a frozen backbone and, on top of it, a decoder.
 
     Args:
-        backbone: Frozen encoders.
+        backbone: Frozen encoders of images and texts.
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
         scoring: Rules by which scores become probabilities, by name, as
@@ -44,8 +44,9 @@ class Model:
 
     Attributes:
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
-        precision: Of the products and convolutions of image encoder and decoder: ``"float32"``;
-            ``"bfloat16"``, about half the time; or ``"float16"``, for GPUs. May be set.
+        precision: Number format of the products and convolutions of image encoder and decoder:
+            ``"float32"``; ``"bfloat16"``, about half the time; or ``"float16"``, for GPUs. May be
+            set.
     """
 
     pretrained: bool | str = True
@@ -122,11 +123,12 @@ class Model:
         return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
     def texts(self, classes: Sequence[str]) -> Tensor:
-        """Class embeddings (K, C); those of the last lists asked for are kept.
+        """Embeddings (K, C) of the classes; those of the last lists asked for are kept.
 
         Raises:
-            ValueError: For names that cannot be, and for two that are one to the text encoder: they
-                would share the probability, and neither would reach a threshold.
+            ValueError: For names that :func:`mgca.prompts.check_classes` refuses, and for two
+                classes that the text encoder cannot tell apart: they would share the probability,
+                and neither would reach a threshold.
         """
         key = tuple(check_classes(classes))
         if key not in self._texts:
@@ -150,17 +152,17 @@ class Model:
         """Name every pixel of an image with one of the classes.
 
         Args:
-            image: A path, the bytes of a file, a PIL image, an array, a tensor, or the result of
-                :meth:`embed`.
+            image: The image as a path, the bytes of a file, a PIL image, an array, a tensor, or the
+                result of :meth:`embed`.
             classes: Words or short phrases, such as "cat" or "a wooden table".
             meta_points: Square number of meta-points per window, or None for the pixel unit; the
                 configuration's (36) by default. Windows with fewer pixels than that along a side
                 get as many as fit.
-            background: Where the largest probability is not above this threshold, the pixel is
+            background: Threshold of the largest probability: a pixel where it is not above this is
                 background. None: every pixel gets a class. One class alone is held against words
                 for the rest, :data:`mgca.inference.scoring.REST`.
-            temperature: Of the softmax over classes; by default the one the backbone was trained
-                with.
+            temperature: Temperature of the softmax over classes; by default the one the backbone
+                was trained with.
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
                 the classes, or what the decoder has learned.
 
@@ -209,7 +211,7 @@ class Model:
 
     @property
     def networks(self) -> list[torch.nn.Module]:
-        """All that has parameters, to be moved to a device."""
+        """The networks of the model, which :meth:`to` moves to a device: backbone and decoder."""
         return [self.backbone] if self.decoder is None else [self.backbone, self.decoder]
 
     @property
@@ -221,11 +223,11 @@ class Model:
         return [state_digest(self.decoder), self.decoder.upsample, learned or None]
 
     def save(self, folder: str | os.PathLike[str], *, run: str = "") -> Path:
-        """Write what is trained to a folder that :func:`load` takes.
+        """Write the trained parts of the model to a folder that :func:`load` takes.
 
         Args:
             folder: The folder, which is made if need be.
-            run: Hash of the configuration that trained it, kept in the files.
+            run: Hash of the configuration that trained them, kept in the files.
 
         Raises:
             ValueError: If nothing of the model is trained.
@@ -253,17 +255,17 @@ class Model:
         license: str | None = None,
         run: str = "",
     ) -> str:
-        """Upload what is trained, with a model card, to a repository of the hub.
+        """Upload the trained parts of the model, with a model card, to a repository of the hub.
 
         The files are written to a temporary folder and loaded again from there first: what cannot
         be loaded, or is not the same model, is not uploaded.
 
         Args:
-            repo: ``"owner/name"``, made if need be.
+            repo: Name of the repository, ``"owner/name"``; it is made if need be.
             private: Whether a new repository is private; None for the owner's default.
             token: Token with the right to write; by default that of ``hf auth login`` or of
                 ``$HF_TOKEN``.
-            data: What it was trained on, for the card.
+            data: Name of the data it was trained on, for the card.
             metrics: Numbers by name, for the card.
             license: Licence of the weights, as the hub abbreviates it ("apache-2.0"); the card
                 says so where none is given.
@@ -295,8 +297,8 @@ class Model:
 
         Args:
             pixels: (n, C, H', W') pixel embeddings of the windows.
-            texts: (K, C) unit vectors.
-            side: Of the grid of meta-points, or None for the pixel unit.
+            texts: (K, C) unit vectors of the classes.
+            side: Number of meta-points along each side of the grid, or None for the pixel unit.
         """
         if side is None:
             maps = torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
@@ -311,7 +313,7 @@ class Model:
 
 
 def _usual(backbone: Backbone) -> SegmentConfig:
-    """Windows of the backbone's side that overlap by half, as the paper's."""
+    """The paper's settings at the backbone's own window: windows that overlap by half."""
     side = backbone.window
     return SegmentConfig(short_side=side, window=side, stride=side // 2)
 
@@ -327,14 +329,14 @@ def load(
     """Load a model that segments.
 
     Args:
-        name: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an open_clip model,
-            the folder that :meth:`Model.save` wrote, or ``"hf://owner/name[@revision]"``, a model
-            that :meth:`Model.push_to_hub` uploaded.
+        name: Name of the model: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an
+            open_clip model, the folder that :meth:`Model.save` wrote, or
+            ``"hf://owner/name[@revision]"``, a model that :meth:`Model.push_to_hub` uploaded.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
             dense features alone, or the path of a trained decoder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
-        device: Where it computes, such as ``"cuda"``; see :meth:`Model.to`.
+        device: Device on which it computes, such as ``"cuda"``; see :meth:`Model.to`.
 
     Raises:
         ValueError: If the name is unknown, or torch cannot compute on the device here.
@@ -408,8 +410,8 @@ def _from_folder(
         WeightsError: If a file is damaged or not one of a model that can be loaded here.
         BackboneUnavailable: If the backbone's own weights cannot be had.
     """
-    found, state, alignment = saved.read(folder)
-    encoder = found.backbone
+    description, state, alignment = saved.read(folder)
+    encoder = description.backbone
     try:
         # Without the published alignment where another will replace it.
         backbone = load_backbone(
@@ -422,16 +424,16 @@ def _from_folder(
     if alignment is not None:
         take_alignment(backbone, *alignment)
     for key in ("digest", "text_digest"):
-        expected, here = getattr(encoder, key), getattr(backbone, key)
-        if expected != here:
+        expected, actual = getattr(encoder, key), getattr(backbone, key)
+        if expected != actual:
             raise WeightsError(
                 f"{Path(folder, saved.CONFIG)} is for the backbone {backbone.name!r} with {key} "
-                f"{expected}, and here it has {here}: other weights, or another version of the "
+                f"{expected}, and here it has {actual}: other weights, or another version of the "
                 "package"
             )
     trained, sigmoid = None, None
     if decoder and state is not None:
         trained, sigmoid = decoder_from(*state, backbone), learned_sigmoid(state[1])
-    model = Model(backbone, trained, config or found.segment, rules(sigmoid))
+    model = Model(backbone, trained, config or description.segment, rules(sigmoid))
     model.pretrained = encoder.pretrained
     return model

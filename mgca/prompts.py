@@ -33,7 +33,7 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     Raises:
         TypeError: If it is one string rather than a list of them, a dict of synonyms, or a set,
             whose order, and so the labels, would be another in each process.
-        ValueError: If there is none, one is empty, is no Unicode text, or occurs twice.
+        ValueError: If there is no name, or a name is empty, is no Unicode text, or occurs twice.
     """
     if isinstance(classes, str):
         raise TypeError(f"expected a list of class names, not one string: [{classes!r}]?")
@@ -57,8 +57,11 @@ def check_classes(classes: Sequence[str]) -> list[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be written in UTF-8, as tokenizers ask: without lone surrogates, which
-    arguments that are no UTF-8 and escapes in JSON become."""
+    """Whether a text can be written in UTF-8, which tokenizers need.
+
+    A text with lone surrogates cannot; they come of command-line arguments that are no UTF-8 and
+    of escapes in JSON.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -75,10 +78,15 @@ def without_article(name: str) -> str:
 def class_embeddings(
     backbone: "Backbone", classes: Sequence[str], templates: Sequence[str] = CLASS_TEMPLATES
 ) -> Tensor:
-    """Unit vectors (K, C): the mean over templates of normalised text embeddings, normalised.
+    """Embeddings of classes: unit vectors (K, C), each the mean over templates, normalised.
 
-    A leading article is left to the template: "a wooden table" becomes "a photo of the small
-    wooden table.".
+    The mean is that of normalised text embeddings. A leading article is left to the template: "a
+    wooden table" becomes "a photo of the small wooden table.".
+
+    Args:
+        backbone: Backbone whose text encoder embeds the sentences.
+        classes: Class names.
+        templates: Sentences in which ``{}`` stands for the class name.
 
     Raises:
         ValueError, TypeError: As :func:`check_classes`.

@@ -8,10 +8,11 @@ from torch.nn import functional as F
 
 
 class SemanticUnits(NamedTuple):
-    """Units of a batch of pixel embeddings.
+    """The semantic units of a batch of pixel embeddings.
 
     Attributes:
-        assignment: (B, H, W) int64, the unit of each pixel, row by row over the grid.
+        assignment: (B, H, W) int64, the unit of each pixel; units are numbered row by row over the
+            grid.
         units: (B, G, C), the embedding of each unit. No unit is empty: a meta-point is in its own.
     """
 
@@ -25,10 +26,11 @@ def meta_point_index(
     """Flat pixel indices of a uniform grid of meta-points (choice D11).
 
     Args:
-        height, width: Size of the pixel map.
-        grid: Meta-points along each side, or (rows, columns).
-        placement: ``"centre"`` takes the centre of each of the grid's cells, ``"corner"`` spreads
-            the points from the first to the last row and column.
+        height: Rows of the pixel map.
+        width: Columns of the pixel map.
+        grid: Number of meta-points along each side, or (rows, columns).
+        placement: Where the meta-points lie: ``"centre"`` takes the centre of each of the grid's
+            cells, ``"corner"`` spreads the points from the first to the last row and column.
 
     Returns:
         (rows * columns,) int64, row by row.
@@ -68,10 +70,10 @@ def semantic_units(
 
     Args:
         pixels: (B, C, H, W) pixel embeddings.
-        grid: Meta-points along each side, or (rows, columns).
+        grid: Number of meta-points along each side, or (rows, columns).
         placement: Where the meta-points lie in their cells (choice D11).
-        average: ``"raw"`` averages the embeddings as they are, ``"normalised"`` their directions
-            (choice D12).
+        average: What is averaged, ``"raw"`` the embeddings as they are, ``"normalised"`` their
+            directions (choice D12).
 
     Returns:
         :class:`SemanticUnits` with ``assignment`` (B, H, W) and ``units`` (B, rows * columns, C).
