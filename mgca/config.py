@@ -201,9 +201,9 @@ class SegmentConfig:
     """Settings of inference: the sliding window and the semantic units.
 
     Attributes:
-        short_side: Shorter side, in pixels, that an image is resized to, its ratio kept ...
-        long_side: Longest side, in pixels, that it may have: an image that would exceed it is
-            resized to it instead.
+        short_side: Shorter side, in pixels, that an image is resized to with its ratio kept.
+        long_side: Longest side, in pixels, that the resized image may have; an image that would
+            exceed it is made smaller.
         window: Side of the sliding window, in pixels of the resized image.
         stride: Step between windows, in pixels of the resized image.
         meta_points: Square number of meta-points per window, or None for the pixel unit.

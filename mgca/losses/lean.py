@@ -22,17 +22,17 @@ _EPS = 1e-12  # of F.normalize
 
 
 class Comparison(NamedTuple):
-    """What is compared, in numbers of pixels.
+    """Settings of a comparison of images with texts: areas and ranks in numbers of pixels.
 
     Attributes:
-        first: Text of the first image; image ``i`` is described by text ``first + i``.
+        first: Index of the first image's text; image ``i`` is described by text ``first + i``.
         area: Size of the object, ``floor(alpha N)``.
         rank: 1-based rank of the semi-hard positive pixel.
         negative_area: Size of a hard negative region, 0 for none (no region level).
         negative_rank: 1-based rank of the hard negative pixel, 0 for none (no pixel level).
-        cosine: Similarities are cosines rather than dot products (choice D3).
-        detach_weights: No gradient through the softmax over pixels (choice D4).
-        budget: Bytes to hold beside the inputs and their gradients, or None to hold at most
+        cosine: Whether similarities are cosines rather than dot products (choice D3).
+        detach_weights: Whether the gradient is stopped at the softmax over pixels (choice D4).
+        budget: Bytes that may be held beside the inputs and their gradients; None for at most
             :data:`WORKSPACE` and no more than one (B, B, N) tensor of similarities at a time.
     """
 
@@ -47,12 +47,12 @@ class Comparison(NamedTuple):
 
     @property
     def negatives(self) -> int:
-        """How many of the most similar pixels of a pair that does not belong together count."""
+        """Number of most similar pixels that the losses need of an image and another's text."""
         return max(self.negative_area, self.negative_rank)
 
 
 class Compared(NamedTuple):
-    """What the losses need to know of b images and T texts.
+    """The objects and similarities of b images and T texts that the three losses are made of.
 
     Attributes:
         objects: (b, C), ``o_ii(alpha)``, the object that each image's own text describes.
@@ -73,7 +73,9 @@ def compare(pixels: Tensor, texts: Tensor, comparison: Comparison) -> Compared:
     Computed in float32, or float64 if given, whatever the precision of the pixels.
 
     Args:
-        pixels: (b, C, H, W); ``channels_last`` saves a copy. texts: (T, C), T >= b.
+        pixels: (b, C, H, W) pixel embeddings; ``channels_last`` saves a copy.
+        texts: (T, C) text embeddings, T >= b.
+        comparison: Settings of the comparison.
 
     Raises:
         ValueError: If one image alone exceeds the budget, with what it takes.
@@ -85,8 +87,16 @@ def compare(pixels: Tensor, texts: Tensor, comparison: Comparison) -> Compared:
 def workspace(
     comparison: Comparison, images: int, texts: int, pixels: int, dim: int
 ) -> tuple[int, bool]:
-    """How many images to take at a time, and whether their best pixels are kept for the backward
-    pass rather than found again.
+    """How many images to compare at a time, and whether their most similar pixels are kept.
+
+    Those that are not kept are computed again in the backward pass.
+
+    Args:
+        comparison: Settings of the comparison.
+        images: Number of images.
+        texts: Number of texts.
+        pixels: Number of pixels ``N`` of an image.
+        dim: Number of channels ``C``.
 
     Raises:
         ValueError: If one image alone exceeds the budget.
@@ -114,8 +124,10 @@ class _Best(NamedTuple):
     """The pixels most like each text, the largest similarity first.
 
     Attributes:
-        top, index: (c, T, negatives) similarities, and which pixels they are of.
-        own_top, own_index: (c, area), likewise of each image's own text.
+        top: (c, T, negatives) similarities.
+        index: (c, T, negatives) which pixels these similarities are of.
+        own_top: (c, area) similarities to each image's own text.
+        own_index: (c, area) which pixels these similarities are of.
     """
 
     top: Tensor
@@ -124,7 +136,7 @@ class _Best(NamedTuple):
     own_index: Tensor
 
     def short(self, pixels: int) -> "_Best":
-        """With positions among so many pixels as small as they go."""
+        """The same with indices in the smallest integer type that counts ``pixels`` pixels."""
         kind = torch.int16 if pixels <= 2**15 else torch.int32
         return self._replace(index=self.index.to(kind), own_index=self.own_index.to(kind))
 
@@ -138,7 +150,8 @@ class _Chunk:
     Attributes:
         members: (c, N, C) pixel embeddings, float32 or float64.
         keys: The same, normalised where similarity is the cosine.
-        texts: (T, C) as pixels are compared with them. unit: As regions are.
+        texts: (T, C) text embeddings that pixels are compared with.
+        unit: (T, C) unit vectors of the texts, which regions are compared with.
         rows: Which of all the texts these are.
         own: Indices (image, text) of the pairs that belong together.
     """
@@ -154,8 +167,8 @@ class _Chunk:
         self.texts, self.keys = texts, self.members
         if spec.cosine:
             self.texts, self.keys = self.unit, F.normalize(self.members, dim=-1)
-        here = torch.arange(len(pixels), device=pixels.device)
-        self.own = (here, here + (first if spec.negatives else 0))
+        images = torch.arange(len(pixels), device=pixels.device)
+        self.own = (images, images + (first if spec.negatives else 0))
 
     def best(self) -> _Best:
         scores = torch.matmul(self.texts, self.keys.transpose(1, 2))  # (c, T, N), Eq. 2
@@ -164,12 +177,12 @@ class _Chunk:
 
     def regions(self, best: _Best) -> Tensor:
         """(c, T, C): ``o_ii(alpha)`` for the own texts, ``o_ij(alpha_neg)`` for the others."""
-        found = self.members.new_zeros(len(self.members), len(self.texts), self.members.shape[-1])
+        regions = self.members.new_zeros(len(self.members), len(self.texts), self.members.shape[-1])
         area = self.spec.negative_area
         if area:
-            found = self._gathered(best.top[..., :area], best.index[..., :area])
-        found[self.own] = self._gathered(best.own_top[:, None], best.own_index[:, None])[:, 0]
-        return found
+            regions = self._gathered(best.top[..., :area], best.index[..., :area])
+        regions[self.own] = self._gathered(best.own_top[:, None], best.own_index[:, None])[:, 0]
+        return regions
 
     def _gathered(self, top: Tensor, index: Tensor) -> Tensor:
         """Weighted sums (c, T, C) of the pixels at ``index`` (c, T, area), Eq. 3 and 4."""
@@ -189,8 +202,8 @@ class _Chunk:
         area = self.spec.negative_area
         if area:
             weights.scatter_(-1, best.index[..., :area], best.top[..., :area].softmax(dim=-1))
-        own = weights.new_zeros(len(weights), weights.shape[-1])
-        weights[self.own] = own.scatter_(-1, best.own_index, best.own_top.softmax(dim=-1))
+        objects = weights.new_zeros(len(weights), weights.shape[-1])
+        weights[self.own] = objects.scatter_(-1, best.own_index, best.own_top.softmax(dim=-1))
         return weights
 
     def ranked(self, best: _Best) -> tuple[Tensor, Tensor]:
@@ -210,10 +223,10 @@ class _Compare(torch.autograd.Function):
         images, dim, height, width = pixels.shape
         size, keep = workspace(spec, images, len(texts), height * width, dim)
         starts = range(0, images, size)
-        found = [_compared(pixels[s : s + size], texts, s, spec, keep) for s in starts]
+        chunks = [_compared(pixels[s : s + size], texts, s, spec, keep) for s in starts]
         ctx.save_for_backward(pixels, texts)
-        ctx.spec, ctx.size, ctx.kept = spec, size, [best for _, best in found]
-        return tuple(map(torch.cat, zip(*(compared for compared, _ in found), strict=True)))
+        ctx.spec, ctx.size, ctx.kept = spec, size, [best for _, best in chunks]
+        return tuple(map(torch.cat, zip(*(compared for compared, _ in chunks), strict=True)))
 
     @staticmethod
     @once_differentiable
@@ -224,11 +237,11 @@ class _Compare(torch.autograd.Function):
         of_texts, of_unit = torch.zeros_like(wide), torch.zeros_like(wide)
         learned = (of_texts, of_unit) if ctx.needs_input_grad[1] else None
         for number, start in enumerate(range(0, len(pixels), ctx.size)):
-            here = slice(start, start + ctx.size)
-            chunk = _Chunk(pixels[here], texts, start, ctx.spec)
-            given = Compared(of_objects[here], of_regions[here], of_ranked[here])
+            images = slice(start, start + ctx.size)
+            chunk = _Chunk(pixels[images], texts, start, ctx.spec)
+            given = Compared(of_objects[images], of_regions[images], of_ranked[images])
             of_chunk = _gradient(chunk, ctx.kept[number], given, learned)
-            of_pixels[here].copy_(of_chunk.unflatten(1, pixels.shape[2:]).permute(0, 3, 1, 2))
+            of_pixels[images].copy_(of_chunk.unflatten(1, pixels.shape[2:]).permute(0, 3, 1, 2))
             del chunk, of_chunk
         if learned is None:
             return of_pixels, None, None
@@ -239,14 +252,14 @@ class _Compare(torch.autograd.Function):
 def _compared(
     pixels: Tensor, texts: Tensor, start: int, spec: Comparison, keep: bool
 ) -> tuple[Compared, _Best | None]:
-    """What the losses need to know of some images, and their best pixels if they are to be kept."""
+    """The comparison of some images, and their most similar pixels if they are to be kept."""
     chunk = _Chunk(pixels, texts, start, spec)
     best = chunk.best()
-    found = chunk.regions(best)
-    nothing = found.new_empty(0)
+    regions = chunk.regions(best)
+    nothing = regions.new_empty(0)
     compared = Compared(
-        objects=found[chunk.own],
-        regions=(F.normalize(found, dim=-1) * chunk.unit).sum(dim=-1)
+        objects=regions[chunk.own],
+        regions=(F.normalize(regions, dim=-1) * chunk.unit).sum(dim=-1)
         if spec.negative_area
         else nothing,
         ranked=chunk.ranked(best)[0] if spec.negative_rank else nothing,
@@ -260,31 +273,34 @@ def _gradient(
     """Gradient (c, N, C) of some images' pixel embeddings, given that of what was compared.
 
     Args:
-        learned: (T, C) each, to which the gradients of the texts are added: as pixels are compared
-            with them, and as regions are. None if they take none.
+        chunk: The images and the texts they are compared with.
+        kept: Their most similar pixels, or None to compute them again.
+        given: Gradient of what was compared.
+        learned: Two tensors (T, C) to which the gradients of the texts are added, of those that
+            pixels are compared with and of those that regions are; None if texts take none.
     """
     spec = chunk.spec
     best = chunk.best() if kept is None else kept.long()
-    found = chunk.regions(best)
-    of_found = torch.zeros_like(found)
+    regions = chunk.regions(best)
+    of_regions = torch.zeros_like(regions)
     if spec.negative_area:
         # The cosine's derivative by a region o is (t - cos o) / |o|, with t and o of length 1.
-        norms = found.norm(dim=-1, keepdim=True).clamp_min(_EPS)
-        unit = found / norms
+        norms = regions.norm(dim=-1, keepdim=True).clamp_min(_EPS)
+        unit = regions / norms
         of_cosines = given.regions[..., None]
         if learned:
             learned[1][chunk.rows] += (unit * of_cosines).sum(dim=0)
         cosines = (unit * chunk.unit).sum(dim=-1, keepdim=True)
-        of_found = unit.mul_(cosines).neg_().add_(chunk.unit).mul_(of_cosines / norms)
-    of_found[chunk.own] += given.objects
+        of_regions = unit.mul_(cosines).neg_().add_(chunk.unit).mul_(of_cosines / norms)
+    of_regions[chunk.own] += given.objects
     weights = chunk.weights(best)
-    of_members = torch.bmm(weights.transpose(1, 2), of_found)
+    of_members = torch.bmm(weights.transpose(1, 2), of_regions)
     if spec.detach_weights:
         of_scores = torch.zeros_like(weights)
     else:
         # Through the softmax, whose weights are 0 outside the region.
-        of_scores = torch.bmm(of_found, chunk.members.transpose(1, 2))
-        of_scores.sub_((of_found * found).sum(dim=-1, keepdim=True)).mul_(weights)
+        of_scores = torch.bmm(of_regions, chunk.members.transpose(1, 2))
+        of_scores.sub_((of_regions * regions).sum(dim=-1, keepdim=True)).mul_(weights)
     if spec.negative_rank:
         index = chunk.ranked(best)[1][..., None]
         at = of_scores.gather(-1, index) + given.ranked[..., None]
@@ -292,7 +308,7 @@ def _gradient(
     if learned:
         change = torch.einsum("ctn,cnd->td", of_scores, chunk.keys)
         learned[1 if spec.cosine else 0][chunk.rows] += change
-    del weights, found, of_found
+    del weights, regions, of_regions
     of_keys = torch.matmul(of_scores.transpose(1, 2), chunk.texts)
     if spec.cosine:
         of_keys = _through_normalize(chunk.members, chunk.keys, of_keys)

@@ -22,12 +22,12 @@ def similarity(pixels: Tensor, texts: Tensor, measure: str = "dot") -> Tensor:
     """``s_ij^n = <p_i^n, t_j>`` for every image, text and pixel (Eq. 2).
 
     Args:
-        pixels: (B, C, H, W).
-        texts: (T, C).
-        measure: ``"dot"``, or ``"cosine"`` to normalise both first (choice D3).
+        pixels: (B, C, H, W) pixel embeddings.
+        texts: (T, C) text embeddings.
+        measure: Similarity, ``"dot"``, or ``"cosine"`` to normalise both first (choice D3).
 
     Returns:
-        (B, T, N).
+        (B, T, N) similarities.
     """
     flat = pixels.flatten(2)  # (B, C, N)
     if measure == "cosine":
@@ -56,13 +56,13 @@ def region_embeddings(
     kept, and that is what is computed.
 
     Args:
-        pixels: (B, C, H, W).
-        scores: (B, T, N), any number of texts per image.
+        pixels: (B, C, H, W) pixel embeddings.
+        scores: (B, T, N) similarities, of any number of texts per image.
         area: Share of the image that the region covers.
-        detach_weights: Stop the gradient through the softmax.
+        detach_weights: Whether the gradient is stopped at the softmax.
 
     Returns:
-        (B, T, C).
+        (B, T, C) embeddings of the regions.
     """
     size = area_in_pixels(area, scores.shape[-1])
     top, index = scores.topk(size, dim=-1, sorted=False)
@@ -81,8 +81,8 @@ def info_nce(logits: Tensor, direction: str = "both", exclude: Tensor | None = N
     (columns), ``"both"`` is their mean (choice D5).
 
     Args:
-        logits: (B, B).
-        direction: ``"both"``, ``"image"`` or ``"text"``.
+        logits: (B, B) logits, a row for each image.
+        direction: Direction of the cross-entropy, ``"both"``, ``"image"`` or ``"text"``.
         exclude: (B, B) bool, pairs off the diagonal that are no negatives, because the text is
             known to describe the image too. None: every other pair is a negative.
     """
@@ -218,7 +218,7 @@ def object_loss(
         texts: (B, C) text embeddings.
         direction: Cross-entropy over rows, columns or both (choice D5).
         exclude: Pairs that are no negatives, as in :func:`info_nce`.
-        options: Those of :func:`object_logits`.
+        options: Options of :func:`object_logits`.
 
     Raises:
         ValueError: If the shapes do not fit each other.
@@ -281,8 +281,8 @@ def _positives(
     pixels: Tensor, scores: Tensor, alpha: float, detach_weights: bool, first: int
 ) -> Tensor:
     """``o_ii(alpha)`` (b, C): the object that each image's own text describes."""
-    own = _own(scores, first)[:, None]
-    return region_embeddings(pixels, own, alpha, detach_weights=detach_weights)[:, 0]
+    to_own_text = _own(scores, first)[:, None]
+    return region_embeddings(pixels, to_own_text, alpha, detach_weights=detach_weights)[:, 0]
 
 
 def _ranked(scores: Tensor, rank: int) -> Tensor:

@@ -73,21 +73,21 @@ def make_objective(config: ObjectiveConfig) -> "Objective":
 
 
 class Objective(nn.Module):
-    """What training minimises.
+    """A training objective: gives the losses of a batch of pixel and text embeddings.
 
     A subclass whose losses are made of rows of logits, one row for each image, states
     :meth:`logits` and gets everything else: batches on several processes, and in parts. One whose
     losses are not overrides :meth:`forward` and says ``whole_batch``.
 
     Args:
-        config: Its settings.
+        config: Settings of the objective.
 
     Attributes:
         terms: Names of the losses that it reports beside ``"total"``: columns of ``metrics.csv``.
         needs_images: Whether :meth:`forward` takes the images themselves, not their features alone.
         whole_batch: Whether :meth:`forward` must see all images of a batch at once, in one process.
-        encode: Images (B, 3, H', W') to the frozen encoder's embeddings (B, C) of them; given by
-            the trainer where ``needs_images``.
+        encode: Function of images (B, 3, H', W') that gives the frozen encoder's embeddings (B, C)
+            of them; set by the trainer where ``needs_images``.
         budget: Bytes that the losses may hold beside their inputs, at the price of time; None for
             as many as speed them up.
     """
@@ -113,12 +113,12 @@ class Objective(nn.Module):
         return None
 
     def logits(self, pixels: Tensor, texts: Tensor, first: int = 0) -> dict[str, Tensor]:
-        """Rows (b, T) of the logits of some images with the texts of the whole batch, by term.
+        """By term, the logits (b, T) of some images with the texts of the whole batch.
 
         Args:
             pixels: (b, C, H, W) pixel embeddings of these images.
             texts: (T, C) embeddings of the texts of the whole batch.
-            first: Text of the first of these images.
+            first: Index of the text of the first of these images.
         """
         raise NotImplementedError(f"{type(self).__qualname__} states no logits")
 
@@ -174,7 +174,7 @@ class MGCA(Objective):
     Args:
         config: Areas, ranks, temperature, weights and choices; the paper's by default. A level
             whose weight is 0 is not computed.
-        lean: Which of the two forms computes; None leaves it to the size of the batch.
+        lean: Whether the lean form computes; None leaves it to the size of the batch.
         budget: Bytes that may be held beside the inputs and their gradients; the lean form keeps
             it, and computes where it is given.
     """
@@ -192,11 +192,11 @@ class MGCA(Objective):
         self.lean, self.budget = lean, budget
 
     def is_lean(self, texts: int, pixels: int) -> bool:
-        """Which form computes a batch.
+        """Whether the lean form computes a batch.
 
         Args:
-            texts: Images, and texts, of the whole batch.
-            pixels: Pixel embeddings of an image.
+            texts: Number of images, and of texts, in the whole batch.
+            pixels: Number of pixel embeddings of an image.
         """
         if self.lean is None:
             return self.budget is not None or 4 * texts**2 * pixels > lean.WORKSPACE
@@ -211,7 +211,7 @@ class MGCA(Objective):
             return self._plain(pixels, texts, first)
 
     def _plain(self, pixels: Tensor, texts: Tensor, first: int) -> dict[str, Tensor]:
-        """The three levels as they are stated."""
+        """Logits of the three levels, in plain operations as the equations state them."""
         config = self.config
         common = {
             "alpha": config.alpha,
@@ -232,7 +232,7 @@ class MGCA(Objective):
         return logits
 
     def _lean(self, pixels: Tensor, texts: Tensor, first: int) -> dict[str, Tensor]:
-        """The same, of a few images at a time."""
+        """Logits of the three levels, computed a few images at a time."""
         config, size = self.config, pixels.shape[2] * pixels.shape[3]
         area = area_in_pixels(config.alpha, size)
         compared = lean.compare(
@@ -264,21 +264,21 @@ class MGCA(Objective):
         """Whether the lean form computes what the levels state, tried on a few images of noise.
 
         Args:
-            dim: Channels ``C``.
+            dim: Number of channels ``C``.
             rows: Rows of the map of pixel embeddings.
-            columns: Columns of it.
-            images: How many images to try.
+            columns: Columns of the map of pixel embeddings.
+            images: Number of images to try.
         """
         noise = torch.Generator().manual_seed(0)
         pixels = torch.randn(images, dim, rows, columns, generator=noise, dtype=torch.float64)
         texts = torch.randn(images, dim, generator=noise, dtype=torch.float64)
         pixels.requires_grad_()
-        found = []
+        by_form = []
         for form in (self._plain, self._lean):
             losses = self.combine(form(pixels, texts, 0))
             (gradient,) = torch.autograd.grad(losses["total"], pixels)
-            found.append((losses, gradient))
-        (plain, of_plain), (lean_, of_lean) = found
+            by_form.append((losses, gradient))
+        (plain, of_plain), (lean_, of_lean) = by_form
         same = plain.keys() == lean_.keys()
         same = same and all(torch.isclose(plain[name], lean_[name], rtol=1e-6) for name in plain)
         return bool(same and (of_plain - of_lean).norm() <= 1e-6 * of_plain.norm())
@@ -292,7 +292,7 @@ def mgca_loss(
     exclude: Tensor | None = None,
     budget: int | None = None,
 ) -> dict[str, Tensor]:
-    """The losses of MGCA of a batch: what :class:`MGCA` gives, and training minimises.
+    """MGCA's losses of a batch, as :class:`MGCA` computes them (Eq. 8).
 
     Args:
         pixels: (B, C, H, W) pixel embeddings.

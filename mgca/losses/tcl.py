@@ -28,16 +28,17 @@ _EMPTY = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class TCLConfig(ObjectiveConfig):
-    """TCL's objective; the defaults are the released configuration.
+    """Settings of TCL's objective; the defaults are the released configuration.
 
     Attributes:
         area_prior: Expected area of what a text describes, as a share of the image.
         area: Weight of the two area terms; 0 leaves them out, as for the other weights.
         contrast: Weight of the contrast of regions and of that of masked images.
         variation: Weight of the total variation of embeddings and of masks.
-        w, b: Where the learned scale and offset start that turn a cosine into a mask's logit.
-        temperature: Where the two learned temperatures of the contrasts start.
-        gumbel_temperature: Of the relaxation behind the sampled masks.
+        w: Start of the learned scale of ``w cos + b``, which turns a cosine into a mask's logit.
+        b: Start of the learned offset of ``w cos + b``.
+        temperature: Start of the two learned temperatures of the contrasts.
+        gumbel_temperature: Temperature of the relaxation behind the sampled masks.
     """
 
     area_prior: float = 0.4
@@ -73,8 +74,9 @@ def sampled_masks(logits: Tensor, noise: Tensor, temperature: float = 1.0) -> Te
     """Masks of 0 and 1 drawn from logits, with the gradient of their relaxation (Gumbel-sigmoid).
 
     Args:
-        logits: Of any shape. noise: Logistic, of that shape; 0 for the likelier value.
-        temperature: Of the relaxation ``sigmoid((logits + noise) / temperature)``.
+        logits: Logits of the masks, of any shape.
+        noise: Logistic noise of the same shape; 0 for the likelier value.
+        temperature: Temperature of the relaxation ``sigmoid((logits + noise) / temperature)``.
     """
     soft = torch.sigmoid((logits + noise) / temperature)
     # The difference is 0: the values are the hard ones, the gradient that of the soft ones.
@@ -85,7 +87,7 @@ def total_variation(maps: Tensor) -> Tensor:
     """Mean absolute difference of horizontal plus that of vertical neighbours.
 
     Args:
-        maps: (..., H, W).
+        maps: (..., H, W) maps.
 
     Raises:
         ValueError: If a side is a single pixel, which has no neighbour.
@@ -99,10 +101,11 @@ def pooled(pixels: Tensor, masks: Tensor) -> Tensor:
     """``v_ij``: the mean of image ``i``'s pixel embeddings under the mask of text ``j``.
 
     Args:
-        pixels: (B, C, H, W), not normalised. masks: (B, T, N), not negative.
+        pixels: (B, C, H, W) pixel embeddings, not normalised.
+        masks: (B, T, N) masks, not negative.
 
     Returns:
-        (B, T, C).
+        (B, T, C) mean embeddings.
     """
     weights = masks / (masks.sum(dim=-1, keepdim=True) + _EMPTY)
     # One product of (B, T, N) and (B, N, C).
@@ -117,12 +120,15 @@ class TCLObjective(Objective):
 
     Args:
         config: Weights and where the learned numbers start; the released ones by default.
-        encode: Masked, normalised images (B, 3, H', W') to the frozen encoder's embeddings (B, C)
-            of them, with gradient to the images; may be None where ``contrast`` is 0.
+        encode: Function of masked, normalised images (B, 3, H', W') that gives the frozen
+            encoder's embeddings (B, C) of them, with gradient to the images; may be None where
+            ``contrast`` is 0.
 
     Attributes:
-        w, b: Of the masks, ``sigmoid(w cos + b)``.
-        feature_scale, image_scale: Logarithms of the inverse temperatures of the two contrasts.
+        w: Learned scale of the masks ``sigmoid(w cos + b)``.
+        b: Learned offset of the masks.
+        feature_scale: Logarithm of the inverse temperature of the contrast of regions.
+        image_scale: Logarithm of the inverse temperature of the contrast of masked images.
     """
 
     terms = ("area", "feature", "image", "variation")
@@ -152,13 +158,14 @@ class TCLObjective(Objective):
         images: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The terms in use, not weighted, and their weighted sum.
+        """TCL's terms in use, not weighted, and ``"total"``, their weighted sum.
 
         Args:
-            pixels: (B, C, H, W) pixel embeddings. texts: (B, C) text embeddings.
-            images: (B, 3, H', W') normalised; not needed where ``contrast`` is 0.
-            noise: (B, H, W) of :func:`logistic_noise` for the sampled masks of the own texts;
-                None for none, the masks are then the likelier ones.
+            pixels: (B, C, H, W) pixel embeddings.
+            texts: (B, C) text embeddings.
+            images: (B, 3, H', W') normalised images; not needed where ``contrast`` is 0.
+            noise: (B, H, W) of :func:`logistic_noise` for the sampled masks of the images' own
+                texts; None for no noise, the masks are then the likelier ones.
             exclude: (B, B) bool, pairs off the diagonal that are no negatives, because the text
                 is known to describe the image too, as in :func:`mgca.losses.levels.info_nce`.
 
@@ -183,9 +190,9 @@ class TCLObjective(Objective):
             total = total + config.area * losses["area"]
         if config.contrast:
             losses["feature"] = self._feature_loss(pixels, texts, masks, exclude)
-            own = logits.diagonal(dim1=0, dim2=1).t()  # (B, N)
-            own = own.unflatten(1, pixels.shape[2:])
-            losses["image"] = self._image_loss(own, texts, images, noise, exclude)
+            to_own_text = logits.diagonal(dim1=0, dim2=1).t()  # (B, N)
+            to_own_text = to_own_text.unflatten(1, pixels.shape[2:])
+            losses["image"] = self._image_loss(to_own_text, texts, images, noise, exclude)
             total = total + config.contrast * (losses["feature"] + losses["image"])
         if config.variation:
             maps = masks.unflatten(2, pixels.shape[2:])
@@ -212,7 +219,11 @@ class TCLObjective(Objective):
         """Contrast of the images, cut out by the sampled masks of their own texts, with the texts.
 
         Args:
-            logits: (B, H, W) of the own masks.
+            logits: (B, H, W) logits of the masks of the images' own texts.
+            texts: (B, C) text embeddings.
+            images: (B, 3, H', W') normalised images.
+            noise: (B, H, W) logistic noise, or None for none.
+            exclude: (B, B) bool, pairs off the diagonal that are no negatives.
         """
         noise = torch.zeros_like(logits) if noise is None else noise
         masks = sampled_masks(logits, noise, self.config.gumbel_temperature)[:, None]
@@ -243,9 +254,10 @@ def area_loss(masks: Tensor, prior: float, exclude: Tensor | None = None) -> Ten
     """``|mean of the positive masks - prior| + mean of the negative masks``.
 
     Args:
-        masks: (B, B, N) in [0, 1], those of the own texts on the diagonal.
+        masks: (B, B, N) masks in [0, 1], those of the images' own texts on the diagonal.
         prior: Expected share of the image.
-        exclude: As in :meth:`TCLObjective.forward`; with no negative left, their mean is 0.
+        exclude: (B, B) bool, pairs that are no negatives, as in :meth:`TCLObjective.forward`; with
+            no negative left, their mean is 0.
     """
     areas = masks.mean(dim=-1)
     negative = ~torch.eye(len(areas), dtype=torch.bool, device=areas.device)
@@ -256,5 +268,5 @@ def area_loss(masks: Tensor, prior: float, exclude: Tensor | None = None) -> Ten
 
 
 def _inverse(scale: Tensor) -> Tensor:
-    """The inverse temperature of a learned logarithm."""
+    """The inverse temperature, bounded, whose logarithm is learned."""
     return scale.exp().clamp(max=_MAX_SCALE)
