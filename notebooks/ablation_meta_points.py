@@ -72,7 +72,8 @@ miou = page.means[page.means["metric"] == "miou"]
 pieces = page.means[page.means["metric"] == "components"]
 pieces = pieces.groupby(["unit", "dataset"], sort=False)["value"].mean()
 changed = "; ".join(
-    f"{group}, {pieces['pixel', group]:.2f} and {pieces['36', group]:.2f}" for group in page.groups
+    f"{group}, {pieces['pixel', group]:.2f} and {pieces['36', group]:.2f}"
+    for group in page.groups
 )
 
 # %% tags=["remove-input"]

@@ -62,7 +62,9 @@ shown = judged.dropna(subset=["mean"])
 broken = {" improves": "\nimproves", " beat": "\nbeat"}
 names = shown["claim"].replace(broken, regex=True).unique()
 counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
-text = ", ".join(f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows())
+text = ", ".join(
+    f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows()
+)
 
 # %% tags=["remove-input"]
 axis = {"xlabel": "points of mIoU in favour of the claim", "names": names}

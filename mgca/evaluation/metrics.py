@@ -172,7 +172,8 @@ def boundary_region(labels: np.ndarray, distance: int, ignore: int = 255) -> np.
     around = {"size": 2 * distance + 1, "mode": "constant", "cval": -1}
     ids = labels.astype(np.int32)
     uniform = ndimage.maximum_filter(ids, **around) == ndimage.minimum_filter(ids, **around)
-    return ~uniform & (labels != ignore)
+    edges: np.ndarray = ~uniform & (labels != ignore)
+    return edges
 
 
 def count_components(labels: np.ndarray, ignore: int = 255) -> int:
