@@ -58,7 +58,7 @@ class Masked:
     """Images with a class id for every pixel.
 
     Attributes:
-        name: Of the benchmark.
+        name: Name of the set.
         items: (identifier, image path, mask path) of each image.
         classes: Names that are asked for; ``masks`` holds their indices, or 255 for ignored.
         subtract: Subtracted from the ids on disk; negative results are ignored.
@@ -86,6 +86,7 @@ class Masked:
         """The mask (H, W) uint8 of an image: indices into ``classes``, or 255.
 
         Args:
+            index: Position of the image in the set.
             size: (H, W) of the image, to check the mask against.
 
         Raises:
@@ -146,6 +147,7 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
     """A set of real photographs by its name in ``photo_sets.json``, e.g. ``"voc20"``.
 
     Args:
+        name: Name of the set.
         root: Folder that holds the data sets.
 
     Raises:
@@ -196,6 +198,7 @@ def load_folder(
         masks: Folder of PNGs, one channel of ids (a palette's indices, 8 or 16 bits): the index of
             a class, or with a background 0 for it and 1 + the index. 255 is ignored.
         classes: Names that are asked for, without "background".
+        background: Whether id 0 of the masks is the background.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image has no mask; the first is named.
@@ -238,7 +241,8 @@ class MaskedSet(Protocol):
     """What is evaluated on: :class:`mgca.data.masks.Masked`, or a set of the scenes.
 
     Attributes:
-        name, digest: Of the set and its contents.
+        name: Name of the set.
+        digest: Digest of its contents, which names them in records.
         classes: Names that are asked for.
         source: Names the images: sets of one source have the same under the same identifiers.
         background: Whether masks hold 0 for the background and 1 + the index of a class, or the

@@ -37,8 +37,10 @@ class TextPool:
         generated from its nouns, one per noun with a template drawn at random.
 
         Args:
-            rule: ``"uniform"``, ``"original"`` (captions only) or ``"nouns"`` (generated only,
-                where the caption has a noun).
+            image: Position of the image in the pool.
+            rule: How to draw: ``"uniform"``, ``"original"`` (captions only) or ``"nouns"``
+                (generated only, where the caption has a noun).
+            generator: Source of the chance.
             names: Probability that a recognised name takes the caption's place, drawn by the
                 classifier's probabilities.
         """
@@ -75,15 +77,18 @@ def known_pairs(
     """(images, texts) bool: which texts are, nearly or exactly, known to describe which images.
 
     Args:
-        embeddings: (len(pool.texts), C) of the pool's texts.
+        pool: The texts of all images.
+        embeddings: (len(pool.texts), C), the embeddings of the pool's texts.
+        images: Positions of the images in the pool.
+        texts: Positions of the texts in the pool.
         above: Cosine similarity to one of the image's own texts from which on a text counts.
     """
     unit = F.normalize(embeddings[list(texts)], dim=-1)
-    known = [
+    rows = [
         (F.normalize(embeddings[pool.describing(image)], dim=-1) @ unit.t()).amax(dim=0) >= above
         for image in images
     ]
-    return torch.stack(known)
+    return torch.stack(rows)
 
 
 def build_pool(
@@ -93,8 +98,9 @@ def build_pool(
     """The pool of all captions and of the texts made of their nouns and of recognised names.
 
     Args:
-        captions: Of each image, any number.
-        recognised: Of each image, probabilities and names.
+        captions: The captions of each image, any number.
+        recognised: The names that a classifier recognised in each image, each after its
+            probability.
     """
     positions: dict[str, int] = {}
 
@@ -104,9 +110,10 @@ def build_pool(
     def filled(word: str) -> tuple[int, ...]:
         return tuple(position(template.format(word)) for template in CLIP_TEMPLATES)
 
-    originals = [[position(caption) for caption in own] for own in captions]
-    generated = [[[filled(n) for n in nouns(caption)] for caption in own] for own in captions]
-    names = [[(p, filled(name)) for p, name in own] for own in recognised or [[]] * len(captions)]
+    originals = [[position(caption) for caption in image] for image in captions]
+    generated = [[[filled(n) for n in nouns(caption)] for caption in image] for image in captions]
+    found_in = recognised or [[]] * len(captions)
+    names = [[(p, filled(name)) for p, name in image] for image in found_in]
     return TextPool(list(positions), originals, generated, names)
 
 
@@ -132,5 +139,5 @@ def nouns(caption: str) -> list[str]:
     if not words:
         return []
     tagged = _tagger().tag_sent(words, taglevel=1)
-    found = (lemma.lower() for _, lemma, tag in tagged if tag in NOUN_TAGS)
-    return list(dict.fromkeys(noun for noun in found if len(noun) > 1))
+    lemmas = (lemma.lower() for _, lemma, tag in tagged if tag in NOUN_TAGS)
+    return list(dict.fromkeys(noun for noun in lemmas if len(noun) > 1))

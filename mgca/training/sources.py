@@ -12,7 +12,15 @@ from torch import Tensor
 
 from mgca.backbone.base import Backbone
 from mgca.config import TrainConfig
-from mgca.data.shards import Batch, ShardError, Shards, StreamConfig, batches, steps_per_epoch
+from mgca.data.shards import (
+    Batch,
+    ShardError,
+    Shards,
+    Share,
+    StreamConfig,
+    batches,
+    steps_per_epoch,
+)
 from mgca.data.texts import TextPool, known_pairs
 from mgca.training.optimiser import generator
 from mgca.training.resources import Process, Resources
@@ -264,18 +272,19 @@ class Streamed:
         return batches(
             self.shards,
             self.stream,
+            range(start, stop),
             batch_size=train.batch_size,
             captions=train.captions,
             seed=train.seed,
-            start=start,
-            stop=stop,
-            rank=place.process.global_rank,
-            world=place.process.world_size,
-            workers=self.workers(place),
-            corrupt_limit=resources.corrupt_limit,
-            precomputed=resources.precomputed,
-            text_digest=place.backbone.text_digest,
-            download_limit=resources.download_limit,
+            share=Share(
+                rank=place.process.global_rank,
+                world=place.process.world_size,
+                workers=self.workers(place),
+                corrupt_limit=resources.corrupt_limit,
+                precomputed=resources.precomputed,
+                text_digest=place.backbone.text_digest,
+                download_limit=resources.download_limit,
+            ),
         )
 
     def noise(self, images: int) -> Batch:

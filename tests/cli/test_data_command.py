@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from test_benchmarks import SIZE, image_path, lay_out, mask_path, save_mask
 from test_prepare import lay_out_raw
-from test_shards import COUNTS, cache, caption, members, picture, write_shards, write_tar  # noqa: F401
+from test_shards import COUNTS, batches, cache, caption, members, picture, write_shards, write_tar  # noqa: F401
 from tiny import TinyBackbone
 
 import mgca
 import mgca.backbone
 from mgca.cli import main
 from mgca.data.benchmarks import check as check_module
-from mgca.data.shards import StreamConfig, batches, find_shards
+from mgca.data.shards import StreamConfig, find_shards
 
 ROOT = Path(__file__).resolve().parents[2]
 

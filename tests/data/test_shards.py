@@ -12,6 +12,8 @@ import sys
 import tarfile
 import time
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,8 @@ from PIL import Image
 
 pytest.importorskip("webdataset")
 
-from mgca.data.shards import Batch, ShardError, Shards, StreamConfig, batches, find_shards
+from mgca.data import shards as streamed
+from mgca.data.shards import Batch, ShardError, Shards, Share, StreamConfig, find_shards
 from mgca.data.shards import steps_per_epoch as steps_of
 from mgca.data.shards.index import index_of
 from mgca.data.shards.order import Order, generator
@@ -33,6 +36,15 @@ from mgca.data.shards.shard import OpenShard
 from mgca.data.texts import build_pool, nouns
 from mgca.prompts import CLIP_TEMPLATES
 from mgca.utils.images import training_image
+
+
+def batches(
+    shards: Shards, stream: StreamConfig, *, start: int = 0, stop: int, **options
+) -> Iterator[Batch]:
+    """The batches of steps ``start`` to ``stop``, with options of a share among the others."""
+    share = {f.name: options.pop(f.name) for f in fields(Share) if f.name in options}
+    return streamed.batches(shards, stream, range(start, stop), share=Share(**share), **options)
+
 
 WORDS = ("dog", "cat", "horse", "bridge", "tree", "boat", "bus")
 
@@ -464,10 +476,11 @@ def test_workers_end_with_an_iteration_that_is_left(shards):
 
 SCRIPT = """
 import json, sys
-from mgca.data.shards import StreamConfig, batches, find_shards
+from mgca.data.shards import Share, StreamConfig, batches, find_shards
 import multiprocessing
 found = find_shards(sys.argv[1])
-taken = batches(found, StreamConfig(lanes=8, size=8), batch_size=16, stop=10**6, workers=2)
+stream, share = StreamConfig(lanes=8, size=8), Share(workers=2)
+taken = batches(found, stream, range(10**6), batch_size=16, share=share)
 first = [next(taken) for _ in range(4)]
 pids = [child.pid for child in multiprocessing.active_children()]
 print(json.dumps([pids, [b.texts for b in first], [b.keys for b in first]]), flush=True)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from test_shards import (  # noqa: F401
     COUNTS,
     STREAM,
+    batches,
     cache,
     caption,
     joined,
@@ -30,7 +31,7 @@ from test_shards import (  # noqa: F401
     write_tar,
 )
 
-from mgca.data.shards import ShardError, Shards, StreamConfig, batches, find_shards, remote
+from mgca.data.shards import ShardError, Shards, StreamConfig, find_shards, remote
 from mgca.data.shards import index as index_module
 from mgca.data.shards.index import IMAGE_EXTENSIONS, cached_count, index_file, index_of, scan
 from mgca.data.shards.remote import fetch
@@ -385,19 +386,6 @@ def test_an_index_of_earlier_rules_is_made_again(tmp_path):
     file = index_file(str(path))
     file.write_text(file.read_text().replace('"version": 2', '"version": 1', 1))
     assert cached_count(str(path)) is None and find_shards(path).counts == (3,)
-
-
-def test_what_changed_is_said(tmp_path):
-    paths = write_shards(tmp_path, [9, 7, 5])
-    before = find_shards(tmp_path).counts_by_name()
-    assert before == {"00000.tar": 9, "00001.tar": 7, "00002.tar": 5}
-    assert find_shards(tmp_path).changes(before) == ""
-    write_tar(paths[0], members(1) + members(2))
-    paths[1].rename(tmp_path / "00003.tar")
-    assert find_shards(tmp_path).changes(before) == (
-        "3 shards with 21 samples there, 3 with 14 here; not here: 00001.tar; "
-        "not there: 00003.tar; of another size: 00000.tar (9 there, 2 here)"
-    )
 
 
 def test_links_do_not_list_a_shard_twice(tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 from test_shards import (
     COUNTS,
     STREAM,
+    batches,
     cache,  # noqa: F401
     caption,
     joined,
@@ -25,7 +26,7 @@ from test_shards import (
 from tiny import TinyBackbone
 
 from mgca.data.captions import Captions, load_captions
-from mgca.data.shards import ShardError, StreamConfig, batches, find_shards, precompute, stream
+from mgca.data.shards import ShardError, StreamConfig, find_shards, precompute, stream
 from mgca.data.shards.index import scan
 from mgca.data.shards.pack import pack
 from mgca.data.shards.precompute import embed_texts, extract_nouns, plan_embeddings

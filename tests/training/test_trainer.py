@@ -500,7 +500,7 @@ def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path):
     """Every number of the two: losses, gradients, rates, and the decoder at the end."""
     backbone, train = TinyBackbone(), CONFIG.train
     stream = list(
-        batches(find_shards(shards), CONFIG.stream, batch_size=8, seed=train.seed, stop=8)
+        batches(find_shards(shards), CONFIG.stream, range(8), batch_size=8, seed=train.seed)
     )
     images, keys, texts = {}, [], []
     for batch in stream:

@@ -26,9 +26,11 @@ class Layout:
     """Where the files of a benchmark lie under its root, and how they are named.
 
     Attributes:
-        images, masks: Folders.
-        image_suffix, mask_suffix: What follows an identifier in a file's name. Where there are
-            folders below (Cityscapes), they are part of the identifier.
+        images: Folder of the images, under the root.
+        masks: Folder of the masks, under the root.
+        image_suffix: What follows an identifier in the name of an image. Where there are folders
+            below (Cityscapes), they are part of the identifier.
+        mask_suffix: What follows an identifier in the name of a mask.
         split_file: Lists the identifiers, one a line; None where all images of the folder count.
     """
 
@@ -45,15 +47,18 @@ class Protocol:
 
     Attributes:
         prompts: ``"class templates"``, the nine of :data:`mgca.prompts.CLASS_TEMPLATES`.
-        window, stride: Of the sliding window, in pixels of the resized image.
-        short_side, long_side: The image is resized to the first, unless that makes its longer side
-            exceed the second.
+        window: Side of the sliding window, in pixels of the resized image.
+        stride: Distance from one window to the next, in pixels of the resized image.
+        short_side: Pixels that an image's shorter side is resized to.
+        long_side: Pixels that its longer side may have after that; else that side is resized to it.
         statistics: Mean and standard deviation of pixels: the ``"backbone"``'s own, or
             ``"imagenet"``'s, as TCL takes them.
-        threshold, temperature: Of the background: below the threshold on the largest softmax
-            probability a pixel is background. None means not chosen; only for sets with background.
-        groupvit_threshold, tcl_threshold: The thresholds that those two published, for comparison.
-            TCL's is held against sigmoid scores, GroupViT's against the softmax.
+        threshold: Largest softmax probability below which a pixel is background. None means not
+            chosen; only for sets with background.
+        temperature: Temperature of that softmax. None means not chosen; only for sets with
+            background.
+        groupvit_threshold: The threshold that GroupViT published, held against its softmax.
+        tcl_threshold: The threshold that TCL published, held against its sigmoid scores.
     """
 
     prompts: str
@@ -92,21 +97,23 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """A benchmark.
+    """The facts of a benchmark: images, classes, what ids mean, files, protocol, where to get it.
 
     Attributes:
         name: Short name, e.g. ``"voc20"``; also that of its TOML file.
-        title: For people.
-        dataset: Class in mmsegmentation's registry.
-        split: Which part is scored.
-        image_count: Images of the whole split.
-        class_count: Classes that are scored, background included where it is one.
+        title: Its full name, for people.
+        dataset: Its class in mmsegmentation's registry.
+        split: Name of the part that is scored.
+        image_count: Number of images of the whole split.
+        class_count: Number of classes that are scored, background included where it is one.
         background: Whether the first class is the background, which is never a text query.
         ignore_zero: Whether id 0 on disk is ignored, and class ``i`` is ``i + 1`` on disk.
         unlabelled: Whether masks on disk hold 255, for borders or pixels without a label.
         common_ids: First and last of the ids on disk of which nearly every mask holds one.
-        layout, protocol, source: See there.
-        notes: Pitfalls.
+        layout: Where its files lie under its root.
+        protocol: How it is scored.
+        source: Where it comes from.
+        notes: Pitfalls that people who use it should know.
         conversion: Which conversion makes the masks, None where the download brings them.
     """
 

@@ -149,7 +149,7 @@ def check(
     check, or one after an interruption, is quick.
 
     Args:
-        benchmark: The benchmark.
+        benchmark: The benchmark whose files they are.
         root: Folder that holds what its archives unpack to.
         limit: Look at the first so many images only, and at no hashes.
         workers: Number of threads.
@@ -271,11 +271,11 @@ _STAT = 4  # numbers of a stamp; in what is remembered, the ids of the mask foll
 
 
 def _is_unchanged(item: Item, passed: dict[str, list]) -> bool:
-    known = passed.get(item.identifier)
-    if not isinstance(known, list) or not all(type(number) is int for number in known):
+    earlier = passed.get(item.identifier)
+    if not isinstance(earlier, list) or not all(type(number) is int for number in earlier):
         return False
     try:
-        return known[:_STAT] == _stamp(item)
+        return earlier[:_STAT] == _stamp(item)
     except OSError:  # one of them is missing
         return False
 
@@ -317,7 +317,7 @@ def _compare(path: Path, digest: str, earlier: list | None) -> str | None:
     """The kind of problem with a file of the manifest, if any.
 
     Args:
-        path: The file.
+        path: The file to look at.
         digest: Its SHA-256 in the manifest.
         earlier: Its size, time of change and SHA-256 when it was last compared.
     """

@@ -105,6 +105,7 @@ def class_ids(names: Mapping[int, str], place: str | Path) -> dict[int, int]:
 
     Args:
         names: The file's own name of each number, against which ours are held.
+        place: The file, to name it in errors.
 
     Raises:
         DataError: If a class has another number there than expected, or its number is not listed:
@@ -113,9 +114,9 @@ def class_ids(names: Mapping[int, str], place: str | Path) -> dict[int, int]:
     numbers = {name.strip(): number for number, name in names.items()}
     for name, number in CLASSES.items():
         if numbers.get(name, number) != number or number not in names:
-            found = f"has number {numbers[name]}" if name in numbers else "is missing"
+            problem = f"has number {numbers[name]}" if name in numbers else "is missing"
             raise DataError(
-                f"{place}: the class {name!r} {found}, expected number {number}; "
+                f"{place}: the class {name!r} {problem}, expected number {number}; "
                 "is it a list of other labels?"
             )
         if name not in numbers:
@@ -153,11 +154,11 @@ def _from_json(benchmark: Benchmark, root: Path, file: Path) -> Plan:
 
     def task(name: str) -> Task:
         image = images[name]
-        own = of_image.get(image["image_id"], [])
+        annotations = of_image.get(image["image_id"], [])
 
         def make() -> np.ndarray:
             mask = np.zeros((image["height"], image["width"]), dtype=np.uint8)
-            for annotation in own:  # in the order of the file, later ones on top
+            for annotation in annotations:  # in the order of the file, later ones on top
                 try:
                     inside = decode_rle(annotation["segmentation"], *mask.shape)
                 except DataError as error:

@@ -31,9 +31,9 @@ class Task:
     """One mask to make.
 
     Attributes:
-        output: Its path.
-        make: Computes its ids (H, W) uint8.
-        size: About how many bytes it will take.
+        output: Path of the mask.
+        make: Function that computes its ids (H, W) uint8.
+        size: About how many bytes the mask will take.
     """
 
     output: Path
@@ -121,10 +121,10 @@ def _from_maps(
 
     Args:
         benchmark: The benchmark whose masks are made.
-        items: Its images.
+        items: The images that need a mask.
         suffix: What follows an identifier in the name of a map.
         table: What each id of a map becomes.
-        made_of: As in :func:`convert_ids`.
+        made_of: The conversion by which the maps may have been made, as in :func:`convert_ids`.
 
     Raises:
         FileNotFoundError: If there are maps of some items only.
@@ -195,11 +195,13 @@ def _instance_tasks(items: list[Item], file: Path) -> list[Task]:
         if item.image.name not in images:
             raise DataError(f"{file}: does not list {item.image.name}")
         image = images[item.image.name]
-        own = of_image.get(image["id"], [])
+        annotations = of_image.get(image["id"], [])
 
         def make() -> np.ndarray:
             try:
-                return instances.render(own, image["height"], image["width"], ids.__getitem__)
+                return instances.render(
+                    annotations, image["height"], image["width"], ids.__getitem__
+                )
             except DataError as error:
                 raise DataError(f"{file}, {item.image.name}: {error}") from error
 

@@ -161,7 +161,7 @@ def write_ids(path: str | os.PathLike, ids: np.ndarray, *, made_from: str, made_
     """Write a mask (H, W) uint8 as a PNG of one channel, whole or not at all.
 
     Args:
-        path: Where to write it.
+        path: File to write the mask to.
         ids: The ids of its pixels.
         made_from: Words for what it was made from, which the PNG keeps.
         made_by: Name of the conversion, which says what the ids mean; the PNG keeps it too.
@@ -197,5 +197,5 @@ def is_finished(path: Path, benchmark: Benchmark, made_from: str) -> bool:
         return False
     with Image.open(path) as image:
         made = (image.info.get(_MADE_FROM), image.info.get(_MADE_BY))
-    foreign, own = (None, None), (made_from, benchmark.conversion)
-    return made in (foreign, own) and not impossible_ids(present_ids(ids), benchmark)
+    by_others, by_us = (None, None), (made_from, benchmark.conversion)
+    return made in (by_others, by_us) and not impossible_ids(present_ids(ids), benchmark)

@@ -104,6 +104,9 @@ def render(
     Large instances are drawn first, so that what lies on them is seen; crowds count as their class.
 
     Args:
+        annotations: The annotations of the image's instances, as in COCO's JSON.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
         id_of: The id in the mask of a category.
 
     Raises:

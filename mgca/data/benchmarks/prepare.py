@@ -43,9 +43,10 @@ class Prepared:
     """What a preparation did.
 
     Attributes:
-        benchmark: Its name.
+        benchmark: Name of the benchmark.
         source: What the masks were made from; None where there was nothing to convert.
-        written, kept: Number of masks that were made, and that were there already.
+        written: Number of masks that were made.
+        kept: Number of masks that were there already.
     """
 
     benchmark: str
@@ -69,12 +70,15 @@ def prepare(
     workers: int | None = None,
     source: str | None = None,
 ) -> Prepared:
-    """Make what masks are missing.
+    """Make the masks of a benchmark that are missing, from what its download brings.
 
     Args:
+        benchmark: The benchmark whose masks are needed.
+        root: Folder that holds what its archives unpack to.
         workers: Number of threads; by default one per core.
-        source: Where there is a choice: ``"stuff"`` or ``"instances"`` for COCO-Object, ``"json"``
-            or ``"mat"`` for PASCAL Context. By default the first of the two that is at hand.
+        source: What to make them from, where there is a choice: ``"stuff"`` or ``"instances"`` for
+            COCO-Object, ``"json"`` or ``"mat"`` for PASCAL Context. By default the first of the
+            two that is at hand.
 
     Raises:
         FileNotFoundError: If a file is missing that the masks are made from.

@@ -49,8 +49,8 @@ class Stamps:
         self.path = root / STAMPS
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
-            known = content.pop("version") == _VERSION
-            self.content = {k: v for k, v in content.items() if known and isinstance(v, dict)}
+            valid = content.pop("version") == _VERSION
+            self.content = {k: v for k, v in content.items() if valid and isinstance(v, dict)}
         except (OSError, ValueError, TypeError, AttributeError, KeyError):
             self.content = {}
         self.before = json.dumps(self.content)

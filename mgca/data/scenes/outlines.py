@@ -12,7 +12,7 @@ class Part:
     """One polygon of a thing.
 
     Attributes:
-        points: (n, 2).
+        points: (n, 2), the corners of its outline.
         tone: What it is painted with: ``"body"``, ``"dark"`` and ``"light"`` follow the thing's
             own colour, all others are fixed.
         solid: Whether it belongs to the outline; what is not solid shows only inside of that.

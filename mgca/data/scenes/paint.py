@@ -114,8 +114,8 @@ def _tones(colour: str, rng: np.random.Generator) -> dict[str, tuple[int, int, i
     body = np.clip(np.array(COLOURS[colour]) * rng.uniform(0.88, 1.1) + rng.normal(0, 9, 3), 0, 255)
     dark = body * 0.55 if body.mean() > 60 else body + 62
     light = body + 0.5 * (255 - body) if body.mean() < 215 else body * 0.82
-    own = {"body": body, "dark": dark, "light": light if body.mean() > 60 else body + 110}
-    return {**_FIXED, **{tone: tuple(value.astype(int).tolist()) for tone, value in own.items()}}
+    tones = {"body": body, "dark": dark, "light": light if body.mean() > 60 else body + 110}
+    return {**_FIXED, **{tone: tuple(value.astype(int).tolist()) for tone, value in tones.items()}}
 
 
 def render(config: WorldConfig, scene: Scene) -> tuple[np.ndarray, np.ndarray]:

@@ -110,13 +110,15 @@ class Thing:
     """A thing as it lies in the image; lengths are shares of the side of the image.
 
     Attributes:
-        name, variant: Of its drawing.
+        name: Name of what it is, which has one or more drawings.
+        variant: Which of these drawings it is.
         colour: Name of its colour.
         area: Share of the image that it covers unless it is occluded.
-        x, y: Centre of its box.
-        scale: Of the drawing's unit.
-        turn: Clockwise, in degrees.
-        mirrored: Left and right exchanged.
+        x: Centre of its box, from the left.
+        y: Centre of its box, from the top.
+        scale: Length of the drawing's unit.
+        turn: Its rotation, clockwise, in degrees.
+        mirrored: Whether left and right are exchanged.
     """
 
     name: str
@@ -136,10 +138,12 @@ class Content:
 
     Attributes:
         name: One of ``CLASSES``.
-        colour: Of a thing; None for a stuff.
+        colour: Name of a thing's colour; None for a stuff.
         area: Share of the image on which it is visible.
-        x, y: Centre of what is visible, as shares of the side of the image; 0.5 if nothing is.
-        on: Of a thing, the stuff that most of what is visible of it hides.
+        x: Centre of what is visible, from the left, as a share of the side of the image; 0.5 if
+            nothing is.
+        y: Centre of what is visible, from the top, likewise.
+        on: The stuff that most of what is visible of a thing hides; None for a stuff.
     """
 
     name: str
@@ -155,10 +159,11 @@ class Scene:
     """What an image holds.
 
     Attributes:
-        seed, index: Which scene it is.
-        stuffs: Their names.
-        boundaries: Between them, one fewer.
-        things: In the order of painting, so that the later ones hide the earlier.
+        seed: Seed of the series that it is drawn from.
+        index: Its number in that series.
+        stuffs: Names of the kinds of stuff in it.
+        boundaries: The boundaries between them, one fewer.
+        things: The things, in the order of painting, so that the later ones hide the earlier.
         contents: The stuffs and then the things, as far as one sees them.
     """
 

@@ -33,7 +33,7 @@ class Sentence:
     """A caption and what it truly names.
 
     Attributes:
-        text: The caption.
+        text: The sentence itself.
         contents: Positions in the scene's ``contents`` of what it names by the right word.
         wrong: How many of its names are of things or stuffs that are not in the scene.
     """

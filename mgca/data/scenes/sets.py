@@ -69,9 +69,9 @@ def training_pairs(images: int, seed: int, config: WorldConfig | None = None) ->
     """So many images with captions; only the captions are made at once.
 
     Args:
-        images: How many.
-        seed: Another seed, other scenes.
-        config: Of the world; the default one for None.
+        images: Number of images.
+        seed: Seed of the scenes: another one gives other scenes.
+        config: Settings of the world; the default ones for None.
 
     Returns:
         A data set whose ``images`` are rendered when asked for.
@@ -119,9 +119,10 @@ class SceneSet:
 
     Attributes:
         name: One of ``SETS``.
-        config, seed: Of the scenes.
+        config: Settings of the world that the scenes are drawn from.
+        seed: Seed of the scenes.
         classes: Names that are asked for.
-        images: How many.
+        images: Number of images.
         background: Whether masks hold 0 for what is none of the classes and 1 + class index
             otherwise, rather than the class index alone.
         digest: Names the set and how its scenes are drawn.
@@ -182,9 +183,10 @@ def evaluation_set(
         name: ``"things"``: the things on a background of stuff. ``"scenes"``: things and stuffs.
             ``"open"``: things in the colours that training leaves out, asked for by colour and
             name, and stuffs, asked for by words that training leaves out.
-        images: How many.
+        images: Number of images.
         seed: ``VALIDATION_SEED`` or ``TEST_SEED``.
-        config: Of the world, but for ``held_out``, which follows the name; the default for None.
+        config: Settings of the world, but for ``held_out``, which follows the name; the default
+            ones for None.
 
     Raises:
         ValueError: If the name is unknown, ``images`` is below 1, or the seed is negative.

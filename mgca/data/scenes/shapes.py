@@ -21,9 +21,9 @@ class Drawing:
 
     Attributes:
         points: (n, 2) of all parts, one after the other.
-        ends: Where each part ends in ``points``.
+        ends: The position in ``points`` at which each part ends.
         parts: The parts in the order of painting.
-        area: Of the union of the solid parts, in squared units of ``points``.
+        area: Area of the union of the solid parts, in squared units of ``points``.
     """
 
     points: Points

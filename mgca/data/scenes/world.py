@@ -46,8 +46,8 @@ def compose(config: WorldConfig, seed: int, index: int) -> Scene:
     contents = _contents(config, scene)
     seen = [content.area >= config.visible for content in contents[len(stuffs) :]]
     if not all(seen):
-        kept = tuple(thing for thing, is_seen in zip(things, seen, strict=True) if is_seen)
-        scene = replace(scene, things=kept)
+        visible = tuple(thing for thing, is_seen in zip(things, seen, strict=True) if is_seen)
+        scene = replace(scene, things=visible)
         contents = _contents(config, scene)
     return replace(scene, contents=contents)
 

@@ -25,8 +25,8 @@ class StreamConfig:
     """How batches are made of shards.
 
     Attributes:
-        lanes: Segments of an epoch that a batch is drawn from. As many shards are open at a time;
-            more lanes mix a batch of more shards.
+        lanes: Number of segments of an epoch that a batch is drawn from. As many shards are open
+            at a time; more lanes mix a batch of more shards.
         size: Side of the images, in pixels.
         crop: ``"centre"`` of the image at its shorter side, or ``"random"``, a crop of 90 to 100 %
             of its area as open_clip trains with. The paper states no augmentation.
@@ -67,11 +67,11 @@ class Order:
     """Which samples each step takes.
 
     Attributes:
-        names: Of the shards.
-        counts: Samples of each.
-        lanes: Segments of an epoch.
-        batch_size: Global batch, ``B``.
-        seed: Of the permutations.
+        names: Names of the shards.
+        counts: Number of samples of each shard.
+        lanes: Number of segments that an epoch is cut into.
+        batch_size: Size of the global batch, ``B``.
+        seed: Seed of the permutations.
 
     Raises:
         ValueError: If lanes do not divide the batch, or the samples do not fill one.

@@ -26,9 +26,12 @@ def pack(
     PNG. Equal data gives equal bytes.
 
     Args:
-        folder: Appears when all shards are written; it must not be there, or be empty.
-        samples_per_shard: The last shard may have fewer.
-        all_captions: One sample for each caption rather than for each image's first.
+        data: The images, and the captions of each.
+        folder: Folder to write to, which appears when all shards are written; it must not be
+            there, or be empty.
+        samples_per_shard: Number of samples in each shard; the last one may have fewer.
+        all_captions: Whether to write one sample for each caption rather than for the first of each
+            image.
 
     Returns:
         The number of shards.

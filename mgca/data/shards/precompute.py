@@ -29,7 +29,7 @@ def extract_nouns(shards: Shards, *, folder: Path | None = None, workers: int | 
     """Extract the nouns of all captions, and keep them.
 
     Args:
-        shards: The shards.
+        shards: The shards whose captions they are.
         folder: Folder to keep them in; by default the cache.
         workers: Number of processes, by default one per core.
 
@@ -107,7 +107,7 @@ def plan_embeddings(
     """What :func:`embed_texts` would compute, and the disk it takes.
 
     Args:
-        shards: The shards.
+        shards: The shards whose captions they are.
         backbone: The encoder of the texts.
         folder: Folder to keep the embeddings in; by default the cache.
 
@@ -148,7 +148,7 @@ def embed_texts(
     """Compute and keep float32 embeddings of all captions and of all texts made of their nouns.
 
     Args:
-        shards: The shards.
+        shards: The shards whose captions they are.
         backbone: The encoder of the texts.
         plan: What :func:`plan_embeddings` gave for them.
         folder: Folder to keep the embeddings in, the one of the plan.

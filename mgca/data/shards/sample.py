@@ -79,7 +79,8 @@ class Drawn:
 
     Attributes:
         text: The caption, or one of the texts generated from its nouns.
-        noun, template: Which noun of the caption and which of the templates; None for the caption.
+        noun: The noun of the caption that it names; None for the caption.
+        template: The number of the template that the noun was put into; None for the caption.
     """
 
     text: str
@@ -91,8 +92,10 @@ def draw_text(caption: str, nouns: list[str], rule: str, generator: torch.Genera
     """A text drawn for a sample, as :meth:`mgca.data.texts.TextPool.draw` does for an image.
 
     Args:
-        nouns: Of the caption.
-        rule: ``"uniform"``, ``"original"`` or ``"nouns"``.
+        caption: The sample's caption.
+        nouns: The nouns of the caption.
+        rule: How to draw: ``"uniform"``, ``"original"`` or ``"nouns"``.
+        generator: Source of the chance.
     """
     width = len(CLIP_TEMPLATES)
     generated = [tuple(range(1 + width * i, 1 + width * (i + 1))) for i in range(len(nouns))]
@@ -108,8 +111,11 @@ def image_of(data: bytes | None, size: int, crop: str, generator: torch.Generato
     """The image (3, size, size) uint8 to train on.
 
     Args:
-        data: The file's bytes.
-        crop: ``"centre"`` as :func:`mgca.utils.images.training_image`, or ``"random"``.
+        data: The bytes of the image file.
+        size: Side of the result, in pixels.
+        crop: What to cut out: ``"centre"`` as :func:`mgca.utils.images.training_image`, or
+            ``"random"``.
+        generator: Source of the chance, for a random crop.
 
     Raises:
         CorruptSample: If there is none or it cannot be decoded.

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Shards:
 
         Args:
             position: Position of the shard in ``names``.
-            download_limit: As in :class:`mgca.data.shards.shard.OpenShard`.
+            download_limit: Bytes that all downloads may take together, or None.
 
         Raises:
             ShardError: As :class:`mgca.data.shards.shard.OpenShard`, also where the number of its
@@ -85,33 +85,8 @@ class Shards:
         )
 
     def counts_by_name(self) -> dict[str, int]:
-        """The number of samples of each shard, by its name: what a run records of its data."""
+        """The number of samples of each shard, by its name."""
         return dict(zip(self.names, self.counts, strict=True))
-
-    def changes(self, recorded: Mapping[str, int]) -> str:
-        """What is different from the shards of an earlier run, in one sentence; empty if nothing.
-
-        Args:
-            recorded: What :meth:`counts_by_name` gave for the earlier run.
-        """
-        present = self.counts_by_name()
-        if present == recorded:
-            return ""
-        parts = [
-            f"{len(recorded):,} shards with {sum(recorded.values()):,} samples there, "
-            f"{len(present):,} with {len(self):,} here"
-        ]
-        gone = [name for name in recorded if name not in present]
-        new = [name for name in present if name not in recorded]
-        other = [
-            f"{name} ({recorded[name]:,} there, {present[name]:,} here)"
-            for name in recorded
-            if name in present and recorded[name] != present[name]
-        ]
-        for names, words in ((gone, "not here"), (new, "not there"), (other, "of another size")):
-            if names:
-                parts.append(f"{words}: {first_of(names)}")
-        return "; ".join(parts)
 
 
 def find_shards(

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,41 +58,55 @@ def steps_per_epoch(shards: Shards, batch_size: int, stream: StreamConfig) -> in
     return Order(shards.names, shards.counts, stream.lanes, batch_size, 0).steps_per_epoch
 
 
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The part of each batch that one process reads, and how it reads it.
+
+    Attributes:
+        rank: Number of this process, from 0.
+        world: Number of processes that share a batch.
+        workers: Number of processes that read for this one; with 0 it reads itself.
+        corrupt_limit: Share of the samples seen in one pass that may be corrupt, of 1000 at least.
+        precomputed: Folder that ``mgca data captions`` wrote to; by default the cache. Nouns that
+            are not there are extracted by the workers.
+        text_digest: Digest of the encoder whose text embeddings to give, where they are there.
+        download_limit: Bytes that downloaded shards may take in the cache, or None.
+    """
+
+    rank: int = 0
+    world: int = 1
+    workers: int = 0
+    corrupt_limit: float = CORRUPT_LIMIT
+    precomputed: str | os.PathLike | None = None
+    text_digest: str | None = None
+    download_limit: int | None = None
+
+
 def batches(
     shards: Shards,
     stream: StreamConfig,
+    steps: range,
     *,
     batch_size: int,
     captions: str = "uniform",
     seed: int = 0,
-    start: int = 0,
-    stop: int,
-    rank: int = 0,
-    world: int = 1,
-    workers: int = 0,
-    corrupt_limit: float = CORRUPT_LIMIT,
-    precomputed: str | os.PathLike | None = None,
-    text_digest: str | None = None,
-    download_limit: int | None = None,
+    share: Share = Share(),  # noqa: B008, it is frozen
 ) -> Iterator[Batch]:
-    """The batches of steps ``start`` to ``stop`` (excluded).
+    """The batches of some steps, as far as they are one process's share.
 
     What a step holds depends on the seed and the step alone: a run that is resumed repeats and
     skips nothing, and the batches of all processes, one after the other, are the same however
     many processes and workers there are.
 
     Args:
-        batch_size: Of all processes together.
-        captions: ``"uniform"``, ``"original"`` or ``"nouns"``, as in
+        shards: The shards to read.
+        stream: How batches are made of them.
+        steps: The steps, from 0 and over all epochs.
+        batch_size: Size of the batch of all processes together.
+        captions: Which texts are drawn: ``"uniform"``, ``"original"`` or ``"nouns"``, as in
             :class:`mgca.config.TrainConfig`.
-        seed: Of the order, the texts and the crops.
-        rank, world: Which process this is, of how many.
-        workers: Processes that read for this one; with 0 it reads itself.
-        corrupt_limit: Share of the samples seen in this call that may be corrupt, of 1000 at least.
-        precomputed: Folder that ``mgca data captions`` wrote to; by default the cache. Nouns that
-            are not there are extracted by the workers.
-        text_digest: Of the encoder whose text embeddings to give, where they are there.
-        download_limit: Bytes that downloaded shards may take in the cache, or None.
+        seed: Seed of the order, the texts and the crops.
+        share: The part of each batch that this process reads.
 
     Raises:
         ValueError: If the numbers do not fit each other; the message says which to change.
@@ -100,12 +115,10 @@ def batches(
     if captions not in RULES:
         raise ValueError(f"captions must be one of {', '.join(RULES)}, not {captions!r}")
     order = Order(shards.names, shards.counts, stream.lanes, batch_size, seed)
-    shares = order.lanes_of(rank, world, workers)
-    folder = None if precomputed is None else Path(precomputed)
-    reader = _Reader(shards, stream, order, captions, folder, text_digest, download_limit)
-    parts = _Parts(reader, shares, range(start, stop))
-    loaded = _load(parts, workers) if workers else iter(parts)
-    return _collect(loaded, range(start, stop), len(shares), corrupt_limit)
+    lanes = order.lanes_of(share.rank, share.world, share.workers)
+    parts = _Parts(_Reader(shards, stream, order, captions, share), lanes, steps)
+    loaded = _load(parts, share.workers) if share.workers else iter(parts)
+    return _collect(loaded, steps, len(lanes), share.corrupt_limit)
 
 
 class _Part(NamedTuple):
@@ -160,7 +173,7 @@ def _join(step: int, parts: list[_Part]) -> Batch:
 
 def _all_or_none(embeddings: Sequence[Tensor | None], keys: Sequence[list[str]]) -> Tensor | None:
     """The embeddings of all parts that have samples; None if one has none."""
-    used = [part for part, own in zip(embeddings, keys, strict=True) if own]
+    used = [part for part, names in zip(embeddings, keys, strict=True) if names]
     return torch.cat(used) if used and all(part is not None for part in used) else None
 
 
@@ -215,13 +228,12 @@ class _Reader:
         stream: StreamConfig,
         order: Order,
         rule: str,
-        folder: Path | None,
-        text_digest: str | None,
-        download_limit: int | None,
+        share: Share,
     ) -> None:
         self.shards, self.stream, self.order, self.rule = shards, stream, order, rule
-        self.folder, self.download_limit = folder, download_limit
-        self.embeddings = Embeddings(folder, text_digest) if text_digest else None
+        self.folder = None if share.precomputed is None else Path(share.precomputed)
+        self.download_limit = share.download_limit
+        self.embeddings = Embeddings(self.folder, share.text_digest) if share.text_digest else None
         self.open: dict[int, _Current] = {}
 
     def part(self, step: int, lanes: range) -> _Part:
@@ -244,8 +256,8 @@ class _Reader:
                 except CorruptSample as error:
                     corrupt.append(f"{name}/{key}: {error}")
                     continue
-                found = nouns(caption) if current.nouns is None else current.nouns[number]
-                drawn = draw_text(caption, found, self.rule, generator("text", *seeds))
+                words = nouns(caption) if current.nouns is None else current.nouns[number]
+                drawn = draw_text(caption, words, self.rule, generator("text", *seeds))
                 images.append(image)
                 texts.append(drawn.text)
                 keys.append(f"{name}/{key}")

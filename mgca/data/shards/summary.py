@@ -20,7 +20,7 @@ class Summary:
     """What shards hold.
 
     Attributes:
-        shards: The shards.
+        shards: The shards that it is of.
         local: Number of samples that lie on this machine; of the others only the number is known.
         bytes: Size of the local shards.
         usable: Number of local samples with an image and a caption that can be read.
@@ -79,7 +79,7 @@ def summarise(shards: Shards, workers: int | None = None) -> Summary:
     """Read all captions of local shards, and see that the images are there.
 
     Args:
-        shards: The shards.
+        shards: The shards to look into.
         workers: Number of processes, by default one per core.
 
     Raises:

@@ -38,8 +38,8 @@ def load_nouns(name: str, index: Index, folder: Path | None) -> list[list[str]] 
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        tagger, nouns = found["tagger"], found["nouns"]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tagger, nouns = content["tagger"], content["nouns"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, error) from error
     if tagger != _tagger():
@@ -81,8 +81,8 @@ class Embeddings:
     """Embeddings of captions, by shard, and of all texts generated from nouns, in one vocabulary.
 
     Args:
-        folder: Where they are; by default the cache.
-        text_digest: Of the encoder.
+        folder: Folder that holds them; by default the cache.
+        text_digest: Digest of the text encoder.
     """
 
     def __init__(self, folder: Path | None, text_digest: str) -> None:
@@ -143,7 +143,8 @@ class Embeddings:
 
         Args:
             captions: What :meth:`load` gave for the shard.
-            number: Of the sample.
+            number: Position of the sample in the shard.
+            drawn: The text that was drawn for it.
         """
         if captions is None:
             return None

@@ -100,7 +100,8 @@ def describe_unused(unused: Mapping[str, int]) -> str:
     """A clause on members that belong to no sample as image or caption; empty if there are none.
 
     Args:
-        unused: As in :class:`mgca.data.shards.index.Index`.
+        unused: Number of such members by extension, as in
+            :class:`mgca.data.shards.index.Index`.
     """
     if not unused:
         return ""
