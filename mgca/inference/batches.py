@@ -20,7 +20,7 @@ class ImageFailure:
 
     Attributes:
         image: The image as it was given.
-        error: What went wrong with it.
+        error: The error that it failed with.
     """
 
     image: ImageSource
@@ -42,10 +42,13 @@ def segment_all(
     are decoded ahead, so that memory does not grow with their number.
 
     Args:
-        model: As :func:`mgca.load` loads it.
-        images: Whatever :func:`mgca.utils.images.open_image` takes, each.
-        classes, meta_points, background: As for :meth:`mgca.model.Model.segment`.
-        workers: Threads that read and decode ahead; 0 reads each image when its turn comes.
+        model: The model, as :func:`mgca.load` loads it.
+        images: The images, each whatever :func:`mgca.utils.images.open_image` takes.
+        classes: Class names, as for :meth:`mgca.model.Model.segment`.
+        meta_points: Square number of meta-points per window, or None for the pixel unit.
+        background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
+        workers: Number of threads that read and decode ahead; 0 reads each image when its turn
+            comes.
 
     Yields:
         One result per image, in order: its segmentation, or why there is none.

@@ -1,5 +1,7 @@
-"""Why a word goes where it goes: its similarities over an image, the units that decide, and what
-else those units could be called."""
+"""Why a word goes where it goes: its similarities over an image, and the units that decide.
+
+For each unit the words that are most similar to it say what else it could be called.
+"""
 
 import io
 import textwrap
@@ -36,13 +38,13 @@ class Explanation:
 
     Attributes:
         image: The upright RGB original, (H, W).
-        word: What the similarities are to.
+        word: Word that the similarities are to.
         pixel: (H, W) float32, cosine similarities of the pixel unit.
-        unit: (H, W) float32, those of the adaptive semantic units.
+        unit: (H, W) float32, cosine similarities of the adaptive semantic units.
         units: (h, w) int64, which unit is shown, at the size that the windows are laid on.
         points: (U, 2) float32, the meta-point of each unit, x and y in pixels of the original.
-        similarity: (U,) float32, of each unit to the word.
-        words: Of each unit the most similar words of the vocabulary and their similarities.
+        similarity: (U,) float32, similarity of each unit to the word.
+        words: For each unit the most similar words of the vocabulary and their similarities.
     """
 
     image: Image.Image
@@ -62,13 +64,13 @@ class Explanation:
     @property
     def borders(self) -> np.ndarray:
         """(h, w) bool: pixels whose right or lower neighbour shows another unit."""
-        found = np.zeros(self.units.shape, dtype=bool)
-        found[:, :-1] |= self.units[:, :-1] != self.units[:, 1:]
-        found[:-1] |= self.units[:-1] != self.units[1:]
-        return found
+        borders = np.zeros(self.units.shape, dtype=bool)
+        borders[:, :-1] |= self.units[:, :-1] != self.units[:, 1:]
+        borders[:-1] |= self.units[:-1] != self.units[1:]
+        return borders
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON data, without the maps; units by area, the largest first."""
+        """The explanation as JSON data, without the maps; units by area, the largest first."""
         areas = self.areas
         return {
             "word": self.word,
@@ -182,12 +184,13 @@ def explain(
     """Similarities of an image to a word, and the words most similar to its units.
 
     Args:
-        image: As for :meth:`mgca.model.Model.segment`.
+        model: The model whose similarities are explained.
+        image: The image, as for :meth:`mgca.model.Model.segment`.
         word: A word or phrase; it need not be of the vocabulary.
-        vocabulary: What units may be called, such as
+        vocabulary: Words that units may be called by, such as
             :func:`mgca.data.benchmarks.known_names`.
-        meta_points: Square number per window.
-        top: Words per unit.
+        meta_points: Square number of meta-points per window.
+        top: Number of words per unit.
 
     Raises:
         FileNotFoundError, ImageError: If the image cannot be read.
@@ -204,8 +207,8 @@ def explain(
 
     to_word, index = model.scores(embedded.pixels, model.texts([word]), side)
     to_names = model.scores(embedded.pixels, model.texts(names), side).table
-    shown = _nearest(embedded, index.cpu())
-    present, shown = torch.unique(shown, return_inverse=True)
+    units = _nearest(embedded, index.cpu())
+    present, units = torch.unique(units, return_inverse=True)
     values, best = to_names[present].topk(min(top, len(names)), dim=1)
     words = [
         [(names[i], value) for i, value in zip(row, similarities, strict=True)]
@@ -216,7 +219,7 @@ def explain(
         word=word,
         pixel=pixel,
         unit=unit,
-        units=shown.numpy(),
+        units=units.numpy(),
         points=_points(model, embedded, index.shape, side)[present].numpy(),
         similarity=to_word[present, 0].cpu().numpy(),
         words=words,
@@ -224,9 +227,9 @@ def explain(
 
 
 def _nearest(embedded: Embedded, index: Tensor) -> Tensor:
-    """(h, w) int64: of each pixel of the resized image the unit, in the nearest window."""
+    """(h, w) int64: the unit of each pixel of the resized image, in the window nearest to it."""
     height, width = embedded.size
-    shown = torch.empty(height, width, dtype=torch.int64)
+    unit_at = torch.empty(height, width, dtype=torch.int64)
     nearest = torch.full((height, width), torch.inf)
     for box, units in zip(embedded.boxes, index, strict=True):
         y = torch.arange(box.height) * units.shape[0] // embedded.padded[0]
@@ -240,8 +243,8 @@ def _nearest(embedded: Embedded, index: Tensor) -> Tensor:
         )
         closer = distance < nearest[place]
         nearest[place] = torch.where(closer, distance, nearest[place])
-        shown[place] = torch.where(closer, units[y[:, None], x], shown[place])
-    return shown
+        unit_at[place] = torch.where(closer, units[y[:, None], x], unit_at[place])
+    return unit_at
 
 
 def _points(model: Segmenter, embedded: Embedded, shape: Sequence[int], side: int) -> Tensor:

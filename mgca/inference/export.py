@@ -41,10 +41,12 @@ class Dense(nn.Module):
 def export_onnx(
     model: Segmenter, path: str | os.PathLike, *, size: int | None = None, run: str = ""
 ) -> Path:
-    """Write the dense model; the file appears complete, and checked by ONNX, or not at all.
+    """Write the dense model to an ONNX file, which appears complete and checked, or not at all.
 
     Args:
-        model: Without a decoder the file gives the backbone's dense features, (n, C, h, w).
+        model: The model; without a decoder the file gives the backbone's dense features,
+            (n, C, h, w).
+        path: Name of the file.
         size: Side of the windows, a multiple of the backbone's stride; by default the model's own.
         run: Hash of the configuration that trained the decoder, kept in the metadata.
 

@@ -1,6 +1,6 @@
-"""Segmentations in the formats of other tools; :class:`mgca.inference.segmentation.Segmentation`
-has them as methods.
+"""Segmentations in the formats of other tools.
 
+:class:`mgca.inference.segmentation.Segmentation` has them as methods.
 Tools that not everybody has are imported when they are asked for, and an error names the extra that
 brings them.
 """
@@ -59,16 +59,17 @@ def table(segmentation: "Segmentation") -> "pd.DataFrame":
 
 
 def coco(segmentation: "Segmentation", image_id: int = 1, *, rle: bool = True) -> dict[str, Any]:
-    """A COCO data set of one image: an annotation for each class that occurs.
+    """The segmentation as a COCO data set of one image: an annotation for each class that occurs.
 
     ``category_id`` counts the classes asked for from 1, the same with and without a background,
     which is not annotated. An annotation's ``id`` is unique among images whose ids differ.
 
     Args:
-        image_id: Of the image.
-        rle: Run lengths, as COCO stores what has holes; or else polygons along the pixels' edges,
-            which :func:`mgca.inference.polygons.polygons` cuts where there are holes. Both are
-            exact.
+        segmentation: The segmentation.
+        image_id: Number of the image.
+        rle: Whether masks are run lengths, as COCO stores what has holes; or else polygons along
+            the pixels' edges, which :func:`mgca.inference.polygons.polygons` cuts where there are
+            holes. Both are exact.
 
     Raises:
         ImportError: If run lengths are asked for and pycocotools is not installed.
@@ -103,7 +104,7 @@ def coco(segmentation: "Segmentation", image_id: int = 1, *, rle: bool = True) -
 
 
 def run_length_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
-    """What turns a mask (H, W) into COCO's compressed run lengths.
+    """A function that turns a mask (H, W) into COCO's compressed run lengths.
 
     Raises:
         ImportError: If pycocotools is not installed.
@@ -114,8 +115,11 @@ def run_length_encoder() -> Callable[[np.ndarray], dict[str, Any]]:
         raise _missing("run lengths need pycocotools", "formats", error) from error
 
     def encode(mask: np.ndarray) -> dict[str, Any]:
-        found = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return {"size": list(map(int, found["size"])), "counts": found["counts"].decode("ascii")}
+        encoded = coder.encode(np.asfortranarray(mask, dtype=np.uint8))
+        return {
+            "size": list(map(int, encoded["size"])),
+            "counts": encoded["counts"].decode("ascii"),
+        }
 
     return encode
 

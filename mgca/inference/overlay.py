@@ -57,10 +57,10 @@ def overlay(
 
     Args:
         image: The photograph, (H, W).
-        labels: (H, W), index into ``classes``.
+        labels: (H, W) labels, indices into ``classes``.
         classes: Names of the classes.
         alpha: Opacity of the colours.
-        legend: Without it the picture has the size of the image.
+        legend: Whether a legend stands beside the image; without it the picture has its size.
 
     Raises:
         ValueError: If ``alpha`` does not lie in [0, 1].
@@ -106,7 +106,7 @@ def _with_legend(
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """matplotlib's own, which has the letters of most European languages; Pillow's has few."""
+    """matplotlib's own font, which has the letters of most European languages; Pillow's has few."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)

@@ -12,7 +12,7 @@ def polygons(mask: np.ndarray) -> list[np.ndarray]:
     """Polygons that cover exactly the pixels of a mask, none of them twice.
 
     Args:
-        mask: (H, W), true inside.
+        mask: (H, W) mask, true inside.
 
     Returns:
         Arrays (n, 2) of corners (x, y), clockwise, in pixels from the top left corner of the image.
@@ -23,7 +23,7 @@ def polygons(mask: np.ndarray) -> list[np.ndarray]:
     # A frame of outside, so that every region has an edge all around.
     y, x, after = _edges(_parts(np.pad(np.asarray(mask, dtype=bool), 1)))
     corners = np.stack((x, y), axis=1) - 1
-    found, left, following = [], np.ones(len(after), dtype=bool), after.tolist()
+    outlines, left, following = [], np.ones(len(after), dtype=bool), after.tolist()
     for first in range(len(after)):
         if not left[first]:
             continue
@@ -32,8 +32,8 @@ def polygons(mask: np.ndarray) -> list[np.ndarray]:
             loop.append(edge)
             edge = following[edge]
         left[loop] = False
-        found.append(_turns(corners[loop]))
-    return found
+        outlines.append(_turns(corners[loop]))
+    return outlines
 
 
 def _parts(mask: np.ndarray) -> np.ndarray:
@@ -57,9 +57,9 @@ def _parts(mask: np.ndarray) -> np.ndarray:
         edges = [columns.start, *sorted(at), columns.stop]
         for left, right in zip(edges, edges[1:], strict=False):
             strip = regions[rows, left:right]
-            pieces, found = ndimage.label(strip == region)
+            pieces, number_of_pieces = ndimage.label(strip == region)
             strip[pieces > 0] = pieces[pieces > 0] + total
-            total += found
+            total += number_of_pieces
     return regions
 
 

@@ -1,5 +1,4 @@
-"""From the scores of units in windows to the scores of an image's pixels, in an exact order that
-does no work twice.
+"""From the scores of units in windows to the scores of an image's pixels, exactly and quickly.
 
 Upsampling a window, averaging windows where they overlap and resizing to the original are all
 linear, and all act on rows and columns apart. Together they are one weighted sum: the score of a
@@ -38,10 +37,10 @@ class ScoreMap(NamedTuple):
 
     @classmethod
     def of_maps(cls, maps: Tensor) -> "ScoreMap":
-        """Where each position has scores of its own.
+        """The score map of windows in which each position has scores of its own.
 
         Args:
-            maps: (n, K, H', W').
+            maps: (n, K, H', W') scores of the windows' positions.
         """
         n, classes, height, width = maps.shape
         table = maps.permute(0, 2, 3, 1).reshape(-1, classes)
@@ -50,13 +49,13 @@ class ScoreMap(NamedTuple):
 
 
 class Taps(NamedTuple):
-    """Of which positions, along one axis, the pixels of an image are made.
+    """The windows' positions, along one axis, whose weighted sum is each pixel of an image.
 
     Attributes:
         index: (size, t) int64, positions; windows follow one another. Unused places repeat the
             first.
-        weight: (size, t) float32; rows add up to 1, unused places are 0.
-        count: (size,) int64, places in use.
+        weight: (size, t) float32, weights; rows add up to 1, unused places are 0.
+        count: (size,) int64, number of places in use.
     """
 
     index: Tensor
@@ -78,12 +77,14 @@ def axis_taps(
     """The taps along an axis: windows upsampled, joined, and resized to the original.
 
     Args:
-        size, resized: Pixels of the original and of the resized image.
-        starts: Where the windows begin on the resized image.
-        window, padded: Pixels of a window without and with its padding.
-        positions: Positions of a window, padding included.
-        blend: Where windows overlap, the ``"equal"`` mean of them, or one weighted towards the
-            ``"middle"`` of each, linearly down to its edges.
+        size: Number of pixels of the original.
+        resized: Number of pixels of the resized image.
+        starts: Pixels of the resized image at which the windows begin.
+        window: Number of pixels of a window without its padding.
+        padded: Number of pixels of a window with its padding.
+        positions: Number of positions of a window, padding included.
+        blend: Mean of windows that overlap: the ``"equal"`` one, or one weighted towards the
+            ``"middle"`` of each window, linearly down to its edges.
     """
     inside = _bilinear(positions, padded)[:window]  # (window, positions)
     share = torch.ones(window, 1, dtype=torch.float64)
@@ -115,10 +116,10 @@ def _bilinear(source: int, size: int) -> Tensor:
 
 
 class PixelScores:
-    """Scores of the pixels of an image, at any of its pixels.
+    """The scores of an image's pixels, computed for any of them from those of its windows.
 
     Args:
-        scores: Of the windows' positions.
+        scores: Scores of the windows' positions.
         size: (H, W) of the original.
         resized: (h, w) of the resized image.
         boxes: Windows on the resized image, row by row over a grid.
@@ -176,8 +177,8 @@ class PixelScores:
         """(rows, W) int64: the label that all the taps of a pixel have, or -1 where they differ.
 
         Args:
-            labels: (R,) of the rows of the table; -1 for one that agrees with none.
-            rows: Of the image.
+            labels: (R,) label of each row of the table; -1 for one that agrees with none.
+            rows: Rows of the image.
         """
         labels = labels.cpu().to(torch.int32)[self._grid]
         low, high = labels, labels.masked_fill(labels < 0, torch.iinfo(torch.int32).max)

@@ -40,7 +40,7 @@ _LOOKUP = 20_000
 
 @dataclass(frozen=True)
 class Embedded:
-    """Pixel embeddings of an image: computed once, whatever the classes and units.
+    """The pixel embeddings of an image: computed once, whatever the classes and units.
 
     Attributes:
         image: The upright RGB original.
@@ -60,7 +60,7 @@ class Embedded:
 
 
 class Segmenter(Protocol):
-    """What anything that segments has: :class:`mgca.model.Model`, and what is compared with it.
+    """Interface of a model that segments: of :class:`mgca.model.Model` and of baselines.
 
     Attributes:
         backbone: Frozen encoders.
@@ -92,14 +92,14 @@ class Segmenter(Protocol):
         meta_points: int | None = ...,
         background: float | None = ...,
     ) -> "Segmentation":
-        """A class for every pixel."""
+        """The segmentation of an image: a class for every pixel."""
 
 
 def check_background(classes: Sequence[str], background: float | None) -> None:
-    """Whether a threshold can give a background beside these classes; see :class:`Segmentation`.
+    """Refuse a threshold that can give no background beside these classes.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If a background is asked for that no threshold can give.
     """
     if background is None:
         return
@@ -110,7 +110,7 @@ def check_background(classes: Sequence[str], background: float | None) -> None:
 
 
 class Segmentation:
-    """Classes of every pixel of an image.
+    """The segmentation of an image: a class for every pixel.
 
     Args:
         embedded: The image and its windows.
@@ -118,11 +118,12 @@ class Segmentation:
         maps: Scores of the windows' positions for the K classes: cosine similarities, or any others
             of which the largest wins.
         background: Threshold on the largest probability, or None for no background class.
-        temperature: Of the softmax over classes that gives probabilities of scores; None where
-            scores are probabilities already. It matters to the background only.
+        temperature: Temperature of the softmax over classes that gives probabilities of scores;
+            None where scores are probabilities already. It matters to the background only.
 
     Attributes:
-        classes: What ``labels`` index; ``"background"`` comes first where there is a threshold.
+        classes: Names that ``labels`` index; ``"background"`` comes first where there is a
+            threshold.
         image: The original, upright and RGB.
 
     Raises:
@@ -161,7 +162,7 @@ class Segmentation:
 
     @cached_property
     def labels(self) -> Tensor:
-        """(H, W) int64, index into ``classes``: the class of the highest score."""
+        """(H, W) int64, indices into ``classes``: the class of the highest score at each pixel."""
         labels = torch.empty(self._size, dtype=torch.int64)
         certain = self._certain()
         for rows in self._bands():
@@ -204,9 +205,9 @@ class Segmentation:
 
     @property
     def scores(self) -> Tensor:
-        """(K, H, W) float32, computed when asked for; ``labels`` is their argmax.
+        """Scores (K, H, W) float32, computed when asked for; ``labels`` is their argmax.
 
-        Cosine similarities to the classes. With a background, the probabilities of the softmax
+        They are cosine similarities to the classes. With a background, the probabilities of the softmax
         over the classes, and the threshold as the score of the background.
 
         Raises:
@@ -261,8 +262,8 @@ class Segmentation:
     def mean_scores(self) -> dict[str, float]:
         """Mean score of each class over its own pixels; NaN for the background and without pixels.
 
-        Scores are cosine similarities, or TCL's sigmoids of them. Of a class with more than 20,000
-        pixels so many are looked up, evenly spread in reading order.
+        Scores are cosine similarities, or TCL's sigmoids of them. In a class of more than 20,000
+        pixels that many are looked up, evenly spread in reading order.
         """
         table, index = self._maps
         # Of few bytes each, which are searched several times as fast.
@@ -277,11 +278,11 @@ class Segmentation:
             members = np.flatnonzero(labels == label)
             pixels = torch.from_numpy(members[np.arange(chosen) * counts[label] // chosen])
             # A table of this class alone, so that no other's scores are computed.
-            own = table[:, label - skip, None].contiguous()
-            lookup = PixelScores(ScoreMap(own, index), *self._geometry)
+            class_scores = table[:, label - skip, None].contiguous()
+            lookup = PixelScores(ScoreMap(class_scores, index), *self._geometry)
             y = torch.div(pixels, width, rounding_mode="floor")
-            found = [scores.squeeze(1) for _, scores in lookup.blocks(y, pixels % width)]
-            means[label] = torch.cat(found).double().mean().item()
+            blocks = [scores.squeeze(1) for _, scores in lookup.blocks(y, pixels % width)]
+            means[label] = torch.cat(blocks).double().mean().item()
         return dict(zip(self.classes, means, strict=True))
 
     def _all(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -380,7 +381,7 @@ class Segmentation:
 
         Args:
             alpha: Opacity of the colours.
-            legend: Without it the picture has the size of the image.
+            legend: Whether a legend stands beside the image; without it the picture has its size.
         """
         from mgca.inference.overlay import overlay
 

@@ -1,4 +1,4 @@
-"""Resizing and the sliding window: which part of an image goes through the network when."""
+"""Resizing and the sliding window: the parts of an image that go through the network."""
 
 from typing import NamedTuple
 
@@ -20,8 +20,11 @@ class Box(NamedTuple):
 
 
 def resized_size(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """(height, width) with the shorter side at ``short_side``, unless the longer would exceed
-    ``long_side``; the ratio is kept. The rule of mmcv's ``rescale_size``."""
+    """The size (height, width) that an image is resized to, its ratio kept.
+
+    The shorter side becomes ``short_side``, unless the longer would exceed ``long_side``: the rule
+    of mmcv's ``rescale_size``.
+    """
     scale = min(short_side / min(height, width), long_side / max(height, width))
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
@@ -59,6 +62,6 @@ def cut_windows(image: Tensor, boxes: list[Box], multiple: int) -> Tensor:
 
 
 def resize(image: Image.Image, config: SegmentConfig) -> Image.Image:
-    """The image at the size that the windows are laid on."""
+    """The image resized to the size that the windows are laid on."""
     height, width = resized_size(image.height, image.width, config.short_side, config.long_side)
     return image.resize((width, height), Image.Resampling.BILINEAR)
