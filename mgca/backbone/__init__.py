@@ -41,11 +41,13 @@ def load_backbone(
     """Load a frozen backbone.
 
     Args:
-        name: ``"lite"``, ``"scenes"``, ``"vit-b-16"`` or the name of an open_clip model.
-        pretrained: True for the published weights, False for random ones, the same at every load.
-            For other open_clip models the tag of the weights
+        name: Name of the backbone: ``"lite"``, ``"scenes"``, ``"vit-b-16"`` or that of an open_clip
+            model.
+        pretrained: Weights: True for the published ones, False for random ones, the same at every
+            load. For other open_clip models the tag of the weights
             (``open_clip.list_pretrained_tags_by_model(name)``), or a file of them.
-        last_block: Of a vision transformer, one of :data:`mgca.config.LAST_BLOCKS` (choice D1).
+        last_block: Variant of a vision transformer's last block, one of
+            :data:`mgca.config.LAST_BLOCKS` (choice D1).
 
     Raises:
         ValueError: If the name or the tag is unknown.
@@ -99,14 +101,14 @@ def check_known(name: str) -> None:
     Raises:
         ValueError: With the names that there are.
     """
-    known = ["lite", "scenes", *OPEN_CLIP_NAMES]
-    if name in known:
+    offered = ["lite", "scenes", *OPEN_CLIP_NAMES]
+    if name in offered:
         return
     import open_clip
 
     if name not in open_clip.list_models():
         raise ValueError(
-            f"unknown backbone {name!r}: give {', '.join(known)} or a name of "
+            f"unknown backbone {name!r}: give {', '.join(offered)} or a name of "
             "open_clip.list_models()"
         )
 

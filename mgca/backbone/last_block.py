@@ -39,10 +39,10 @@ def last_block(
     """Patch tokens (B, h * w, width) after a changed last block.
 
     Args:
-        block: As trained.
-        tokens: (B, 1 + h * w, width) before it, the class token first.
-        size: (h, w).
-        name: One of :data:`mgca.config.LAST_BLOCKS`.
+        block: The last block as trained.
+        tokens: (B, 1 + h * w, width) tokens before it, the class token first.
+        size: Rows and columns (h, w) of the grid of patches.
+        name: Name of the change, one of :data:`mgca.config.LAST_BLOCKS`.
     """
     kind = LAST_BLOCKS[name]
     if kind == LAST_BLOCKS["attention"]:
@@ -59,7 +59,7 @@ def last_block(
 
 
 def _attend(block: "ResidualAttentionBlock", x: Tensor, size: tuple[int, int], kind: str) -> Tensor:
-    """The attention layer, with other weights, of normalised tokens (B, n, width)."""
+    """Normalised tokens (B, n, width) after the attention layer with attention of a given kind."""
     attention = block.attn
     width, heads = attention.embed_dim, attention.num_heads
     weight, bias = attention.in_proj_weight, attention.in_proj_bias

@@ -98,8 +98,11 @@ class Lite(Backbone):
     """EfficientNet-Lite0 at output stride 16 and MiniLM, joined by a linear alignment.
 
     The tower is open_clip's timm tower, its projection one linear map 1280 to 384. Text embeddings
-    are centred unit vectors. Without
-    ``pretrained`` only the alignment is random: the two encoders are what makes it "lite".
+    are centred unit vectors.
+
+    Args:
+        pretrained: Whether the trained alignment is loaded. Without it only the alignment is
+            random: the two encoders are what makes it "lite".
     """
 
     def __init__(self, *, pretrained: bool = True) -> None:
@@ -142,7 +145,7 @@ class Lite(Backbone):
         return f"{SENTENCES.digest}-{tensor_digest(self.text_centre)}"
 
     def alignment(self) -> dict[str, Tensor]:
-        """What is trained: the map (384, 1280), its bias (384,) and the texts' centre (384,)."""
+        """Trained tensors: the map (384, 1280), its bias (384,) and the texts' centre (384,)."""
         head = self.tower.head.proj
         return {"weight": head.weight.data, "bias": head.bias.data, "text_centre": self.text_centre}
 
@@ -164,8 +167,10 @@ class Lite(Backbone):
         return self.centred(self.text(check_texts(texts)))
 
     def centred(self, sentences: Tensor) -> Tensor:
-        """Sentence embeddings (..., 384) less what all sentences share, as unit vectors: that says
-        nothing about any image, and is most of their similarity."""
+        """Sentence embeddings (..., 384) less what all sentences share, as unit vectors.
+
+        What they share says nothing about any image, and is most of their similarity.
+        """
         return F.normalize(sentences - self.text_centre, dim=-1)
 
 
@@ -186,12 +191,12 @@ def own_alignment(backbone: Backbone) -> tuple[dict[str, Tensor], dict[str, str]
     """
     if not isinstance(backbone, Lite):
         return None
-    own = {key: value.detach().cpu() for key, value in backbone.alignment().items()}
+    tensors = {key: value.detach().cpu() for key, value in backbone.alignment().items()}
     published, meta = load_weights("lite-alignment")
-    same = all(torch.equal(own[key], published[key]) for key in own)
+    same = all(torch.equal(tensors[key], published[key]) for key in tensors)
     if same and float(meta["temperature"]) == backbone.temperature:
         return None
-    return own, {"temperature": repr(backbone.temperature)}
+    return tensors, {"temperature": repr(backbone.temperature)}
 
 
 def take_alignment(backbone: Backbone, state: dict[str, Tensor], meta: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""The images of a batch, and what a frozen encoder says of whole images, with gradient to them.
+"""Embeddings of whole images by a frozen encoder, with gradient to the images.
 
 TCL contrasts images cut out by its masks: gradient reaches the masks through the frozen encoder.
 Nothing here is trained, and nothing of the backbone is changed.
@@ -18,13 +18,13 @@ from mgca.backbone.vit import PlainViT
 
 
 def global_encoder(backbone: Backbone, precision: str = "float32") -> Callable[[Tensor], Tensor]:
-    """The global embedding of a frozen backbone as a function of images.
+    """A function that gives a frozen backbone's embeddings of whole images.
 
     Args:
-        backbone: A vision transformer gives its class token (or whatever it pools), the block
-            before it as trained; others give the projection of their mean feature, which is what
-            their tower was trained with.
-        precision: ``"float32"`` for the backbone's own, or ``"bfloat16"``.
+        backbone: The backbone. A vision transformer gives its class token (or whatever it pools),
+            the last block as trained; others give the projection of their mean feature, which is
+            what their tower was trained with.
+        precision: Number format, ``"float32"`` for the backbone's own, or ``"bfloat16"``.
 
     Returns:
         Normalised images (B, 3, H, W), of sides that the backbone's stride divides, to embeddings
@@ -64,7 +64,7 @@ def _embedding(backbone: Backbone) -> Callable[[Tensor], Tensor]:
 
 
 def pooled_token(backbone: PlainViT, tokens: Tensor) -> Tensor:
-    """(B, C): all tokens (B, 1 + h * w, width) before the last block to the image's embedding.
+    """Image embeddings (B, C) made of all tokens (B, 1 + h * w, width) before the last block.
 
     This is open_clip's own forward pass. Where the class token alone is pooled, only its row of
     the last attention and of the last MLP is computed.

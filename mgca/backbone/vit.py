@@ -17,8 +17,9 @@ def interpolate_positions(
     """Positional embeddings for another grid of patches, as open_clip's ``resize_pos_embed``.
 
     Args:
-        embedding: (1 + rows * columns, width), the class token first.
-        grid: (rows, columns) it was trained for. size: (rows, columns) wanted.
+        embedding: (1 + rows * columns, width) embeddings, the class token first.
+        grid: (rows, columns) that they were trained for.
+        size: (rows, columns) wanted.
 
     Returns:
         (1 + rows * columns, width) for ``size``.
@@ -35,12 +36,12 @@ class PlainViT(Backbone):
     """An open_clip model with a plain vision transformer.
 
     Args:
-        name: For messages.
+        name: Name of the model, for messages.
         model: An open_clip ``CLIP`` or ``CustomTextCLIP``.
-        tokenizer: Texts to (n, context) token ids.
-        mean, std: Statistics of the model's image preprocessing.
-        last_block: How the last block is used, one of
-            :data:`mgca.config.LAST_BLOCKS`.
+        tokenizer: Function of texts that gives token ids (n, context).
+        mean: Mean of each channel in the model's image preprocessing.
+        std: Standard deviation of each channel in the model's image preprocessing.
+        last_block: Variant of the last block, one of :data:`mgca.config.LAST_BLOCKS`.
 
     Raises:
         UnsupportedBackbone: If the image tower is not a plain vision transformer.
@@ -94,7 +95,12 @@ class PlainViT(Backbone):
         return self.last(self.tokens(images), (rows, columns))
 
     def last(self, tokens: Tensor, size: tuple[int, int]) -> Tensor:
-        """All tokens (B, 1 + h * w, width) through the last block: patches (B, width, h, w)."""
+        """Patch tokens (B, width, h, w) after the last block, of all tokens before it.
+
+        Args:
+            tokens: (B, 1 + h * w, width) tokens before the last block, the class token first.
+            size: Rows and columns (h, w) of the grid of patches.
+        """
         block = self.model.visual.transformer.resblocks[-1]
         tokens = last_block(block, tokens, size, self.last_block)
         return tokens.transpose(1, 2).unflatten(2, size)
