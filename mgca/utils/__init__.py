@@ -1,1 +1,1 @@
-"""What every room uses and none is about: files, images, progress, processes, provenance."""
+"""Tools of all other packages: files, images, progress, processes, provenance, settings."""

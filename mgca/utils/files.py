@@ -51,7 +51,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 @contextmanager
 def alone_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold a folder for this process; the system lets it go when the process ends, however.
+    """A context in which this process alone holds a folder.
+
+    The system lets it go when the process ends, however it ends.
 
     Raises:
         OSError: If another process holds it.
@@ -85,15 +87,15 @@ def clear_temporaries(folder: str | os.PathLike) -> None:
 
 @contextmanager
 def damaged(kind: type[Exception], message: str, remedy: str = "") -> Iterator[None]:
-    """Errors of the block, in which a file is decoded, as one of ours.
+    """A context in which a file is decoded, and whose errors become one of the class ``kind``.
 
     What a decoder raises at damaged bytes is anyone's guess, so all of it is taken; errors of the
     kind itself pass as they are.
 
     Args:
         kind: The class of the error.
-        message: Which file it is, and what it is not.
-        remedy: What to do about it.
+        message: Message that says which file it is, and what it is not.
+        remedy: Advice to the reader of the message.
     """
     try:
         yield
@@ -111,5 +113,5 @@ def file_digest(path: str | os.PathLike) -> str:
 
 
 def cache_folder(folder: str | os.PathLike | None = None) -> Path:
-    """Where caches lie: the folder given, $MGCA_CACHE, or ~/.cache/mgca."""
+    """The folder of caches: the one given, $MGCA_CACHE, or ~/.cache/mgca."""
     return Path(folder or os.environ.get("MGCA_CACHE") or Path.home() / ".cache" / "mgca")

@@ -37,8 +37,9 @@ def open_image(source: ImageSource) -> Image.Image:
     """Any picture as upright 8-bit RGB.
 
     Args:
-        source: A path, an open file or its bytes, a PIL image, an (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4) array, or a (3, H, W) tensor, either of uint8 or of floats in [0, 1].
+        source: The picture: a path, an open file or its bytes, a PIL image, an (H, W), (H, W, 1),
+            (H, W, 3) or (H, W, 4) array, or a (3, H, W) tensor, either of uint8 or of floats in
+            [0, 1].
 
     EXIF rotation is applied, transparency is laid on white, 16-bit greys are scaled to 8 bits, and
     of an animation the first frame is taken. Nothing else of the metadata is read or kept, so that
@@ -80,7 +81,7 @@ def open_image(source: ImageSource) -> Image.Image:
 
 
 def _content(file: io.IOBase) -> bytes:
-    """All bytes of an open file, wherever it was read to: as Pillow has it."""
+    """All bytes of an open file, from its start wherever it was read to, as Pillow takes them."""
     if file.seekable():
         file.seek(0)
     content = file.read()
@@ -103,13 +104,15 @@ def reads_heic() -> bool:
 def picture_suffixes() -> set[str]:
     """The suffixes, in small letters, of the formats of photographs that can be read here."""
     reads_heic()
-    known = Image.registered_extensions().items()
-    return {suffix for suffix, kind in known if kind in Image.OPEN and kind not in _NO_PICTURES}
+    registered = Image.registered_extensions().items()
+    return {
+        suffix for suffix, kind in registered if kind in Image.OPEN and kind not in _NO_PICTURES
+    }
 
 
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
-    """Errors of the block as an :class:`ImageError` that names the picture."""
+    """A context whose errors become an :class:`ImageError` that names the picture."""
     try:
         yield
     except ImageError:
@@ -187,8 +190,8 @@ def _eight_bits(grey: np.ndarray, transparent: int | None) -> np.ndarray:
 
 
 def _image_of_array(array: np.ndarray) -> Image.Image:
-    known = array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating)
-    if not known or array.ndim not in (2, 3) or 0 in array.shape:
+    supported = array.dtype == np.uint8 or np.issubdtype(array.dtype, np.floating)
+    if not supported or array.ndim not in (2, 3) or 0 in array.shape:
         raise ImageError(
             "expected an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8, or of floats in "
             f"[0, 1], got {array.dtype} {array.shape}"

@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def from_hub(what: str, kind: type[Exception]) -> Iterator[None]:
-    """A hub out of reach is an error that says what could not be had, and what to do.
+    """A context in which a hub out of reach is an error that says what is missing and what to do.
 
     Args:
-        what: What the block loads, such as "the weights of vit-b-16".
+        what: Name of what the block loads, such as "the weights of vit-b-16".
         kind: The class of the error.
 
     Raises:

@@ -41,10 +41,11 @@ def exit_with_parent() -> None:
 def in_processes(
     function: Callable[[Any], Any], items: Sequence[Any], workers: int | None, **bar: str
 ) -> list[Any]:
-    """What a function gives for each item, computed in processes, with progress.
+    """The results of a function for each item, in order, computed in processes, with progress.
 
     Args:
-        function: Of a module, so that processes can find it.
+        function: Function of a module, so that processes can find it.
+        items: Its arguments.
         workers: Number of processes, by default one per core; with 1 there is only this one.
         bar: Options of the progress bar.
     """
@@ -61,8 +62,10 @@ def in_processes(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """So many threads within: the order in which they add numbers up, and with it the last bits,
-    depends on how many they are."""
+    """A context in which torch computes with ``number`` threads.
+
+    The number decides the order in which threads add numbers up, and with it the last bits.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

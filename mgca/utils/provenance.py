@@ -16,9 +16,11 @@ _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", 
 def provenance(
     config: dict[str, Any], *, seed: int, data: dict[str, str], seconds: float
 ) -> dict[str, Any]:
-    """How a run came about: configuration, commit, environment, data, device, time.
+    """The record of how a run came about: configuration, commit, environment, data, device, time.
 
     Args:
+        config: Configuration of the run.
+        seed: Seed of the run.
         data: Digest of each data set's manifest by name.
         seconds: Wall time of the run.
     """
@@ -40,15 +42,15 @@ def provenance(
 
 def _commit() -> str:
     """The commit of the source, marked where the tree has changes; "unknown" outside git."""
-    here = Path(__file__).parents[1]  # the package, of which this room is a part
+    package = Path(__file__).parents[1]
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(here), *words], capture_output=True, text=True, check=True
+            ["git", "-C", str(package), *words], capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(here))
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", str(package))
         return git("rev-parse", "HEAD") + ("-modified" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -26,8 +26,8 @@ def from_table(start: Any, table: Any, place: str = "", path: str = "") -> Any:
     Args:
         start: The class; or an object of it, whose values stay where the table has none.
         table: Names and values, nested as the dataclasses are.
-        place: What is read, such as a file's name, for messages.
-        path: Where in it the table stands, such as ``"train.loss"``.
+        place: Name of what is read, such as a file's, for messages.
+        path: Place of the table in it, such as ``"train.loss"``.
 
     Raises:
         ValueError: With the place, for an unknown name, a value of another type, a field that is
@@ -45,8 +45,8 @@ def from_table(start: Any, table: Any, place: str = "", path: str = "") -> Any:
     dot = f"{path}." if path else ""
     for name in table:
         if name not in fields:
-            known = ", ".join(sorted(fields))
-            raise ValueError(f"{before}no value {dot}{name}: known are {known}")
+            names = ", ".join(sorted(fields))
+            raise ValueError(f"{before}no value {dot}{name}: known are {names}")
     values = {}
     for name, value in table.items():
         # Of a class, its field's default.
