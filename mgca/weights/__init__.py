@@ -33,14 +33,14 @@ def load_weights(name: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     Raises:
         WeightsError: If the name is unknown or the file is not the one the manifest names.
     """
-    known = manifest()
+    digests = manifest()
     path = FOLDER / f"{name}.safetensors"
-    if name not in known or not path.is_file():
-        raise WeightsError(f"no weights {name!r}, only {', '.join(sorted(known)) or 'none'}")
-    found = file_digest(path)
-    if found != known[name]:
+    if name not in digests or not path.is_file():
+        raise WeightsError(f"no weights {name!r}, only {', '.join(sorted(digests)) or 'none'}")
+    digest = file_digest(path)
+    if digest != digests[name]:
         raise WeightsError(
-            f"{path} has SHA-256 {found}, expected {known[name]}: reinstall mgca, or check the "
+            f"{path} has SHA-256 {digest}, expected {digests[name]}: reinstall mgca, or check the "
             "file out again"
         )
     return read_tensors(path)
@@ -56,8 +56,8 @@ def publish(name: str, path: str | Path) -> None:
     published = FOLDER / f"{name}.safetensors"
     with replacing(published) as temporary:
         temporary.write_bytes(Path(path).read_bytes())
-    known = manifest() | {name: file_digest(published)}
-    write_text(FOLDER / "manifest.json", json.dumps(known, indent=1) + "\n")
+    digests = manifest() | {name: file_digest(published)}
+    write_text(FOLDER / "manifest.json", json.dumps(digests, indent=1) + "\n")
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, "Tensor"], dict[str, str]]:

