@@ -207,8 +207,8 @@ class Segmentation:
     def scores(self) -> Tensor:
         """Scores (K, H, W) float32, computed when asked for; ``labels`` is their argmax.
 
-        They are cosine similarities to the classes. With a background, the probabilities of the softmax
-        over the classes, and the threshold as the score of the background.
+        They are cosine similarities to the classes; with a background, the probabilities of the
+        softmax over the classes, and the threshold as the score of the background.
 
         Raises:
             MemoryError: If they would not fit into the memory that is free.
