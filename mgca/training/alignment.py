@@ -24,10 +24,13 @@ from mgca.weights import write_tensors
 
 @dataclass(frozen=True, kw_only=True)
 class AlignConfig:
-    """Training of the alignment.
+    """Settings of the alignment's training, by AdamW with cosine decay.
 
     Attributes:
-        epochs, batch_size, learning_rate, weight_decay: Of AdamW with cosine decay.
+        epochs: Number of passes over the data.
+        batch_size: Number of images in a batch.
+        learning_rate: Learning rate at the start.
+        weight_decay: Weight decay of AdamW.
         names: Weight of the second term, which makes the similarity of single positions to the
             names of ImageNet's classes agree with the trunk's own classifier there. It brings in
             words that the captions lack.
@@ -36,7 +39,7 @@ class AlignConfig:
             CLIP. Text embeddings keep the sentence encoder's norm of 1: its cosines spread several
             times wider than CLIP's, and at that norm the softmax of Eq. 3 spreads over about as
             large a share of the pixels as the object has (:func:`softmax_pixels`).
-        seed: Of weights and order.
+        seed: Seed of the random weights and of the order.
     """
 
     epochs: int = 15
@@ -115,7 +118,7 @@ def train_alignment(
         features: (n, F, h, w) trunk features of the training images.
         pool: The captions of each image.
         texts: Sentence embeddings (len(pool.texts), C) of the pool's texts, not centred.
-        names: Likewise (1000, templates, C) of the names of the classifier's classes.
+        names: Sentence embeddings (1000, templates, C) of the names of the classifier's classes.
 
     Returns:
         The last ``"loss"`` and the learned ``"temperature"``.
@@ -193,7 +196,8 @@ def softmax_pixels(dense: Tensor, texts: Tensor) -> float:
     The exponential of its entropy, divided by the number of pixels: 1 is flat, 1/N saturated.
 
     Args:
-        dense: (n, C, h, w). texts: (n, C), the text of each image.
+        dense: (n, C, h, w) dense features.
+        texts: (n, C) embeddings, of the text of each image.
     """
     scores = torch.einsum("nc,nchw->nhw", texts, dense).flatten(1)
     entropy = torch.special.entr(scores.softmax(dim=1)).sum(dim=1)
@@ -211,7 +215,9 @@ def retrieval(backbone: Lite, features: np.ndarray, texts: Tensor) -> dict[str, 
     """Image-to-text recall at 1 and 5, in percent, of pooled dense features.
 
     Args:
-        features: (n, F, h, w). texts: (n, C), the one caption of each image.
+        backbone: The backbone whose alignment is measured.
+        features: (n, F, h, w) trunk features of the images.
+        texts: (n, C) embeddings, of the one caption of each image.
     """
     pooled = torch.from_numpy(np.asarray(features, dtype=np.float32).mean(axis=(2, 3)))
     image = F.normalize(backbone.project(pooled[:, :, None, None])[:, :, 0, 0], dim=-1)

@@ -29,10 +29,12 @@ def save_checkpoint(
     """Write a checkpoint in one file, whole or not at all.
 
     Args:
+        path: The file.
         config: The run's dataclass, or a dictionary; a run of another one is refused the file.
-        model: Its parameters that take a gradient are kept.
+        model: Network whose parameters that take a gradient are kept.
+        optimizer: Optimizer whose moments are kept.
         step: The step to go on with.
-        scaler: Of float16's loss.
+        scaler: Scaler of float16's loss.
     """
     state = {f"model.{key}": value for key, value in _trained(model).items()}
     for index, moments in optimizer.state_dict()["state"].items():
@@ -55,8 +57,8 @@ def resume(
     Args:
         path: The file.
         config: Configuration that it must belong to; None for any.
-        model: Its parameters are replaced.
-        optimizer: Its moments are replaced.
+        model: Network whose parameters are replaced.
+        optimizer: Optimizer whose moments are replaced.
         scaler: Scaler of float16's loss.
 
     Returns:
@@ -114,8 +116,10 @@ def _trained(model: nn.Module) -> dict[str, Tensor]:
 def _shapes(
     trained: dict[str, Tensor], optimizer: torch.optim.Optimizer, state: dict[str, Tensor]
 ) -> dict[str, torch.Size]:
-    """The tensors that a checkpoint with this state should have; a parameter that has seen no
-    gradient has no moments."""
+    """Shapes of the tensors that a checkpoint with this state should have, by name.
+
+    A parameter that has seen no gradient has no moments.
+    """
     shapes = {f"model.{key}": value.shape for key, value in trained.items()}
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     for index, value in enumerate(parameters):
@@ -143,10 +147,12 @@ def latest(folder: Path) -> Path | None:
 
 
 def prune(folder: Path, keep: int, milestone: int | None = None) -> None:
-    """Remove all checkpoints of a folder but the newest so many and the milestones.
+    """Remove all checkpoints of a folder but the newest ``keep`` and the milestones.
 
     Args:
-        milestone: A checkpoint whose step this number divides stays; None for none.
+        folder: Folder of the checkpoints.
+        keep: Number of newest checkpoints that stay.
+        milestone: Number of steps between checkpoints that stay for good; None for none.
     """
     newest_first = sorted(folder.glob("step-*.safetensors"), key=_step_of, reverse=True)
     for path in newest_first[keep:]:

@@ -1,4 +1,4 @@
-"""One batch over several processes: what all of them must see, with its gradient."""
+"""One batch over several processes: rows gathered from all of them, with their gradient."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,7 @@ def gather_rows(rows: Tensor) -> tuple[Tensor, int]:
 
 
 def mean_over_images(maps: Tensor) -> Tensor:
-    """(1, C, 1, 1): the mean over the images of all processes, and their pixels, of maps
-    (b, C, H, W)."""
+    """The mean (1, C, 1, 1) of maps (b, C, H, W) over pixels and the images of all processes."""
     if not _several():
         return maps.mean(dim=(0, 2, 3), keepdim=True)
     return gather_rows(maps.mean(dim=(2, 3)))[0].mean(dim=0)[None, :, None, None]

@@ -1,4 +1,4 @@
-"""What a run will take, before it starts: memory, hours, disk.
+"""An estimate of what a run takes, before it starts: memory, hours, disk.
 
 FLOPs and bytes are arithmetic; the time is measured on the device at hand.
 """
@@ -38,11 +38,11 @@ class Probe:
     """Time measured before a run, of the slowest process.
 
     Attributes:
-        steps: How often a part of a step was run.
+        steps: Number of times that a part of a step was run.
         part_seconds: Median time of a part.
-        parts: Parts in a step.
+        parts: Number of parts in a step.
         read_images: Images that the process reads in a second, over all its workers.
-        step_seconds: Of a step of the run, reading included.
+        step_seconds: Time of a step of the run, reading included.
     """
 
     steps: int
@@ -54,16 +54,21 @@ class Probe:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will take.
+    """The memory, time and disk that a run will take.
 
     Attributes:
-        trained, frozen: Numbers of parameters.
-        samples, epoch_steps, steps: Of the data, of an epoch, of the run.
-        batch, processes: Images of a step, and processes that share them.
-        flops: Of an image with its text, in a step.
+        trained: Number of parameters that are trained.
+        frozen: Number of parameters that are not.
+        samples: Number of samples in the data.
+        epoch_steps: Number of steps in an epoch.
+        steps: Number of steps in the run.
+        batch: Number of images in a step, over all processes.
+        processes: Number of processes that share them.
+        flops: FLOPs of an image with its text, in a step.
         memory: Bytes of a process by purpose; on a CPU the processes share what is available.
         available: Bytes free on the device.
-        disk, free: Bytes that the run's folder will hold, and that are free there.
+        disk: Bytes that the run's folder will hold.
+        free: Bytes that are free there.
         ceiling: FLOP/s of all devices in large matrix products.
         probe: Measured time, None where it was not wanted.
     """
@@ -142,7 +147,8 @@ def estimate(trainer: "Trainer", folder: Path, *, probe: bool = True) -> Estimat
     """Estimate a run; called on every process.
 
     Args:
-        folder: Of the run.
+        trainer: The run.
+        folder: Folder of the run.
         probe: Whether to time some steps.
     """
     train, backbone = trainer.train, trainer.backbone
@@ -253,7 +259,7 @@ def _reading(trainer: "Trainer", seconds: float, workers: int) -> float:
 
 
 def _streamed(trainer: "Trainer") -> Streamed:
-    """Where the run's batches come from: what is estimated is a run from shards."""
+    """The run's source, which must be shards: only runs from shards are estimated."""
     if not isinstance(trainer.source, Streamed):
         raise TypeError("only a run from shards is estimated")
     return trainer.source

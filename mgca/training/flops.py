@@ -1,4 +1,4 @@
-"""How much each part computes and moves, and how much the machine can do at most.
+"""FLOPs and bytes of each part of the method, and the most that a machine can do.
 
 A FLOP is one multiplication or one addition of a matrix product, a convolution or an attention;
 what is done element by element (norms, activations, softmax, sorting) is not counted, as is usual.
@@ -67,10 +67,12 @@ def decoder_flops(
     """FLOPs of the decoder's convolutions for one image.
 
     Args:
-        dim: Channels ``C``.
-        height, width: Size of the map of pixel embeddings.
+        dim: Number of channels ``C``.
+        height: Rows of the map of pixel embeddings.
+        width: Columns of the map of pixel embeddings.
         blocks: Number of gated convolution blocks.
-        backward: With the gradients of its inputs and of its weights, which cost as much each.
+        backward: Whether the gradients of inputs and weights are counted too, which cost as much
+            each.
     """
     forward = 2.0 * blocks * 9 * dim**2 * height * width
     return 3 * forward if backward else forward
@@ -97,11 +99,13 @@ def loss_flops(
     weight that is 0.
 
     Args:
-        images, texts: ``B``, and ``T`` of all processes together.
-        pixels: ``N`` of an image.
-        dim: Channels ``C``.
-        alpha, alpha_neg: Areas of objects and of hard negative regions.
-        backward: With the gradient of the pixel embeddings. Texts have none.
+        images: Number of images ``B``.
+        texts: Number of texts ``T`` of all processes together.
+        pixels: Number of pixels ``N`` of an image.
+        dim: Number of channels ``C``.
+        alpha: Area of an object, as a share of the image.
+        alpha_neg: Area of a hard negative region, as a share of the image.
+        backward: Whether the gradient of the pixel embeddings is counted too. Texts have none.
     """
     pairs = images * texts
     # Of a pair that belongs together the object is kept, of every other a hard negative region.
@@ -138,7 +142,7 @@ def ceiling(device: torch.device | str, dtype: torch.dtype, seconds: float = 1.0
 
 
 def _affordable(dtype: torch.dtype, seconds: float, most: int = 2048) -> int:
-    """Side of the largest matrices, up to ``most``, whose product a processor has in so long."""
+    """Side of the largest matrices, up to ``most``, that a processor multiplies in ``seconds``."""
     side = 128
     while side < most:
         a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
@@ -165,8 +169,10 @@ def slowness(device: torch.device | str, dtype: torch.dtype, side: int = 256) ->
 
 
 def bandwidth(device: torch.device | str, seconds: float = 1.0) -> float:
-    """Bytes/s that a device reads and writes when it copies 256 MiB, far more than a cache holds:
-    the best of the copies that fit in ``seconds``."""
+    """Bytes/s that a device reads and writes when it copies 256 MiB, far more than a cache holds.
+
+    The best of the copies that fit in ``seconds`` counts.
+    """
     source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     return 2.0 * source.nbytes / best_seconds(lambda: target.copy_(source), device, seconds)
@@ -178,8 +184,11 @@ def best_seconds(
     seconds: float = 1.0,
     repeats: int = 3,
 ) -> float:
-    """Time of the quickest call: of as many as fit in ``seconds``, but at least ``repeats``, after
-    one that is not counted."""
+    """Seconds of the quickest call of a function.
+
+    It is called as often as fits in ``seconds``, but at least ``repeats`` times, after one call
+    that is not counted.
+    """
     wait = torch.cuda.synchronize if torch.device(device).type == "cuda" else lambda: None
     function()
     wait()
@@ -223,8 +232,10 @@ class _Traffic(TorchDispatchMode):
 
 
 def step_flops(config: TrainConfig, backbone: "Backbone", size: int) -> float:
-    """FLOPs of an image with its text in a training step, without those done twice to save memory:
-    frozen encoders forward, decoder and losses forward and backward.
+    """FLOPs of an image with its text in a training step.
+
+    Counted are the frozen encoders forward, and decoder and losses forward and backward, without
+    what is computed twice to save memory.
 
     Args:
         config: Configuration of the training.

@@ -1,4 +1,4 @@
-"""What a long run says of itself while it runs, and hears: its speed, and the signal to stop."""
+"""The speed of a long run while it runs, and the signals that ask it to stop."""
 
 import signal
 import threading
@@ -16,9 +16,9 @@ class Meter:
     """Speed of a run, step by step.
 
     Args:
-        flops: Of an image with its text, in a step.
+        flops: FLOPs of an image with its text, in a step.
         ceiling: FLOP/s of all devices together, as measured with large matrix products.
-        seconds: That the run had taken before it was interrupted.
+        seconds: Time that the run had taken before it was interrupted.
     """
 
     def __init__(self, flops: float, ceiling: float, seconds: float = 0.0) -> None:
@@ -28,7 +28,7 @@ class Meter:
         self.waited = 0.0
 
     def timed(self, items: Iterable[T]) -> Iterator[T]:
-        """The items, with an eye on how long they are waited for."""
+        """The items one by one, while the time that is spent waiting for them is measured."""
         iterator = iter(items)
         while True:
             before = time.perf_counter()
@@ -40,7 +40,10 @@ class Meter:
             yield item
 
     def row(self, images: int) -> dict[str, float]:
-        """Of the step that ends now, on so many images of all processes.
+        """The measures of the step that ends now.
+
+        Args:
+            images: Number of images in the step, over all processes.
 
         Returns:
             ``images_per_second``; ``utilisation``, the share of the ceiling that the FLOPs of the

@@ -16,7 +16,7 @@ class NotFinite(RuntimeError):
 
 
 class Schedule(Protocol):
-    """What a rate depends on: part of every configuration of a training."""
+    """The settings that a learning rate depends on, which every configuration of a training has."""
 
     learning_rate: float
     warmup: float
@@ -43,10 +43,10 @@ def finite_gradient(
     """Norm of the gradient of a step, after checking it and the loss.
 
     Args:
-        model: What is trained, its gradients at hand.
+        model: The network that is trained, with its gradients.
         loss: Loss of the step.
         step: Number of the step, for the message.
-        advice: What to do, for the message.
+        advice: Advice to the reader of the message.
         overflows: Whether a gradient may be infinite, as in float16, whose scaler leaves such a
             step out.
 
@@ -68,7 +68,9 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> float:
 
 
 def generator(*numbers: int) -> torch.Generator:
-    """A generator that depends on some numbers alone, such as a seed and a step, so that a resumed
-    run needs no state of one."""
+    """A random generator seeded by some numbers alone, such as a seed and a step.
+
+    So a resumed run needs no state of a generator.
+    """
     seed = np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(seed >> 1))

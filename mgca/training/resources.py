@@ -1,4 +1,4 @@
-"""What a run takes, and the processes and devices it runs on.
+"""The resources of a run, and the processes and devices it runs on.
 
 A run on one process needs nothing else: :class:`Alone`. For several, Lightning Fabric joins a
 process to the others and wraps the model in ``DistributedDataParallel``. It leaves the loop to us,
@@ -22,17 +22,19 @@ from mgca.utils.processes import exit_with_parent
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """What a run takes, and how: nothing of it changes what is learned, but for rounding.
+    """The resources of a run; none of them changes what is learned, but for rounding.
 
     Attributes:
-        accelerator: ``"auto"``, ``"cpu"``, ``"cuda"``, or one device such as ``"cuda:1"``.
-        workers: Processes that read and decode images for each process; None for as many as there
-            are cores for, 0 for none.
-        micro_batch: Images that pass through the decoder at a time; None for all of a process.
+        accelerator: Kind of device, ``"auto"``, ``"cpu"`` or ``"cuda"``, or one device such as
+            ``"cuda:1"``.
+        workers: Number of processes that read and decode images for each process; None for as many
+            as there are cores for, 0 for none.
+        micro_batch: Number of images that pass through the decoder at a time; None for all of a
+            process.
         budget: Bytes that the losses may hold beside their inputs.
-        checkpoint_every: Steps between checkpoints.
-        keep: Newest checkpoints that are kept.
-        milestone: Every checkpoint whose step this number divides is kept too; None for none.
+        checkpoint_every: Number of steps between checkpoints.
+        keep: Number of newest checkpoints that are kept.
+        milestone: Number of steps between checkpoints that are kept for good; None for none.
         corrupt_limit: Share of the samples that may be unreadable.
         precomputed: Folder of nouns and text embeddings; by default the cache.
         download_limit: Bytes that downloaded shards may take in the cache.
@@ -86,7 +88,7 @@ class Alone:
     """The only process of a run.
 
     Attributes:
-        device: Where it computes.
+        device: Device on which it computes.
     """
 
     device: torch.device
@@ -133,7 +135,7 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
     """Refuse a precision that a device cannot train in.
 
     Raises:
-        ValueError: If it cannot.
+        ValueError: If the device cannot train in the configuration's precision.
     """
     if config.precision == "float16" and device.type != "cuda":
         raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")

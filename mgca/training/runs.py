@@ -20,11 +20,11 @@ from mgca.utils.settings import from_table
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """All that decides what a run learns, together with its shards.
+    """Settings of a run from shards: with the shards, all that decides what it learns.
 
     Attributes:
-        train: The paper's values by default.
-        stream: How batches are made of shards.
+        train: Settings of the training; the paper's values by default.
+        stream: Settings of how batches are made of shards.
         clip: Largest norm of the gradient, or None. The paper states none.
     """
 
@@ -87,10 +87,10 @@ def load_run(
         alpha = 0.3
 
     Args:
-        name: One of :data:`NAMED`, or the path of a file.
-        changes: As :func:`changed` takes them.
-        objective: What is minimised, as :func:`load_objective` takes it; empty for the
-            configuration's own.
+        name: Name of the configuration, one of :data:`NAMED`, or the path of a file.
+        changes: Changes as :func:`changed` takes them.
+        objective: The objective, as :func:`load_objective` takes it; empty for the configuration's
+            own.
 
     Raises:
         FileNotFoundError: If there is neither such a configuration nor such a file.
@@ -109,8 +109,8 @@ def changed(config: RunConfig, changes: Sequence[str]) -> RunConfig:
 
     Args:
         config: The configuration.
-        changes: Such as ``"train.loss.alpha=0.3"``, the value in TOML's syntax; a word that is none
-            of TOML's values is taken as text, and ``none`` as no value.
+        changes: Changes such as ``"train.loss.alpha=0.3"``, the value in TOML's syntax; a word that
+            is none of TOML's values is taken as text, and ``none`` as no value.
 
     Raises:
         ValueError: For an unknown name, or a value of the wrong type or out of its range.
@@ -131,7 +131,8 @@ def with_objective(config: RunConfig, objective: str | os.PathLike) -> RunConfig
 
     Args:
         config: The configuration.
-        objective: As :func:`load_objective` takes it; empty for the configuration's own.
+        objective: The objective, as :func:`load_objective` takes it; empty for the configuration's
+            own.
     """
     if not objective:
         return config
@@ -145,8 +146,8 @@ def load_objective(objective: str | os.PathLike) -> type[ObjectiveConfig]:
     """The configuration's class of an objective, which is registered afterwards.
 
     Args:
-        objective: One of :data:`OBJECTIVES`, or a Python file that registers one objective with
-            ``@objective(...)``. The file is run.
+        objective: Name of the objective, one of :data:`OBJECTIVES`, or a Python file that registers
+            one objective with ``@objective(...)``. The file is run.
 
     Raises:
         FileNotFoundError: If there is neither such an objective nor such a file.

@@ -25,18 +25,22 @@ METRICS = ["epoch", "step", "loss", "temperature"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
-    """Training of the small CLIP.
+    """Settings of the small CLIP's training, by AdamW with warm-up and cosine decay.
 
     Attributes:
-        sizes: Of the network.
-        images: Image-caption pairs of the corpus, for the record.
-        epochs, batch_size, learning_rate, weight_decay: Of AdamW with cosine decay.
+        sizes: Sizes of the network.
+        images: Number of image-caption pairs in the corpus, for the record.
+        epochs: Number of passes over the data.
+        batch_size: Number of image-text pairs in a batch.
+        learning_rate: Highest learning rate, reached at the end of the warm-up.
+        weight_decay: Weight decay of AdamW.
         names: Share of the texts drawn that are recognised names in place of captions.
         warmup: Share of the steps with a linearly rising rate.
-        pixel_norm, text_norm: Root mean square norms that dense features and text embeddings are
-            scaled to afterwards. The contrast normalises both, so that it leaves them free, and
-            the dot products of MGCA (Eq. 2) depend on them; 10 is about OpenAI's CLIP's.
-        seed: Of weights and order.
+        pixel_norm: Root mean square norm that dense features are scaled to afterwards. The
+            contrast normalises them and texts, so that it leaves both norms free, and the dot
+            products of MGCA (Eq. 2) depend on them; 10 is about OpenAI's CLIP's.
+        text_norm: Root mean square norm that text embeddings are scaled to afterwards.
+        seed: Seed of the random weights and of the order.
     """
 
     sizes: HybridConfig = field(default_factory=HybridConfig)
@@ -71,11 +75,11 @@ def train_clip(
     """Train ``backbone`` in place, or go on after the last whole epoch of an interrupted run.
 
     Args:
-        backbone: Its transformer and text map are trained from random weights.
+        backbone: The hybrid, whose transformer and text map are trained from random weights.
         features: (n, 112, grid, grid) trunk features of the training images.
         pool: The captions of each image.
         sentences: (len(pool.texts), 384) sentence embeddings of the pool's texts.
-        folder: Of this run alone, for checkpoints and metrics.
+        folder: Folder of this run alone, for checkpoints and metrics.
 
     Returns:
         Loss of the last epoch and the temperature.

@@ -33,7 +33,7 @@ class Place(NamedTuple):
         train: Configuration of the training.
         backbone: The frozen encoders, on the process's device.
         process: This process among those of the run.
-        resources: What the run takes.
+        resources: Resources of the run.
     """
 
     train: TrainConfig
@@ -43,18 +43,18 @@ class Place(NamedTuple):
 
     @property
     def local_batch(self) -> int:
-        """Images of a batch that are this process's, before corrupt ones are left out."""
+        """Number of images of a batch that this process takes, before corrupt ones are left out."""
         return self.train.batch_size // self.process.world_size
 
 
 class Inputs(NamedTuple):
-    """What a step computes with, of the images of a process.
+    """The inputs of a training step: features and texts of the images of one process.
 
     Attributes:
         dense: (b, C, h, w) float32, the frozen features.
         texts: (b, C) float32, the embedding of a text of each image.
         exclude: (b, b) bool, pairs that are no negatives, or None.
-        images: (b, 3, H, W) normalised, where the objective needs them, else None.
+        images: (b, 3, H, W) normalised images, where the objective needs them, else None.
     """
 
     dense: Tensor
@@ -64,13 +64,13 @@ class Inputs(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """Which of the images and texts at hand make the batch of a step.
+    """The batch of a step: which of the images and texts at hand it is made of.
 
     Attributes:
         step: Number of the step, from 0.
         keys: Positions of the images.
         texts: Positions of their texts in the pool.
-        corrupt: Samples that are left out: none.
+        corrupt: Number of samples that are left out: none.
     """
 
     step: int
@@ -80,12 +80,12 @@ class Drawn(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the batches of a run come from.
+    """Interface of a source of a run's batches.
 
     Attributes:
         measures: Columns of ``metrics.csv`` that are worth keeping beside the losses.
         digests: Digest of the data by name, for the record of a run.
-        identity: What must be the same when a run goes on, as JSON data.
+        identity: JSON data that must be the same when a run goes on.
     """
 
     @property
@@ -96,11 +96,16 @@ class Source(Protocol):
     def identity(self) -> dict[str, object]: ...
 
     def __len__(self) -> int:
-        """Images that there are."""
+        """Number of images in the source."""
         ...
 
     def check(self, place: Place, images: bool) -> None:
-        """Refuse a run that this source cannot serve; ``images``: whether it needs those."""
+        """Refuse a run that this source cannot serve.
+
+        Args:
+            place: The run.
+            images: Whether its objective needs the images themselves.
+        """
         ...
 
     def grid(self, backbone: Backbone) -> tuple[int, int]:
@@ -108,7 +113,7 @@ class Source(Protocol):
         ...
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in an epoch."""
+        """Number of whole batches in an epoch."""
         ...
 
     def batches(self, place: Place, start: int, stop: int) -> Iterator[Batch | Drawn]:
@@ -116,11 +121,17 @@ class Source(Protocol):
         ...
 
     def encode(self, place: Place, batch: Batch | Drawn, images: bool = False) -> Inputs:
-        """What a step computes with; ``images``: with the images themselves."""
+        """The inputs of a step, computed from its batch.
+
+        Args:
+            place: The run.
+            batch: This process's share of the batch.
+            images: Whether the images themselves are among the inputs.
+        """
         ...
 
     def sample(self, place: Place, images: int) -> Iterator[Tensor]:
-        """Dense features of about so many images, some at a time."""
+        """Dense features of about ``images`` images, some at a time."""
         ...
 
 
@@ -130,10 +141,10 @@ class Cached:
 
     Attributes:
         features: (n, F, h, w), the frozen trunk's features of each image.
-        pool: Which texts each image may draw.
-        texts: (len(pool.texts), C), their embeddings.
-        images: Positions of images to these, normalised (B, 3, H, W), for an objective that needs
-            them; MGCA's does not.
+        pool: Texts that each image may draw.
+        texts: (len(pool.texts), C), embeddings of these texts.
+        images: Function of positions that gives the normalised images (B, 3, H, W) there, for an
+            objective that needs them; MGCA's does not.
     """
 
     features: np.ndarray
@@ -168,7 +179,7 @@ class Cached:
         return height, width
 
     def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in an epoch; a last one that is not full is left out.
+        """Number of whole batches in an epoch; a last one that is not full is left out.
 
         Raises:
             ValueError: If there are fewer images than a batch takes.
@@ -222,8 +233,8 @@ class Streamed:
     """Images and captions in shards: the paper's scale.
 
     Attributes:
-        shards: Those of :func:`mgca.data.shards.find_shards`.
-        stream: How batches are made of them.
+        shards: The shards, as :func:`mgca.data.shards.find_shards` gives them.
+        stream: Settings of how batches are made of them.
     """
 
     shards: Shards
@@ -258,7 +269,7 @@ class Streamed:
         return steps_per_epoch(self.shards, batch_size, self.stream)
 
     def workers(self, place: Place) -> int:
-        """Reading processes of a process: those asked for, or as many as share its lanes."""
+        """Number of processes that read for this one: as asked, or as many as share its lanes."""
         if place.resources.workers is not None:
             return place.resources.workers
         local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
@@ -288,14 +299,14 @@ class Streamed:
         )
 
     def noise(self, images: int) -> Batch:
-        """A batch of noise, to see how long it takes."""
+        """A batch of random images, with which a step is timed."""
         side = self.stream.size
         pixels = torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
         return Batch(0, pixels, ["a photo of noise."] * images, [""] * images, [], None)
 
     @torch.no_grad()
     def encode(self, place: Place, batch: Batch, images: bool = False) -> Inputs:
-        """What a step computes with.
+        """The inputs of a step, computed from its batch.
 
         Raises:
             ShardError: If no sample of this process can be read.

@@ -1,4 +1,4 @@
-"""One step on a batch that lies on several processes, and passes through each in parts.
+"""The gradient of one training step, whose batch is shared by processes and cut into parts.
 
 The contrast is over the whole batch however it is cut up. Where a process takes its images in parts
 ("gradient accumulation"), the logits of each part are computed twice: first without gradient, for
@@ -20,10 +20,10 @@ from mgca.training.sources import Inputs
 
 
 def pixel_embeddings(decoder: nn.Module, dense: Tensor, precision: str) -> Tensor:
-    """``P = D(E_v(x))`` (b, C, 2h, 2w) in float32 of dense features (b, C, h, w) (Eq. 1).
+    """Pixel embeddings ``P = D(E_v(x))`` (b, C, 2h, 2w) of dense features (b, C, h, w) (Eq. 1).
 
-    The convolutions run in the precision; similarities and softmaxes over hundreds of pixels need
-    float32.
+    The convolutions run in ``precision``; what they give is float32, which similarities and
+    softmaxes over hundreds of pixels need.
     """
     kind = getattr(torch, precision)
     with torch.autocast(dense.device.type, kind, enabled=kind != torch.float32):
@@ -48,16 +48,16 @@ def backward(
     and parts, up to rounding. Call it on every process, each with its own images.
 
     Args:
-        process: One of those that share the batch.
+        process: This process, one of those that share the batch.
         config: Configuration of the training.
-        objective: What is minimised.
-        decoder: As the process set it up.
+        objective: The objective, whose total is minimised.
+        decoder: The decoder, as the process set it up.
         inputs: Features, texts and more of this process's images, of any number but 0.
-        noise: Pixel embeddings (b, C, H, W) to the noise (b, H, W) of an objective that takes whole
-            batches.
-        micro_batch: Images to pass through the decoder at a time; None for all. With ``hold_mean``
-            it must hold them all.
-        scale: Applied to the loss before its backward pass, as float16 needs it.
+        noise: Function of pixel embeddings (b, C, H, W) that gives the noise (b, H, W) of an
+            objective that takes whole batches.
+        micro_batch: Number of images that pass through the decoder at a time; None for all. With
+            ``hold_mean`` it must hold them all.
+        scale: Function applied to the loss before its backward pass, as float16 needs it.
 
     Returns:
         Each term's loss and ``"total"``, the same on all processes, without gradient.
@@ -111,8 +111,9 @@ def _held(decoder: nn.Module, part: Tensor, dense: Tensor, config: TrainConfig) 
 
 
 def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:
-    """(1, C, 1, 1): by how much pixel embeddings differ on average from the features they are made
-    of, whatever the image and the pixel, over the images of all processes.
+    """The mean difference (1, C, 1, 1) of pixel embeddings from the features they are made of.
+
+    It is the mean over all pixels and over the images of all processes.
 
     Moving all pixels by one vector favours some texts everywhere. It is the easiest thing to learn
     where few subjects make up the data, and says nothing about any image.

@@ -55,13 +55,13 @@ class Stopped(RuntimeError):
 
 
 class Trainer:
-    """A run: what it learns, what it learns from, and where it stands.
+    """A training run of a decoder: its configuration, its data and its state.
 
     Args:
         config: Configuration of the run: a training, or one with its stream and clipping.
         backbone: The frozen encoders.
-        source: Where batches come from.
-        resources: What the run takes.
+        source: Source of the batches.
+        resources: Resources of the run.
         process: This process among those of the run; by default the only one, on the backbone's
             device.
         origin: Checkpoint of another run to go on from, where this one has none of its own.
@@ -116,7 +116,7 @@ class Trainer:
         self._settle_form()
 
     def _check_parts(self) -> None:
-        """Refuse to cut a batch up that must be whole."""
+        """Refuse to cut up a batch that must be whole."""
         whole = (self.micro_batch or self.place.local_batch) >= self.place.local_batch
         if self.train.hold_mean and not whole:
             raise ValueError(
@@ -132,8 +132,7 @@ class Trainer:
             )
 
     def _trained_part(self) -> nn.Module:
-        """What the optimizer and checkpoints are about: the decoder, and what the objective
-        learns."""
+        """The networks that the optimizer and checkpoints hold: decoder and learned objective."""
         if not any(True for _ in self.objective.parameters()):
             return self.decoder
         return nn.ModuleDict({"decoder": self.decoder, "objective": self.objective})
@@ -210,7 +209,7 @@ class Trainer:
 
         Args:
             folder: Folder of this run alone.
-            on_step: Called on the first process with the metrics of each step.
+            on_step: Function that is called on the first process with the metrics of each step.
 
         Raises:
             ValueError: If the folder holds another configuration.
@@ -296,8 +295,10 @@ class Trainer:
         return ["step", "rate", *terms, "gradient", *self.source.measures, "seconds"]
 
     def _settle_form(self) -> None:
-        """Compare the two forms of the losses where the lean one would be used, and say so where
-        they differ: somebody has changed one of them, and the levels as stated are what counts."""
+        """Take the plain form of the losses where the lean one would be used but differs from it.
+
+        Somebody has changed one of the two then, and the levels as stated are what counts.
+        """
         rows, columns = (2 * side for side in self.source.grid(self.backbone))
         objective, texts = self.objective, self.train.batch_size
         if not isinstance(objective, MGCA) or not objective.is_lean(texts, rows * columns):
@@ -345,7 +346,7 @@ class Trainer:
         self.process.barrier()
 
     def _identity(self) -> dict:
-        """What must be the same when a run goes on: configuration, encoders and data."""
+        """JSON data that must be the same when a run goes on: configuration, encoders and data."""
         return to_dict(self.config) | {
             "encoders": [self.backbone.digest, self.backbone.text_digest],
             "data": self.source.identity,

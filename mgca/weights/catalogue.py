@@ -78,7 +78,7 @@ class Part:
         return f"inside the package {(self.package or 'mgca').partition('==')[0]}"
 
     def damage(self) -> str | None:
-        """A sentence on what is wrong with the file; None if nothing is, or if it may be missing."""
+        """A sentence on what is wrong with the file here; None if nothing is."""
         path = self.path()
         if path is None:
             return None if self.repository else self.place()
