@@ -177,10 +177,11 @@ def test_version_is_the_same_everywhere(project):
 
 def test_notebooks_are_percent_sources_in_the_book():
     # Hidden files and what .gitignore names are an editor's or an interpreter's, not sources.
-    found = [p for p in (ROOT / "notebooks").iterdir() if p.name[0] not in "._"]
+    files = [p for p in (ROOT / "notebooks").iterdir() if p.name[0] not in "._"]
+    assert [p.name for p in files if p.suffix != ".py"] == ["ruff.toml"]
+    found = [p for p in files if p.suffix == ".py"]
     assert found
-    assert [p.name for p in found if p.suffix != ".py"] == ["ruff.toml"]
-    for path in (p for p in found if p.suffix == ".py"):
+    for path in found:
         notebook = jupytext.read(path)
         form = notebook.metadata["jupytext"]["text_representation"]["format_name"]
         assert form == "percent", path.name
