@@ -187,7 +187,11 @@ def _execute(
     """The executed notebook, as text. It runs in the folder of its source.
 
     Args:
-        failed: Where a notebook is left that did not come to its end.
+        notebook: The notebook.
+        given: Values of its parameters by name.
+        source: File that it was made of.
+        fresh: Whether everything is computed again.
+        failed: File in which a notebook is left that did not come to its end.
 
     Raises:
         NotebookFailed: If a cell fails, or the kernel dies.

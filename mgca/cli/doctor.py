@@ -41,13 +41,14 @@ _PURPOSES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check of the environment.
 
     Attributes:
-        topic, name: What.
-        state: ``"ok"``, ``"note"`` where something is other than it should be or not there, and
-            ``"fail"`` where the core cannot work so.
-        detail: What was found, and what to do about it.
+        topic: Group of the check, such as the packages or the extras.
+        name: Name of what was checked.
+        state: State of it: ``"ok"``, ``"note"`` where something is other than it should be or not
+            there, and ``"fail"`` where the core cannot work so.
+        detail: Sentence on the result of the check, and on what to do about it.
     """
 
     topic: str
@@ -58,7 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ability:
-    """Something the library does, and why not here; None where it does."""
+    """Something that the library does, and the reason why not here; None where it does."""
 
     what: str
     because: str | None
@@ -66,7 +67,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was found."""
+    """The report of ``mgca doctor``: the results of all checks, and what works here."""
 
     findings: tuple[Finding, ...]
     abilities: tuple[Ability, ...]

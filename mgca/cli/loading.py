@@ -96,7 +96,7 @@ def check_device(name: str) -> None:
 def load_on(
     device: str, name: str, decoder: str, pretrained: str | None, last_block: str | None = None
 ) -> "tuple[Model, str]":
-    """As :func:`load_named`, on a device, which is checked first."""
+    """The model of :func:`load_named` on a device, which is checked first, and its name."""
     check_device(device)
     model, shown = load_named(name, decoder, last_block, pretrained)
     return model.to(device), shown
@@ -105,7 +105,7 @@ def load_on(
 def load_for_photographs(
     device: str, name: str, decoder: str, pretrained: str | None
 ) -> "tuple[Model, str]":
-    """As :func:`load_on`, with windows that leave no straight seams at their edges.
+    """The model of :func:`load_on` with windows that leave no straight seams at their edges.
 
     Of the rows and columns of ten photographs, at the inner edges of windows labels change in 24 %
     where windows count equally, as the paper's protocol has it, in 6 % where they are weighted
@@ -122,9 +122,11 @@ def load_named(
     """The model, and its name in tables and records.
 
     Args:
-        decoder: ``"mgca"``, ``"none"``, or a file; of ``"tcl"`` its checkpoint.
-        last_block: Of a vision transformer without decoder; None for its own.
-        pretrained: Tag of open_clip; of ``"groupvit"`` a repository or folder.
+        name: Name of the model, as the option ``--model`` takes it.
+        decoder: The decoder, ``"mgca"``, ``"none"``, or a file; for ``"tcl"`` its checkpoint.
+        last_block: Variant of the last block, for a vision transformer without decoder; None for
+            its own.
+        pretrained: Tag of open_clip; for ``"groupvit"`` a repository or folder.
 
     Raises:
         OSError: If weights cannot be had, or were not trained for this encoder.

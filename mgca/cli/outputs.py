@@ -1,5 +1,4 @@
-"""The files that a segmentation of many images leaves: their names, what they hold, and whether
-they are there already.
+"""The result files of many segmented images: their names, their content and their records.
 
 Beside the results of an image lies a record, NAME.json: what they were made of and with, and the
 SHA-256 of each. It takes its place before the others do, so that an interrupted run leaves no file
@@ -101,7 +100,7 @@ def _pictures(paths: Iterable[Path], others: Counter[str]) -> list[Path]:
 
 
 def left_out(others: Counter[str]) -> str:
-    """What was counted by :func:`named_images`, in words."""
+    """A phrase for people that counts the files that :func:`named_images` left out."""
     words = ", ".join(f"{number} {suffix}" for suffix, number in sorted(others.items()))
     heic = "; pillow-heif reads HEIC photographs: pip install pillow-heif"
     return words + heic * bool(HEIC & others.keys())
@@ -136,8 +135,11 @@ def settings_of(
     """All that labels depend on besides the image, as JSON data.
 
     Args:
-        name: Of the model, for people.
-        classes, meta_points, background: As for :meth:`mgca.model.Model.segment`.
+        model: The model.
+        name: Name of the model, for people.
+        classes: Class names, as for :meth:`mgca.model.Model.segment`.
+        meta_points: Square number of meta-points per window, or None for the pixel unit.
+        background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
     """
     alone = background is not None and len(classes) == 1
     data = {
@@ -156,14 +158,14 @@ def settings_of(
 
 
 class Outputs:
-    """The files of one image.
+    """The result files of one image.
 
     Args:
-        folder: Where all results go; those of ``a/x.jpg`` are ``folder/a/x.jpg.labels.png`` ...
-        name: Of the image, as :func:`named_images` gives it.
-        image: Its file.
-        settings: As :func:`settings_of` gives them.
-        kinds: Which files are wanted, of :data:`KINDS`.
+        folder: Folder of all results; those of ``a/x.jpg`` are ``folder/a/x.jpg.labels.png`` ...
+        name: Name of the image, as :func:`named_images` gives it.
+        image: File of the image.
+        settings: Settings that labels depend on, as :func:`settings_of` gives them.
+        kinds: Kinds of files that are wanted, of :data:`KINDS`.
     """
 
     def __init__(
@@ -294,7 +296,7 @@ class Outputs:
 
 
 def json_bytes(data: Any, *, indent: int | None = None) -> bytes:
-    """JSON in UTF-8, whatever a file's name is of: what is not, is escaped as JSON has it."""
+    """The bytes of JSON data in UTF-8; parts of file names that are not UTF-8 are escaped."""
     return json.dumps(data, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace")
 
 

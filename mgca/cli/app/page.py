@@ -41,8 +41,9 @@ def build_page(model: Model, name: str, folder: Path) -> gr.Blocks:
     """The page of a model.
 
     Args:
-        name: Of the model, for people.
-        folder: Where files of labels are written.
+        model: The model.
+        name: Name of the model, for people.
+        folder: Folder in which files of labels are written.
     """
     view = View(model)
     points = model.config.meta_points

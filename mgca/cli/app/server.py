@@ -45,10 +45,10 @@ Application = Callable[
 
 
 def check_installed() -> None:
-    """Whether there is gradio.
+    """Refuse to serve without gradio.
 
     Raises:
-        ImportError: If not.
+        ImportError: If gradio is not installed.
     """
     if find_spec("gradio") is None:
         raise ImportError("the page needs gradio: pip install 'mgca[app]'")
@@ -58,7 +58,7 @@ def listen(port: int) -> socket.socket:
     """A socket on this machine's own address, which no other machine reaches.
 
     Args:
-        port: 0 for any that is free.
+        port: Number of the port; 0 for any that is free.
 
     Raises:
         OSError: If the port cannot be had.
@@ -74,7 +74,7 @@ def listen(port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """What to type into the browser."""
+    """The address of the page, to be typed into the browser."""
     return f"http://{HOST}:{listener.getsockname()[1]}/"
 
 
@@ -86,10 +86,11 @@ def serve(
     Once in a process, because gradio keeps the folder it begins with; and in its main thread.
 
     Args:
-        name: Of the model, for people.
-        listener: As :func:`listen` gives it; closed at the end.
-        largest: Bytes of an upload.
-        browse: Open the page in the browser.
+        model: The model.
+        name: Name of the model, for people.
+        listener: Socket of :func:`listen`; closed at the end.
+        largest: Largest size of an upload, in bytes.
+        browse: Whether the page is opened in the browser.
 
     Raises:
         ImportError: If gradio is not installed.

@@ -40,7 +40,7 @@ class Photographs:
         """The embedded photograph of a file, with a small original: labels are of its size.
 
         Args:
-            file: Its path. The same path is the same photograph.
+            file: Path of the photograph. The same path is the same photograph.
 
         Raises:
             FileNotFoundError, ImageError: As :func:`mgca.utils.images.open_image`.
