@@ -20,7 +20,8 @@ def load_scale(
     """A scale by its name.
 
     Args:
-        name: ``"scenes"``, ``"photos"`` or ``"photos-hybrid"``, the photos with another encoder.
+        name: Name of the scale, ``"scenes"``, ``"photos"`` or ``"photos-hybrid"``, the photos with
+            another encoder.
         data: Folder of the real data sets, as in :func:`mgca.data.masks.data_root`; the scenes
             need none.
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.

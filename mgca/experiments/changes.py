@@ -24,31 +24,33 @@ def code_digest() -> str:
 
 
 def changed_files() -> list[str]:
-    """Files of this code that git knows another way: changed since the last commit, or committed
-    since the clone's ``origin``. None outside git."""
+    """Files of the code that trains that differ from what the clone's ``origin`` has.
+
+    Without an ``origin`` those that differ from the last commit; none outside git.
+    """
     for base in (["--merge-base", "origin/HEAD"], ["HEAD"]):
         words = ["git", "-C", str(PACKAGE), "diff", "--name-only", "--relative", *base]
         try:
-            found = subprocess.run([*words, "--", *PARTS], capture_output=True, text=True)
+            differing = subprocess.run([*words, "--", *PARTS], capture_output=True, text=True)
         except OSError:
             return []
-        if not found.returncode:
-            return found.stdout.split()
+        if not differing.returncode:
+            return differing.stdout.split()
     return []
 
 
 def warn_of_changes(records: Iterable[dict[str, Any]]) -> None:
-    """Say how many of the runs that are read lack what was changed in the code.
+    """Log a warning that says how many of the runs that are read lack changes in the code.
 
     Args:
-        records: As :func:`mgca.evaluation.results.read_run` gives them. A run that keeps the digest
-            of its code has the changes if this is the present one.
+        records: Records of the runs, as :func:`mgca.evaluation.results.read_run` gives them. A run
+            that keeps the digest of its code has the changes if this is the present one.
     """
     changed = changed_files()
     if not changed:
         return
-    here = code_digest()
-    commits = [record["commit"] for record in records if record.get("code") != here]
+    digest = code_digest()
+    commits = [record["commit"] for record in records if record.get("code") != digest]
     if commits:
         names = sorted({commit[:12] for commit in commits})
         several = len(commits) > 1

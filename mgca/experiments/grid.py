@@ -36,11 +36,11 @@ class Variant:
     """A line of an ablation's table.
 
     Attributes:
-        name: Unique within the ablation.
+        name: Name of the variant, unique within the ablation.
         train: The decoder's training, whatever its seed; None for no decoder.
-        last_block: Of the backbone.
+        last_block: Variant of the backbone's last block.
         units: Numbers of meta-points that the table shows, None for the pixel unit.
-        segment: What differs from the scale's way of segmenting, names and values.
+        segment: Values, by name, that differ from the scale's way of segmenting.
         sets: Names of the sets that it is evaluated on; those of the scale's tables where empty.
     """
 
@@ -56,7 +56,7 @@ class Variant:
         return self.sets or scale.datasets
 
     def segmenting(self, scale: Scale) -> SegmentConfig:
-        """How the variant segments at a scale."""
+        """Settings of inference with which the variant segments at a scale."""
         return dataclasses.replace(scale.segment(), **dict(self.segment))
 
     def trained_with(self, seed: int) -> TrainConfig | None:
@@ -85,16 +85,17 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
     """The variants of an ablation. The scale's own values are among those of each parameter.
 
     Args:
-        ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"`` (Fig. 7), ``"meta_points"``
-            (Table 4), ``"choices"``, another value of each choice that the paper leaves open and
-            no other ablation varies, ``"benchmarks"``, every method that can be run at the scale,
-            or ``"main"``, the decoder beside what it is trained on, on the scale's own sets.
+        ablation: Name of the ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"``
+            (Fig. 7), ``"meta_points"`` (Table 4), ``"choices"``, another value of each choice that
+            the paper leaves open and no other ablation varies, ``"benchmarks"``, every method that
+            can be run at the scale, or ``"main"``, the decoder beside what it is trained on, on the
+            scale's own sets.
 
     Raises:
         ValueError: If there is no such ablation.
     """
     full = scale.training
-    own, block = full.loss, full.last_block
+    full_loss, block = full.loss, full.last_block
 
     def variant(
         name: str,
@@ -102,7 +103,7 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         block: str = block,
         **loss: float | str | bool,
     ) -> Variant:
-        loss = dataclasses.replace(own, **loss)
+        loss = dataclasses.replace(full_loss, **loss)
         return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
 
     def frozen(name: str, sets: tuple[str, ...] = ()) -> list[Variant]:
@@ -123,16 +124,16 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
             variant("all"),
         ]
     if ablation == "areas":
-        negative = sorted({*ALPHA_NEG, own.alpha_neg})
+        negative = sorted({*ALPHA_NEG, full_loss.alpha_neg})
         return [
             *(variant(f"alpha_neg={a:g}", alpha_neg=a) for a in negative),
             *(variant(f"alpha_neg={a:g},no pixel", alpha_neg=a, pixel=0.0) for a in negative),
-            *(variant(f"alpha={a:g}", alpha=a) for a in sorted({*ALPHA, own.alpha})),
+            *(variant(f"alpha={a:g}", alpha=a) for a in sorted({*ALPHA, full_loss.alpha})),
         ]
     if ablation == "k":
         return [
-            *(variant(f"k={k:g}", k=k) for k in sorted({*K, own.k})),
-            *(variant(f"k_neg={k:g}", k_neg=k) for k in sorted({*K_NEG, own.k_neg})),
+            *(variant(f"k={k:g}", k=k) for k in sorted({*K, full_loss.k})),
+            *(variant(f"k_neg={k:g}", k_neg=k) for k in sorted({*K_NEG, full_loss.k_neg})),
         ]
     if ablation == "meta_points":
         return [variant("all", META_POINTS)]
@@ -167,8 +168,8 @@ def tcl_training(training: TrainConfig, **values: float) -> TrainConfig:
     which are no negatives of TCL either, and a held mean.
 
     Args:
-        training: Of a scale, such as ``load_scale("scenes").training``.
-        values: Fields of :class:`TCLConfig` other than as published.
+        training: Training of a scale, such as ``load_scale("scenes").training``.
+        values: Fields of :class:`TCLConfig` with values other than the published ones.
 
     Raises:
         ValueError: If a value is out of range.

@@ -59,13 +59,14 @@ class Corpus:
     """Captions, their images' features and their texts' embeddings.
 
     Attributes:
-        captions: As read.
+        captions: Captions of the training images, as read.
         features: (n, F, h, w) trunk features of the images.
         pool: Texts that training may draw.
         texts: (len(pool.texts), C) sentence embeddings, not centred.
-        names: (1000, templates, C), likewise, of ImageNet's names.
+        names: (1000, templates, C) sentence embeddings of ImageNet's names, not centred.
         held_out: Captions of images kept out of the training.
-        validation: Their features, and the sentence embeddings of their first captions.
+        validation: Features of the images held out, and the sentence embeddings of their first
+            captions.
     """
 
     captions: Captions
@@ -80,12 +81,12 @@ class Corpus:
 def load_corpus(
     root: str | os.PathLike, cache: str | os.PathLike | None = None, *, images: int | None = None
 ) -> Corpus:
-    """Read the captions of Flickr8k and compute, or find, what the frozen encoders make of them.
+    """The captions of Flickr8k with features and embeddings, computed or read from the cache.
 
     Args:
         root: Folder of the real data sets.
         cache: Folder for features and embeddings.
-        images: Only the first so many, for a quick look.
+        images: Number of first images that are taken, for a quick look; None for all.
 
     Raises:
         FileNotFoundError: If the captions are not there.
@@ -95,20 +96,20 @@ def load_corpus(
     training = load_captions(folder / "captions_train.tsv").first(images)
     held_out = load_captions(folder / "captions_val.tsv").first(images)
     features = image_features(backbone, training, folder=cache)
-    known = imagenet_names()
-    pool = build_pool(training.captions, recognised_names(backbone, features, known))
-    filled = [template.format(name) for name in known for template in CLIP_TEMPLATES]
+    imagenet = imagenet_names()
+    pool = build_pool(training.captions, recognised_names(backbone, features, imagenet))
+    filled = [template.format(name) for name in imagenet for template in CLIP_TEMPLATES]
     names = text_embeddings(backbone, filled, folder=cache)
     return Corpus(
         captions=training,
         features=features,
         pool=pool,
         texts=text_embeddings(backbone, pool.texts, folder=cache),
-        names=names.view(len(known), len(CLIP_TEMPLATES), backbone.dim),
+        names=names.view(len(imagenet), len(CLIP_TEMPLATES), backbone.dim),
         held_out=held_out,
         validation=(
             image_features(backbone, held_out, folder=cache),
-            text_embeddings(backbone, [own[0] for own in held_out.captions], folder=cache),
+            text_embeddings(backbone, [texts[0] for texts in held_out.captions], folder=cache),
         ),
     )
 
@@ -131,7 +132,7 @@ def align(config: AlignConfig, backbone: Lite, corpus: Corpus) -> dict[str, floa
 
 
 def training_data(backbone: Lite, corpus: Corpus) -> Cached:
-    """What the decoder trains on: features, and texts centred as the backbone encodes them."""
+    """The decoder's training data: features, and texts centred as the backbone encodes them."""
     images = BatchImages(corpus.captions.images, 224, backbone.mean, backbone.std)
     return Cached(corpus.features, corpus.pool, backbone.centred(corpus.texts), images)
 
@@ -198,7 +199,7 @@ class PhotosScale(Scale):
     def trained_encoder(self, seed: int) -> Path:
         """Weights of the encoder of a seed, which are trained where the cache does not have them.
 
-        What was measured of them lies beside them, under the same name, as JSON.
+        Beside them lies a JSON file of the same name with what was measured of the encoder.
         """
         config = {self.kind: to_dict(self._of_seed(seed)), "captions": self._captions_digest()}
         path = self.cache / f"{self.name}-{config_hash(config)}.safetensors"
@@ -313,5 +314,5 @@ class HybridScale(PhotosScale):
 
 @functools.lru_cache(maxsize=1)
 def _corpus(root: Path, cache: Path) -> Corpus:
-    """Read once per process: the runs of a worker share it."""
+    """The corpus, read once per process: the runs of a worker share it."""
     return load_corpus(root, cache)

@@ -104,7 +104,13 @@ def _publish_decoder(
     """Publish the decoder of a finished run of the first seed.
 
     Args:
-        run: Kept in the file; by default the name of the training that its own file has.
+        name: Name of the weights.
+        table: Name of the ablation that the run stands in.
+        variant: Variant that was run.
+        scale: Scale that it was run at.
+        work: Folder of the trained decoders.
+        run: Name of the training that is kept in the file; by default the one that the decoder's
+            own file has.
 
     Raises:
         FileNotFoundError: If it has not been trained.
@@ -127,7 +133,9 @@ def embed_images(backbone: Hybrid, images: list, batch: int = 32) -> Tensor:
     """Image embeddings (n, C), unit vectors: open_clip's own, from the class token.
 
     Args:
+        backbone: The small CLIP.
         images: PIL images of the size that the transformer was trained for.
+        batch: Number of images that are embedded at a time.
     """
     parts = []
     for start in range(0, len(images), batch):
@@ -141,7 +149,9 @@ def image_level(backbone: Hybrid, images: int, seed: int) -> dict[str, float]:
     """Image-level accuracy of the small CLIP, in percent.
 
     Args:
-        images: Scenes to measure on. seed: Of the scenes.
+        backbone: The small CLIP.
+        images: Number of scenes to measure on.
+        seed: Seed of the scenes.
 
     Returns:
         ``top word present``: the class most similar to an image occurs in it. ``largest thing

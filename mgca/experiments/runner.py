@@ -57,7 +57,7 @@ def folders(
     fresh: bool = False,
     project: str | os.PathLike = ".",
 ) -> dict[str, Path]:
-    """Where the runs of a scale are read and written: arguments of :func:`run_ablations`.
+    """Folders in which the runs of a scale are read and written, as :func:`run_ablations` asks.
 
     Args:
         scale: Name of the scale.
@@ -86,7 +86,7 @@ def missing(
 
     Args:
         ablation: Name of the ablation.
-        scale: What it is run on.
+        scale: Scale that it is run at.
         seeds: Seeds of the runs.
         places: Results folders, each with records in ``runs``.
     """
@@ -152,15 +152,15 @@ def run_ablations(
 
     Args:
         ablations: Names, as :func:`mgca.experiments.grid.grid` knows them.
-        scale: What to train on and evaluate on.
-        seeds: One run of each variant per seed.
+        scale: Scale to train and evaluate at.
+        seeds: Seeds; each variant has one run per seed.
         out: Folder of what is computed: records in ``runs``, and tables.
         work: Folder of decoders and checkpoints, one folder per run.
         published: Results folder that is read and not written. What it holds counts as computed,
             unless all is computed again.
-        jobs: Runs at a time, in processes of one thread each, so that numbers do not depend on it.
-            None leaves it to ``joblib.parallel_config``, one without.
-        fresh: Compute everything again.
+        jobs: Number of runs at a time, in processes of one thread each, so that results do not
+            depend on it. None leaves it to ``joblib.parallel_config``, one without.
+        fresh: Whether everything is computed again.
 
     Returns:
         The rows of these seeds by ablation, with the columns of a results table.
@@ -217,7 +217,7 @@ class _Task:
     """A run to be computed, under the name of the first variant that needs it.
 
     Attributes:
-        variant: With the units of all tables that the run stands in.
+        variant: The variant, with the units of all tables that the run stands in.
     """
 
     ablation: str
@@ -234,7 +234,7 @@ def _plan(
     seeds: Sequence[int],
     places: Sequence[str | os.PathLike],
 ) -> dict[str, _Task]:
-    """What to compute, by the name of the run."""
+    """The runs that have to be computed, by name."""
     chosen: dict[str, _Task] = {}
     for seed in seeds:
         units: dict[str, list[int | None]] = {}
@@ -267,11 +267,11 @@ def _assemble(
     for seed in sorted({*seeds, *present}):
         for variant in grid(ablation, scale):
             run = variant.run(scale, seed)
-            shown = {unit_name(unit) for unit in variant.units}
+            units = {unit_name(unit) for unit in variant.units}
             rows += [
                 row(variant.name, m["dataset"], m["unit"], seed, m["metric"], m["value"], run)
                 for m in _record(places, variant, scale, seed).get("measured", ())
-                if m["unit"] in shown
+                if m["unit"] in units
                 and (ablation == "granularity" or not m["metric"].startswith(CLASS_IOU))
             ]
     timed = [table[table["metric"] == SECONDS] for table in tables]
@@ -279,8 +279,8 @@ def _assemble(
     table = pd.DataFrame(rows, columns=COLUMNS)
     text = table.to_csv(index=False)
     *others, path = paths
-    there = [path] if path.is_file() else [other for other in others if other.is_file()]
-    if rows and text not in [path.read_text(encoding="utf-8") for path in there]:
+    existing = [path] if path.is_file() else [other for other in others if other.is_file()]
+    if rows and text not in [path.read_text(encoding="utf-8") for path in existing]:
         write_text(path, text)
     return table[table["seed"].isin(seeds)].reset_index(drop=True)
 
@@ -326,7 +326,7 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     background = scale.background(model)
     sets = scale.sets(names)
     left = Counter(data.source for data in sets)
-    kept: dict[tuple[str, str], Embedded] = {}
+    embeddings: dict[tuple[str, str], Embedded] = {}
     measured = []
     for data in sets:
         measured += measure(
@@ -335,11 +335,11 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
             task.variant.units,
             background=background,
             features=scale.cache,
-            kept=kept if kept or left[data.source] > 1 else None,
+            kept=embeddings if embeddings or left[data.source] > 1 else None,
         )
         left[data.source] -= 1
         if not left[data.source]:
-            kept.clear()
+            embeddings.clear()
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,

@@ -21,20 +21,20 @@ class NotRun(ValueError):
 
 
 class Scale(ABC):
-    """Backbone, training data and evaluation sets of an experiment.
+    """The scale of an experiment: its backbone, training data and evaluation sets.
 
     Instances travel to worker processes: they hold names and folders, and read data when asked.
 
     Attributes:
-        name: Of the folder under ``results``.
+        name: Name of the scale, and of its folder under ``results``.
         training: The published configuration of the full objective, with seed 0.
         datasets: Names of the sets with masks that a table is of.
-        main: Names of the sets that the table ``main`` is of; as ``datasets`` where empty.
+        main: Names of the sets that the table ``main`` is of; those of ``datasets`` where empty.
         plain: Name of the dense features without a decoder in the table ``main``.
         groups: The sets over which a table gives a mean, by its heading.
         frozen: ``last_block`` of the methods that train nothing, by their names, ``"clip"`` among
             them.
-        settings: Whatever else results depend on, as JSON data: part of a run's name.
+        settings: JSON data of whatever else results depend on: part of a run's name.
         cache: Folder of features.
     """
 
@@ -50,8 +50,10 @@ class Scale(ABC):
 
     @property
     def baseline_block(self) -> str:
-        """``last_block`` of the dense features that the network was trained with;
-        ``training.last_block`` where the backbone has no last attention block."""
+        """``last_block`` of the dense features that the network was trained with.
+
+        It is ``training.last_block`` where the backbone has no last attention block.
+        """
         return self.frozen["clip"]
 
     @abstractmethod
@@ -76,7 +78,7 @@ class Scale(ABC):
 
     @abstractmethod
     def data(self, backbone: Backbone) -> Cached:
-        """What the decoder trains on."""
+        """The data that the decoder trains on."""
 
     @abstractmethod
     def sets(self, names: Sequence[str] = ()) -> list[MaskedSet]:
@@ -87,7 +89,7 @@ class Scale(ABC):
         """Digest of the manifest of the training data and of each of the sets, for provenance."""
 
     def encoder_measured(self, seed: int) -> dict[str, float]:
-        """What was measured of the encoder of a seed, where each seed trains one; else nothing."""
+        """Measures of the encoder of a seed, by name, where each seed trains one; else none."""
         return {}
 
     def segment(self) -> SegmentConfig:

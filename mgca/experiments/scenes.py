@@ -54,8 +54,8 @@ class ScenesScale(Scale):
 
     Args:
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
-        seed: Of the evaluation sets; decisions are taken on another seed than results.
-        images: Per evaluation set.
+        seed: Seed of the evaluation sets; decisions are taken on another seed than results.
+        images: Number of images in each evaluation set.
     """
 
     name = "scenes"

@@ -42,8 +42,8 @@ def scale_curves(scale: Scale, out: str | os.PathLike) -> pd.DataFrame:
     for variant, decoder in decoders.items():
         model = Model(backbone, decoder, scale.segment())
         # The one in use among them, so that its curve is there.
-        own = round(scale.background(model)["temperature"], 4)
-        curve = threshold_curve(model, data, temperatures=sorted({*TEMPERATURES, own}))
+        temperature = round(scale.background(model)["temperature"], 4)
+        curve = threshold_curve(model, data, temperatures=sorted({*TEMPERATURES, temperature}))
         curves.append(curve.assign(variant=variant, dataset=data.name, seed=0, run=run))
     table = pd.concat(curves, ignore_index=True)[COLUMNS]
     record = provenance(

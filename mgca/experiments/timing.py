@@ -40,12 +40,12 @@ def seconds_per_image(
     Methods take turns image by image, so that whatever else the machine does falls on all.
 
     Args:
-        scale: Its methods and sets.
+        scale: Scale whose methods and sets are timed.
         out: Folder of the table; the rows take the place of the times that it holds.
         published: Results folder with the table's other rows, where ``out`` has none.
-        images: Of each set, after one that is not counted.
+        images: Number of images of each set, after one that is not counted.
         units: Numbers of meta-points, None for the pixel unit.
-        cores: Threads to use.
+        cores: Number of threads.
 
     Returns:
         Rows of a results table.
@@ -82,10 +82,10 @@ def seconds_per_image(
     record = provenance(config, seed=0, data=scale.digests(), seconds=time.perf_counter() - began)
     write_run(out, run, record)
     path = Path(out) / "benchmarks.csv"
-    there = read_results(path)
-    if published and not len(there):
-        there = read_results(Path(published) / path.name)
+    previous = read_results(path)
+    if published and not len(previous):
+        previous = read_results(Path(published) / path.name)
     # In the order of the methods that the table has, and below it.
-    table = [*there[there["metric"] != SECONDS].to_dict("records"), *rows]
+    table = [*previous[previous["metric"] != SECONDS].to_dict("records"), *rows]
     write_text(path, pd.DataFrame(table, columns=COLUMNS).to_csv(index=False))
     return rows

@@ -26,19 +26,19 @@ class Mismatch(ValueError):
 
 
 def compare(published: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
-    """Both values of each row, and their absolute difference.
+    """A table of both values of each row, published and computed, and their absolute difference.
 
     Raises:
         Mismatch: If the published table has no such run, or lacks rows of it.
     """
     runs = set(computed["run"])
-    there = published[published["run"].isin(runs)]
-    if there.empty:
+    of_runs = published[published["run"].isin(runs)]
+    if of_runs.empty:
         raise Mismatch(
             f"the published table has no run {', '.join(sorted(runs))}: the configuration or the "
             "drawing of the scenes has changed since it was made"
         )
-    both = there.merge(computed, on=_KEY, how="outer", suffixes=(" published", " computed"))
+    both = of_runs.merge(computed, on=_KEY, how="outer", suffixes=(" published", " computed"))
     if both[["value published", "value computed"]].isna().any(axis=None):
         raise Mismatch("the published table and the computed one do not have the same rows")
     both["difference"] = (both["value published"] - both["value computed"]).abs()
@@ -47,12 +47,12 @@ def compare(published: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
 
 def same_kind(record: dict) -> bool:
     """Whether a run was made on this kind of machine, with these versions of the packages."""
-    here = provenance({}, seed=0, data={}, seconds=0)
-    return all(record[key] == here[key] for key in ("device", "environment"))
+    this_machine = provenance({}, seed=0, data={}, seconds=0)
+    return all(record[key] == this_machine[key] for key in ("device", "environment"))
 
 
 def recompute(published: str | os.PathLike, seed: int = 0) -> tuple[pd.DataFrame, bool]:
-    """The part of the results, published and computed from nothing.
+    """Compute a part of the results from nothing, and compare it with the published one.
 
     Args:
         published: Results folder of the scale.
@@ -82,9 +82,9 @@ def judge(both: pd.DataFrame, identical: bool, tolerance: float) -> str:
     """A sentence on the largest difference.
 
     Args:
-        both: As :func:`recompute` gives it.
+        both: Both values of each row, as :func:`recompute` gives them.
         identical: Whether all bits have to be the same.
-        tolerance: Points of mIoU that may differ where they have not.
+        tolerance: Difference, in points of mIoU, that is allowed where they have not.
 
     Raises:
         Mismatch: If a number differs by more.
