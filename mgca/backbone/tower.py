@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def project_positions(tower: "TimmModel", features: Tensor) -> Tensor:
-    """Each position of a map (B, F, h, w) through the tower's pooling-and-projection head.
+    """The positions of a map (B, F, h, w), each through the tower's pooling-and-projection head.
 
     A position is treated as an image of one feature, of which the pooling is that feature.
     """
@@ -26,7 +26,12 @@ def project_positions(tower: "TimmModel", features: Tensor) -> Tensor:
 class ConvTower(Backbone):
     """An open_clip model whose image tower is a convolutional timm network or CLIP's ResNet.
 
-    Args: as :class:`mgca.backbone.vit.PlainViT`.
+    Args:
+        name: Name of the model, for messages.
+        model: The open_clip model.
+        tokenizer: Function of texts that gives token ids (n, context).
+        mean: Mean of each channel in the model's image preprocessing.
+        std: Standard deviation of each channel in the model's image preprocessing.
 
     Raises:
         UnsupportedBackbone: If the tower has no feature map, or pools it by attention that no

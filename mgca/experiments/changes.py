@@ -31,11 +31,11 @@ def changed_files() -> list[str]:
     for base in (["--merge-base", "origin/HEAD"], ["HEAD"]):
         words = ["git", "-C", str(PACKAGE), "diff", "--name-only", "--relative", *base]
         try:
-            differing = subprocess.run([*words, "--", *PARTS], capture_output=True, text=True)
+            diff = subprocess.run([*words, "--", *PARTS], capture_output=True, text=True)
         except OSError:
             return []
-        if not differing.returncode:
-            return differing.stdout.split()
+        if not diff.returncode:
+            return diff.stdout.split()
     return []
 
 

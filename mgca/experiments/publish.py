@@ -169,7 +169,7 @@ def image_level(backbone: Hybrid, images: int, seed: int) -> dict[str, float]:
     things = slice(0, len(THINGS))
     largest = areas[:, things].argmax(dim=1) == scores[:, things].argmax(dim=1)
     pairs = training_pairs(images, seed)
-    captions = F.normalize(backbone.encode_text([own[0] for own in pairs.captions]), dim=-1)
+    captions = F.normalize(backbone.encode_text([several[0] for several in pairs.captions]), dim=-1)
     scores = embed_images(backbone, [pairs.images[i] for i in range(images)]) @ captions.t()
     measured = {"top word present": present, "largest thing first": largest}
     shares = {name: 100 * float(hits.float().mean()) for name, hits in measured.items()}
