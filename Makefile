@@ -62,11 +62,11 @@ print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium i
 quick: $(TESTS) ## run the tests of losses, method and inference: under a minute
 	$(BIN)/pytest -m "not slow" $(addprefix tests/,method losses inference utils)
 
-test: data-note lint ## check the style and run the tests, but for what is fuzzed at random
+test: data-note lint ## check the style and run the tests, with few inputs where they are random
 	$(BIN)/pytest -n auto --durations=25 -m "not fuzz"
 
-fuzz: data-note $(TESTS) ## run what is fuzzed at random
-	$(BIN)/pytest -n auto -m fuzz tests/fuzz
+fuzz: data-note $(TESTS) ## fuzz at length whatever reads files
+	MGCA_FUZZ=1 $(BIN)/pytest -n auto tests/fuzz
 
 lint: $(TESTS) ## check the style, and which room imports which
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What all tests share: the same seed before each, one thread, and the way to the real data."""
+"""What all tests share: a seed, one thread, how much is fuzzed, and the way to the real data."""
 
 import os
 import random
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -17,6 +18,10 @@ torch.use_deterministic_algorithms(True)
 
 # Processes that tests start find the helpers, too.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
+
+# How much is fuzzed: a few inputs, the same in every run, or many that no run has tried before.
+settings.register_profile("test", max_examples=6, deadline=None, derandomize=True)
+settings.register_profile("fuzz", max_examples=400, deadline=None)
 
 
 @pytest.fixture(autouse=True)
@@ -46,5 +51,8 @@ def data_root() -> Path:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "data_root" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if "data_root" in fixtures:
             item.add_marker(pytest.mark.needs_data)
+        if {"browser", "chromium"} & set(fixtures):
+            item.add_marker(pytest.mark.browser)

@@ -28,6 +28,7 @@ def run(*command: object) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.fuzz
 def test_every_target(tmp_path):
     result = run(SCRIPT, "--runs", RUNS, "--out", tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]

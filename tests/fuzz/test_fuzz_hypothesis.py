@@ -17,6 +17,7 @@ pytest.importorskip("webdataset")
 from targets import TARGETS
 
 NAMES = list(TARGETS)
+inputs = settings(settings.get_profile("fuzz" if os.environ.get("MGCA_FUZZ") == "1" else "test"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,14 +27,14 @@ def test_valid_files_are_read(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=40, deadline=None)
+@inputs
 @given(drawn=st.randoms(use_true_random=False))
 def test_damaged_files(name, drawn, tmp_path_factory):
     attempt(TARGETS[name], mutations.mutated(name, drawn), tmp_path_factory.mktemp("f") / "x")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=10, deadline=None)
+@inputs
 @given(data=st.binary(max_size=200))
 def test_any_bytes(name, data, tmp_path_factory):
     attempt(TARGETS[name], data, tmp_path_factory.mktemp("f") / "x")
