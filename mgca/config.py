@@ -266,7 +266,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     }
     kind = type(config)
     ours = kind.__module__.split(".")[0] == __name__.split(".")[0]
-    return values if ours else values | {"class": kind.__qualname__}
+    return values if ours else values | {"class": kind.__name__}
 
 
 def _plain(value: Any) -> Any:

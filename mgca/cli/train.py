@@ -349,6 +349,8 @@ def _on_scale(
         process = launch(resources, run.train)
         source = scale.data(backbone)
         trainer = Trainer(run, backbone, source, resources, process=process, origin=origin)
+        if not as_json and not is_quiet():
+            _warn_if_slow(trainer)
         folder = out / config_hash(trainer.config)
         _train(trainer, folder)
         scoring = rules(trainer.objective.sigmoid())
@@ -408,7 +410,7 @@ def _warn_if_slow(trainer: "Trainer") -> None:
     times = slowness(trainer.process.device, getattr(torch, precision))
     if precision != "float32" and times > 2:
         typer.echo(
-            f"            {precision} takes {times:.0f} times as long as float32 on this device: "
+            f"{precision} takes {times:.0f} times as long as float32 on this device: "
             "--set train.precision=float32"
         )
 

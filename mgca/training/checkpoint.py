@@ -186,7 +186,7 @@ def metrics_until(path: Path, step: int) -> list[dict[str, float]]:
 def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> None:
     """Write the metrics of each step, whole or not at all."""
     with replacing(path) as temporary, temporary.open("w", newline="") as lines:
-        writer = csv.DictWriter(lines, columns, restval="", extrasaction="ignore")
+        writer = csv.DictWriter(lines, columns, restval="")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -194,4 +194,4 @@ def write_metrics(path: Path, columns: Sequence[str], rows: Sequence[dict]) -> N
 def append_metrics(path: Path, columns: Sequence[str], row: dict) -> None:
     """Add the metrics of one step, for those who watch."""
     with path.open("a", newline="") as lines:
-        csv.DictWriter(lines, columns, restval="", extrasaction="ignore").writerow(row)
+        csv.DictWriter(lines, columns, restval="").writerow(row)

@@ -252,7 +252,8 @@ class Trainer:
                 if first:
                     if not columns:
                         columns = self.columns(losses)
-                        write_metrics(metrics, columns, rows)
+                        kept = [{k: v for k, v in old.items() if k in columns} for old in rows]
+                        write_metrics(metrics, columns, kept)
                     row = {name: row[name] for name in columns if name in row}
                     append_metrics(metrics, columns, row)
                     if on_step:

@@ -146,7 +146,7 @@ def test_fields_that_only_one_configuration_has_are_named(saved, path):
         seed: int = 4
 
     net, optimizer = started(1)
-    with pytest.raises(ValueError, match=r"\(seed: None there, 4 here\)"):
+    with pytest.raises(ValueError, match=r"\(class: Config there, Later here; seed: None there, 4"):
         resume(path, Later(), net, optimizer)
     assert resume(path, replace(Config(), rate=0.1), net, optimizer) == 2
 
