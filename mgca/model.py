@@ -86,7 +86,7 @@ class Model:
         return dataclasses.replace(geometry, pixels=self.pixels(self.features(windows)))
 
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
-        """Where the windows of an image lie, and the normalised windows (n, 3, h, w) themselves.
+        """The geometry of an image's windows, and the normalised windows (n, 3, h, w) themselves.
 
         The first is an :class:`~mgca.inference.segmentation.Embedded` whose ``pixels`` are still
         empty.

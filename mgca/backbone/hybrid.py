@@ -152,7 +152,7 @@ class Hybrid(PlainViT):
         return super().tokens(self.trunk.features(images))
 
     def from_trunk(self, trunk: Tensor) -> Tensor:
-        """What ``features`` gives for images, from their trunk features (B, 112, h, w)."""
+        """The features of images, as ``features`` gives them, of trunk features (B, 112, h, w)."""
         return self.last(super().tokens(trunk), tuple(trunk.shape[-2:]))
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

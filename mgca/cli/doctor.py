@@ -317,7 +317,7 @@ def _abilities(findings: list[Finding], extras: dict[str, dict[str, str]]) -> It
 
 
 def _missing(model: "Named", by_topic: dict[tuple[str, str], Finding], hub: Finding) -> str | None:
-    """Why a model cannot be loaded; None if it can, be it after a download."""
+    """The reason why a model cannot be loaded; None if it can, be it after a download."""
     for part in model.parts:
         finding = by_topic["weights", part.file]
         if finding.state == FAIL:

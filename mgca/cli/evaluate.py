@@ -325,7 +325,7 @@ def _units(given: list[str]) -> list[int | None]:
 
 
 def _statistics(name: str | None) -> str:
-    """Of pixels, as a benchmark declares them."""
+    """The statistics of pixels that a benchmark declares."""
     from mgca.data.benchmarks import benchmark_names, load_benchmark
 
     return load_benchmark(name).protocol.statistics if name in benchmark_names() else "backbone"

@@ -1,4 +1,4 @@
-"""What commands share: the options that name a model and a device, and what these load."""
+"""Options that commands share, which name a model and a device, and the loading of these."""
 
 import dataclasses
 import json

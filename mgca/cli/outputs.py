@@ -181,7 +181,7 @@ class Outputs:
         return [*map(self._path, self._kinds), self.record]
 
     def conflict(self) -> str | None:
-        """Why the files may not be written over what is there; None where they may."""
+        """The reason why the files may not be written over what is there; None where they may."""
         found = self._found()
         if found is None:
             # Which says no, and no error, of a name that is too long.

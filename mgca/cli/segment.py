@@ -216,7 +216,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 class _Report:
-    """What is printed: a line per image if wanted, failures always, and a summary."""
+    """Printer of the command's progress: a line per image if wanted, failures, and a summary."""
 
     def __init__(
         self, images: int, classes: list[str], others: Counter[str], *, as_json: bool
@@ -249,7 +249,7 @@ class _Report:
 
     @staticmethod
     def _reason(outputs, error: Exception) -> str:
-        """What went wrong, in one line that names the image."""
+        """The message of an error, in one line that names the image."""
         reason = " ".join(str(error).split()) or type(error).__name__
         return reason if str(outputs.image) in reason else f"{outputs.image}: {reason}"
 

@@ -1,4 +1,4 @@
-"""What the tables compare: the variants of each ablation, and the runs behind them."""
+"""The grids behind the tables: the variants of each ablation, and the runs of each variant."""
 
 import dataclasses
 from dataclasses import dataclass

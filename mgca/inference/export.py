@@ -81,7 +81,7 @@ def export_onnx(
 
 
 def metadata(model: Segmenter, size: int, run: str = "") -> dict[str, str]:
-    """What the file says of itself: how to prepare pixels, and where the weights come from."""
+    """The file's metadata: how pixels are prepared, and where the weights come from."""
     backbone = model.backbone
     return {
         "name": backbone.name,

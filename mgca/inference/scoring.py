@@ -19,7 +19,7 @@ def _cosines(scores: Tensor) -> Tensor:
 
 
 class Rule(NamedTuple):
-    """How the cosines of units and classes become probabilities.
+    """A rule by which the cosines of units and classes become probabilities.
 
     Attributes:
         scores: Function of the cosines, of any shape, before windows are averaged.

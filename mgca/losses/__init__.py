@@ -1,4 +1,4 @@
-"""What training minimises: the three levels (Eq. 2 to 7), their sum (Eq. 8), and TCL's objective.
+"""The losses of training: the three levels (Eq. 2 to 7), their sum (Eq. 8), and TCL's objective.
 
 :mod:`~mgca.losses.levels` states the levels, :mod:`~mgca.losses.objective` the objective that the
 trainer is given, and :mod:`~mgca.losses.lean` the same levels for large batches.

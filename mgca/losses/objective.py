@@ -1,4 +1,4 @@
-"""What training minimises: an objective, which the trainer is given by its configuration.
+"""The objective that training minimises, which a configuration's class stands for.
 
 :class:`MGCA` is the sum of the three levels (Eq. 8). A file of one's own adds another::
 

@@ -70,7 +70,7 @@ def imagenet_names() -> list[str]:
 def recognised_names(
     backbone: Lite, features: np.ndarray, names: list[str], top: int = 5
 ) -> list[list[tuple[float, str]]]:
-    """What the trunk's own classifier recognises in each image: probabilities and names."""
+    """Probabilities and names of what the trunk's own classifier recognises in each image."""
     found = []
     for maps in features:
         pooled = torch.from_numpy(np.asarray(maps, dtype=np.float32)).mean(dim=(1, 2))

@@ -130,7 +130,7 @@ def _shapes(
 
 
 def _differences(theirs: dict, ours: dict, prefix: str = "") -> list[str]:
-    """Where two configurations differ, as "name: theirs there, ours here"."""
+    """The differences of two configurations, each as "name: theirs there, ours here"."""
     found = []
     for key in sorted(set(theirs) | set(ours)):
         left, right = theirs.get(key), ours.get(key)

@@ -185,7 +185,7 @@ class Trainer:
         return logistic_noise(shape, generator(self.train.seed, 2, step)).to(pixels.device)
 
     def _advice(self) -> str:
-        """What to do where the loss is not finite."""
+        """Advice to somebody whose loss is not finite."""
         advice = [f"lower learning_rate ({self.train.learning_rate:g})"]
         if isinstance(self.config, RunConfig):
             advice.append("set clip" if self.clip is None else f"lower clip ({self.clip:g})")
