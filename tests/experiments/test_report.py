@@ -224,9 +224,12 @@ def test_the_ablations_to_handle(scenes):
 
 def test_losses_and_short_runs():
     steps = range(20)
-    run = pd.DataFrame({"step": steps} | {n: list(steps) for n in charts_levels()})
+    levels = ("total", "object", "region", "pixel")
+    run = pd.DataFrame({"step": steps} | {level: list(steps) for level in levels})
     assert len(charts.losses(run, smooth=10).axes) == 4
     assert len(charts.losses(run.assign(seed=0)).axes) == 4
+    off = charts.losses(run.drop(columns="region"), smooth=10).axes[2]
+    assert off.get_title() == "region" and not off.lines[0].get_ydata().any()
     assert fall(run["total"], 10) == (0.5, 18.5)
     short = shortened(TrainConfig(), ("pixel",), steps=3)
     assert (short.steps, short.loss.object, short.loss.pixel) == (3, 0.0, 1.0)
@@ -234,10 +237,6 @@ def test_losses_and_short_runs():
         with pytest.raises(ValueError, match="losses are some of object, region, pixel"):
             shortened(TrainConfig(), wrong)
     assert small_clip.epochs(pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0]}), 3.0).axes
-
-
-def charts_levels() -> list[str]:
-    return ["total", "object", "region", "pixel"]
 
 
 def test_groups_beside_one_another():

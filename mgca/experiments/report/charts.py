@@ -261,12 +261,13 @@ def losses(table: pd.DataFrame, *, smooth: int = 0, height: float = 5) -> Figure
     """The total loss and that of each level over the steps, four charts.
 
     Args:
-        table: Columns ``step``, ``total``, ``object``, ``region``, ``pixel``, and ``seed`` where
-            there are several runs.
+        table: Columns ``step``, ``total``, those of ``object``, ``region`` and ``pixel`` that were
+            trained, and ``seed`` where there are several runs.
         smooth: Steps over which a mean is drawn above the single run; 0 for several runs.
         height: Inches.
     """
     names = ["total", "object", "region", "pixel"]
+    table = table.assign(**{name: 0.0 for name in names if name not in table})  # switched off
     figure, axes = plt.subplots(2, 2, figsize=(6.8, height), sharex=True, layout="constrained")
     for axis, name in zip(axes.flat, names, strict=True):
         if smooth:
