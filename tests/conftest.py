@@ -1,5 +1,6 @@
 """What all tests share: a seed, one thread, how much is fuzzed, and the way to the real data."""
 
+import copy
 import os
 import random
 from pathlib import Path
@@ -30,6 +31,41 @@ def same_seed():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def loaded_once():
+    """Whoever loads a backbone of the project by name gets a copy of one that is loaded once.
+
+    The sentence encoder, most of it, is shared: nothing trains it. Loading draws no random numbers
+    here, so that a test does not depend on whether another has loaded the backbone before.
+    """
+    from mgca import backbone as room
+    from mgca import weights
+    from mgca.backbone import hybrid, lite
+    from mgca.experiments import scenes
+
+    kept = {}
+
+    def once(load, module, shared):
+        def copied(*arguments, **options):
+            # Where a test has put something else in the place of weights, that is loaded.
+            made_of = (module.SentenceEncoder, module.load_weights, weights.FOLDER)
+            key = (load, made_of, arguments, tuple(sorted(options.items())))
+            with torch.random.fork_rng(devices=[]):
+                if key not in kept:
+                    kept[key] = load(*arguments, **options)
+            text = getattr(kept[key], shared)
+            return copy.deepcopy(kept[key], {id(text): text})
+
+        return copied
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(room, "load_lite", once(lite.load_lite, lite, "text"))
+        of_scenes = once(hybrid.load_hybrid, hybrid, "sentences")
+        patch.setattr(room, "load_hybrid", of_scenes)
+        patch.setattr(scenes, "load_hybrid", of_scenes)
+        yield
 
 
 @pytest.fixture(scope="session")
