@@ -87,7 +87,8 @@ def under_the_roof(parts: pd.DataFrame, peaks: Mapping[str, float], memory: floa
 
     Args:
         parts: As :func:`parts_of` gives them.
-        peaks, memory: As :func:`ceilings` gives them.
+        peaks: Peak rates of the arithmetic, as :func:`ceilings` gives them.
+        memory: Rate of the memory, as :func:`ceilings` gives it.
     """
     slope = parts["flop_per_byte"] * memory
     share = parts["gflops"] / np.minimum(peaks["float32"], slope)
@@ -112,7 +113,8 @@ def roofline(parts: pd.DataFrame, peaks: Mapping[str, float], memory: float) -> 
 
     Args:
         parts: As :func:`parts_of` gives them.
-        peaks, memory: As :func:`ceilings` gives them.
+        peaks: Peak rates of the arithmetic, as :func:`ceilings` gives them.
+        memory: Rate of the memory, as :func:`ceilings` gives it.
     """
     figure, axis = plt.subplots(figsize=(6.6, 6), layout="constrained")
     low, high = parts["flop_per_byte"].min() / 2, 3 * parts["flop_per_byte"].max()

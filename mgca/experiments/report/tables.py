@@ -109,7 +109,8 @@ class Difference(NamedTuple):
     """By how much one line of a table exceeds another, over seeds.
 
     Attributes:
-        mean, std: Of the seeds' own differences; ``std`` is NaN with one seed.
+        mean: Mean of the seeds' own differences.
+        std: Standard deviation of the seeds' own differences; NaN with one seed.
     """
 
     mean: float
