@@ -177,7 +177,8 @@ class BatchImages:
     Attributes:
         images: Of a data set, in its order.
         size: Side in pixels.
-        mean, std: Per-channel statistics for RGB in [0, 1].
+        mean: Mean of each channel, for RGB in [0, 1].
+        std: Standard deviation of each channel, for RGB in [0, 1].
     """
 
     images: Sequence[ImageSource]

@@ -81,7 +81,7 @@ def table(frame: pd.DataFrame, *, caption: str, name: str = "", results: str | N
         frame: As for :func:`html_table`.
         caption: What the table shows, as for :func:`show`.
         name: Label that texts refer to, as for :func:`show`.
-        results: Files that the numbers come from, as for :func:`show`.
+        results: The file that the numbers come from, as for :func:`show`.
 
     Raises:
         ValueError: If the caption is empty.
