@@ -23,6 +23,9 @@ endif
 # The same sets and dictionaries in every run, and deterministic matrix products on a GPU.
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8
+# Threads that wait give their processor up instead of turning: two notebooks, or the processes of the
+# tests, have as many threads each as the machine has processors, and are many times slower otherwise.
+export OMP_WAIT_POLICY := passive
 # All weights come inside packages: a build that reaches for the network is a mistake, and says so.
 export HF_HUB_OFFLINE := 1
 # No module, no kernel, no setting and no start-up file from outside the environment.
