@@ -280,18 +280,20 @@ def test_levels():
 # Completion
 
 
-def complete(line: str) -> list[str]:
+@pytest.fixture
+def complete(monkeypatch, capsys):
     """What bash would be told after a line; a space at its end begins a new word."""
-    words = line.split(" ")
-    variables = {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
-    done = subprocess.run(
-        [sys.executable, "-m", "mgca"],
-        env=os.environ | variables | {"_MGCA_COMPLETE": "complete_bash"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.stderr == ""
-    return done.stdout.split()
+
+    def told(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_WORDS", line)
+        monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+        monkeypatch.setenv("_MGCA_COMPLETE", "complete_bash")
+        main([])
+        out, err = capsys.readouterr()
+        assert err == ""
+        return out.split()
+
+    return told
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def complete(line: str) -> list[str]:
         ("mgca ablate g", ["granularity"]),
     ],
 )
-def test_completion_in_bash(line, expected):
+def test_completion_in_bash(complete, line, expected):
     assert complete(line) == expected
 
 
