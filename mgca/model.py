@@ -22,10 +22,11 @@ from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import check_classes, class_embeddings
 from mgca.units import semantic_units
+from mgca.utils.devices import pick_device
 from mgca.utils.files import write_text
 from mgca.utils.images import ImageSource, open_image, to_tensor
-from mgca.weights import WeightsError, hub, load_weights, manifest, read_tensors, saved
-from mgca.weights.decoders import decoder_from, learned_sigmoid
+from mgca.weights import WeightsError, hub, load_weights, manifest, saved
+from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
 
 _WINDOWS_AT_ONCE = 4
 _SAME = 1 - 1e-6  # cosine of two texts that are one, rounding aside
@@ -198,14 +199,14 @@ class Model:
         )
 
     def to(self, device: str | torch.device) -> "Model":
-        """Move the model to a device, such as ``"cuda"``; returns the model itself.
+        """Move the model to a device, such as ``"cuda"``, or ``"auto"``; returns the model itself.
 
         Raises:
             ValueError: If torch cannot compute on the device here.
         """
-        check_device(device)
+        chosen = pick_device(str(device))
         for network in self.networks:
-            network.to(device)
+            network.to(chosen)
         self._texts.clear()
         return self
 
@@ -333,7 +334,8 @@ def load(
             open_clip model, the folder that :meth:`Model.save` wrote, or
             ``"hf://owner/name[@revision]"``, a model that :meth:`Model.push_to_hub` uploaded.
         decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
-            dense features alone, or the path of a trained decoder.
+            dense features alone, or the path of a trained decoder, of a
+            checkpoint, or of a run's folder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
         device: Device on which it computes, such as ``"cuda"``; see :meth:`Model.to`.
@@ -344,7 +346,7 @@ def load(
         WeightsError: If there is no such decoder, or it was trained for another backbone.
         mgca.weights.hub.HubError: If a repository on the hub cannot be reached.
     """
-    check_device(device)
+    pick_device(str(device))
     return _load(os.fspath(name), decoder, pretrained, config).to(device)
 
 
@@ -371,25 +373,12 @@ def _load(
         model.pretrained = pretrained
         return model
     # Read first: the decoder says which dense features of a transformer it was trained on.
-    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
+    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_decoder(decoder)
     backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
     trained = decoder_from(state, meta, backbone)
     model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
     model.pretrained = pretrained
     return model
-
-
-def check_device(device: str | torch.device) -> None:
-    """Refuse a device that torch cannot compute on here.
-
-    Raises:
-        ValueError: With torch's reason, in one line.
-    """
-    try:
-        torch.ones(1, device=device).sum().item()
-    except Exception as error:  # each backend has errors of its own
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise ValueError(f"no device {str(device)!r} here: {lines[0]}") from error
 
 
 def _check_apart(classes: Sequence[str], embeddings: Tensor) -> None:

@@ -54,7 +54,7 @@ def explain(
             rich_help_panel=MODEL,
         ),
     ] = 36,
-    device: Device = "cpu",
+    device: Device = "auto",
     force: Annotated[
         bool, typer.Option("--force", help="Replace files that are not of this command.")
     ] = False,

@@ -76,8 +76,8 @@ def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tup
     from mgca.backbone import load_backbone
     from mgca.decoder import GatedConvDecoder
     from mgca.model import Model
-    from mgca.weights import load_weights, read_tensors
-    from mgca.weights.decoders import decoder_from
+    from mgca.weights import load_weights
+    from mgca.weights.decoders import decoder_from, read_decoder
 
     if random:
         backbone = load_backbone(name, False)
@@ -87,6 +87,6 @@ def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tup
     if decoder == "mgca":
         check_published(name)
     # As mgca.load, which does not say what else the decoder's file holds.
-    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_tensors(decoder)
+    state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_decoder(decoder)
     backbone = load_backbone(name, pretrained or True, last_block=meta.get("last_block", "value"))
     return Model(backbone, decoder_from(state, meta, backbone)), meta.get("run", "")

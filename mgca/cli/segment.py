@@ -76,7 +76,7 @@ def segment(
             rich_help_panel=MODEL,
         ),
     ] = "36",
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Annotated[
         int,
         typer.Option(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.data.shards import CORRUPT_LIMIT
+from mgca.utils.devices import pick_device
 from mgca.utils.processes import exit_with_parent
 
 
@@ -120,7 +121,7 @@ def launch(resources: Resources, config: TrainConfig) -> Process:
     # Without it deterministic matrix products are refused on a GPU; it is read once, at the first.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     several = torch.distributed.is_torchelastic_launched()
-    process = _fabric(resources) if several else Alone(_device(resources.accelerator))
+    process = _fabric(resources) if several else Alone(pick_device(resources.accelerator))
     check_precision(config, process.device)
     if process.device.type == "cuda":
         # Where the decoder's outputs have 8 or 11 bits, TF32's 11 are enough for the losses;
@@ -139,23 +140,6 @@ def check_precision(config: TrainConfig, device: torch.device) -> None:
     """
     if config.precision == "float16" and device.type != "cuda":
         raise ValueError("precision float16 needs a GPU: use bfloat16 or float32")
-
-
-def _device(accelerator: str) -> torch.device:
-    """The device of a process that is alone.
-
-    Raises:
-        ValueError: If torch does not have it here.
-    """
-    name = accelerator
-    if accelerator == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter from a build without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"no device {accelerator!r} here: {reason}") from error
-    return torch.device(name)
 
 
 def _fabric(resources: Resources) -> Process:

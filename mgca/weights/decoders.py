@@ -1,17 +1,84 @@
-"""A trained decoder as a file, and the decoder of such a file."""
+"""A trained decoder as a file, and the decoder of such a file, of a checkpoint, or of a run."""
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from mgca.config import config_hash
 from mgca.decoder import GatedConvDecoder
-from mgca.weights import WeightsError, write_tensors
+from mgca.weights import WeightsError, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from mgca.backbone import Backbone
+
+
+def read_decoder(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a decoder, and what is known of it, as :func:`decoder_from` takes them.
+
+    Args:
+        path: A decoder's file, a checkpoint of a run, or a run's folder: its decoder, or where it
+            has none yet its newest checkpoint.
+
+    Returns:
+        Tensors by name, and the metadata; ``"seed"`` is that of the run, where its record or the
+        checkpoint says so, and ``"step"`` the step of a checkpoint.
+
+    Raises:
+        WeightsError: If the file is missing or damaged, or the folder is not a run's.
+    """
+    path = Path(path)
+    if path.is_dir():
+        newest = max(checkpoints(path), default=None)
+        final = path / "decoder.safetensors"
+        if not final.is_file() and newest is None:
+            raise WeightsError(f"{path} is not a run's folder: no decoder and no checkpoints in it")
+        path = final if final.is_file() or newest is None else newest[1]
+    state, meta = read_tensors(path)
+    config = meta.get("config")
+    if not isinstance(config, dict):
+        record = path.parent / "run.json"
+        try:
+            seed = json.loads(record.read_text())["seed"] if record.is_file() else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(f"{record} is not the record of a run ({error!r})") from error
+        return state, meta if seed is None else meta | {"seed": seed}
+    train = config.get("train", config)
+    model = {key.removeprefix("model."): value for key, value in state.items()}
+    # Beside the decoder lie what the objective has learned, and the optimizer's moments.
+    parts = {key.removeprefix("decoder."): value for key, value in model.items()}
+    kept = ("backbone", "last_block", "upsample", "seed")
+    known = {key: train[key] for key in kept if key in train} | {"step": meta.get("step")}
+    known["run"] = config_hash({k: v for k, v in config.items() if k not in ("encoders", "data")})
+    if "encoders" in config:
+        known["backbone_digest"] = config["encoders"][0]
+    if "objective.w" in model:
+        known["sigmoid_weight"] = model["objective.w"].item()
+        known["sigmoid_bias"] = model["objective.b"].item()
+    return {key: value for key, value in parts.items() if key.startswith("blocks.")}, known
+
+
+def checkpoints(run: str | os.PathLike[str]) -> Iterator[tuple[int, Path]]:
+    """Step and file of each checkpoint of a run's folder, milestones included."""
+    for path in sorted((Path(run) / "checkpoints").glob("step-*.safetensors")):
+        step = path.stem.removeprefix("step-")
+        if step.isdigit():
+            yield int(step), path
+
+
+def decoder_name(path: str | os.PathLike[str]) -> str:
+    """What a decoder is called in tables: after its run's folder where its file has no name of its
+    own, and by its step where it is a checkpoint."""
+    path = Path(os.path.abspath(path))
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name} step {path.stem.removeprefix('step-').lstrip('0')}"
+    if path.is_dir():
+        return path.name
+    return path.parent.name if path.stem == "decoder" else path.stem
 
 
 def decoder_from(

@@ -17,7 +17,7 @@ def app(
     model: ModelName = "lite",
     decoder: Decoder = "mgca",
     pretrained: Pretrained = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     port: Annotated[
         int,
         typer.Option(
