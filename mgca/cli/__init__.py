@@ -28,6 +28,7 @@ import mgca
 from mgca.cli import (
     ablate,
     app,
+    calibrate,
     data,
     doctor,
     evaluate,
@@ -74,6 +75,7 @@ _add(segment.segment, USING, segment.EXAMPLES)
 _add(explain.explain, USING, explain.EXAMPLES)
 _add(app.app, USING, examples("mgca app", "mgca app --model scenes --no-open --port 8000"))
 _add(evaluate.evaluate, USING, evaluate.EXAMPLES)
+_add(calibrate.calibrate, USING, calibrate.EXAMPLES)
 _add(export.export, USING, export.EXAMPLES)
 commands.add_typer(data.app, name="data", rich_help_panel=TRAINING)
 _add(train.train, TRAINING, train.EXAMPLES)

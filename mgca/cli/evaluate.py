@@ -1,9 +1,8 @@
 """``mgca evaluate``: a model on a benchmark, on scenes, or on a folder of one's own."""
 
 import json
-import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,16 +19,39 @@ from mgca.cli.loading import (
     echo_json,
     examples,
     load_on,
-    read_lines,
+    one_process,
+    seed_of,
+)
+from mgca.cli.sets import (
+    SCENES,
+    SET,
+    Classes,
+    Foreground,
+    IgnoreZero,
+    Images,
+    Limit,
+    Masks,
+    MaskSuffix,
+    own_folder,
+    scenes,
+    unit_numbers,
 )
 
-DEFAULT_UNITS = ["pixel", "36"]
-SCENES = ("things", "scenes", "open")
+if TYPE_CHECKING:
+    from mgca.evaluation.benchmark import Evaluation
 
-SET = "Which set"  # panel of the help
+DEFAULT_UNITS = ["pixel", "36"]
+# How the masks of one's own folder are read, unless told otherwise.
+OWN = {
+    "with_background": False,
+    "ignore_zero": False,
+    "foreground": None,
+    "mask_suffix": ".png",
+}
 EXAMPLES = examples(
     "mgca evaluate things --model scenes --limit 20 --background 0.5",
     'mgca evaluate --images photos --masks masks --classes "cat, sofa"',
+    "mgca evaluate --images photos --masks cats --classes cat --foreground 255 --background 0.7",
     "mgca evaluate voc20 --root /data/voc2012 --per-class --json",
 )
 
@@ -58,26 +80,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of the benchmark.", rich_help_panel=SET),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Your images.", rich_help_panel=SET)
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Your masks: PNGs of class ids, named as the images. 255 is ignored.",
-            rich_help_panel=SET,
-        ),
-    ] = None,
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Names of the ids, in their order: commas between them, or a file with one a "
-            "line.",
-            rich_help_panel=SET,
-        ),
-    ] = None,
+    images: Images = None,
+    masks: Masks = None,
+    mask_suffix: MaskSuffix = ".png",
+    classes: Classes = None,
     with_background: Annotated[
         bool,
         typer.Option(
@@ -86,16 +92,9 @@ def evaluate(
             rich_help_panel=SET,
         ),
     ] = False,
-    limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            show_default="all",
-            help="Only the first so many images of scenes or of your folder.",
-            rich_help_panel=SET,
-        ),
-    ] = None,
+    ignore_zero: IgnoreZero = False,
+    foreground: Foreground = None,
+    limit: Limit = None,
     model: Annotated[
         str,
         typer.Option(
@@ -163,7 +162,7 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = "softmax",
-    device: Device = "cpu",
+    device: Device = "auto",
     workers: Annotated[
         int,
         typer.Option(
@@ -198,6 +197,14 @@ def evaluate(
             rich_help_panel=RESULTS,
         ),
     ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="mIoU of each checkpoint of a run's folder, as a table and a figure.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     as_json: AsJson = False,
     fresh: Annotated[
         bool,
@@ -205,29 +212,48 @@ def evaluate(
     ] = False,
 ) -> None:
     """Measure mIoU. What was measured before is not measured again; an interrupted call goes on."""
-    chosen = _units(units)
-    subject = _subject(name, root, images, masks, classes, with_background, limit)
-    loaded, variant = load_on(device, model, decoder, pretrained, last_block)
-    if model == "groupvit" and units == DEFAULT_UNITS:
-        chosen = [None]  # its groups are units already
-    if imagenet_statistics or _statistics(name) == "imagenet":
-        from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-
-        loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-        variant += " imagenet statistics"
+    one_process()
+    units = unit_numbers(units)
+    subject = _subject(
+        name,
+        root,
+        limit,
+        images,
+        masks,
+        classes,
+        with_background=with_background,
+        ignore_zero=ignore_zero,
+        foreground=foreground,
+        mask_suffix=mask_suffix,
+    )
+    if model == "groupvit" and units == unit_numbers(DEFAULT_UNITS):
+        units = [None]  # its groups are units already
     threshold, own = _protocol(name, background, temperature)
     from mgca.evaluation.benchmark import Evaluation, confusion_table, per_class
     from mgca.utils.files import replacing
 
-    evaluation = Evaluation(
-        loaded,
-        label or variant,
-        subject,
-        chosen,
-        threshold=threshold,
-        temperature=own,
-        rule=rule,
-    )
+    def evaluation_of(decoder: str) -> "Evaluation":
+        loaded, variant = load_on(device, model, decoder, pretrained, last_block)
+        if imagenet_statistics or _statistics(name) == "imagenet":
+            from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+            loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+            variant += " imagenet statistics"
+        return Evaluation(
+            loaded,
+            label or variant,
+            subject,
+            units,
+            threshold=threshold,
+            temperature=own,
+            rule=rule,
+            seed=seed_of(decoder),
+        )
+
+    if checkpoints is not None:
+        _curve(checkpoints, decoder, evaluation_of, out, work, workers, fresh, as_json)
+        return
+    evaluation = evaluation_of(decoder)
     record, found = evaluation.compute(out, work, workers=workers, fresh=fresh)
     if confusion is not None:
         for unit, counts in found.items():
@@ -235,25 +261,40 @@ def evaluate(
                 confusion_table(subject, counts).to_csv(temporary)
     classwise = per_class(subject, found).round(2)
     if as_json:
-        values = {unit: {"miou": c.miou, "accuracy": c.accuracy} for unit, c in found.items()}
         shown = {"run": evaluation.run, "variant": evaluation.variant, "set": subject.name} | {
-            "units": values,
+            "units": {
+                unit: {
+                    "miou": c.miou,
+                    "accuracy": c.accuracy,
+                    "miou_mmsegmentation": c.miou_with_absent,
+                }
+                for unit, c in found.items()
+            },
             "mmsegmentation": record.get("mmsegmentation"),
             "complete": subject.complete,
             "background": evaluation.threshold,
             "temperature": evaluation.temperature,
             "rule": rule,
+            "ignored": next(iter(found.values())).share_ignored,
         }
         if each:
             shown["iou"] = json.loads(classwise.to_json())
         echo_json(shown)
         return
     typer.echo(f"{evaluation.variant} on {subject.name}, {len(classwise)} classes")
+    _say_what_occurs(found)
     if evaluation.threshold is not None:
         of = f" at temperature {evaluation.temperature:g}" if rule == "softmax" else f" ({rule})"
         typer.echo(f"background: largest probability at most {evaluation.threshold:g}{of}")
     for unit, counts in found.items():
         typer.echo(f"  {unit:>6}  mIoU {counts.miou:5.2f}  accuracy {counts.accuracy:5.2f}")
+    theirs = {unit: f"{c.miou_with_absent:.2f}" for unit, c in found.items()}
+    if any(theirs[unit] != f"{counts.miou:.2f}" for unit, counts in found.items()):
+        several = ", ".join(f"{value} ({unit})" for unit, value in theirs.items())
+        typer.echo(
+            f"mmsegmentation's mean is {several}: it counts a class that is predicted but occurs "
+            "in no mask as 0, ours leaves it out"
+        )
     if not subject.complete:
         typer.echo(
             "not a whole benchmark: mIoU is over the classes that occur, and compares with "
@@ -264,64 +305,58 @@ def evaluate(
     typer.echo(f"{out}/runs/{evaluation.run}.json says how these numbers came about")
 
 
-def _subject(name, root, images, masks, classes, with_background, limit):
+def _say_what_occurs(found) -> None:
+    """The share of pixels that are ignored, and the ids that occur."""
+    from mgca.evaluation.conventions import ranges
+
+    counts = next(iter(found.values()))
+    occurring = [index for index, pixels in enumerate(counts.counts.sum(1)) if pixels]
+    typer.echo(
+        f"masks: ids {ranges(occurring)} occur, {100 * counts.share_ignored:.1f} % of the pixels "
+        "are ignored"
+    )
+
+
+def _curve(run, decoder, evaluation_of, out, work, workers, fresh, as_json) -> None:
+    """mIoU of each checkpoint of a run: a table, a figure, and the lines of both."""
+    from mgca.evaluation.curve import draw, learning_curve
+
+    if decoder != "mgca":
+        raise typer.BadParameter("--checkpoints names the decoders: no --decoder beside it")
+    table, name = learning_curve(run, evaluation_of, out, work, workers=workers, fresh=fresh)
+    path = out / f"{name}.csv"
+    figure = draw(table, path.with_suffix(".png"), name)
+    if as_json:
+        echo_json({"table": str(path), "figure": str(figure), "rows": table.to_dict("records")})
+        return
+    typer.echo(table.pivot(index="step", columns="unit", values="miou").to_string())
+    typer.echo(f"{path}\n{figure}")
+
+
+def _subject(name, root, limit, images, masks, classes, **reading):
     from mgca.data.benchmarks import benchmark_names
 
-    own = [option is not None for option in (images, masks, classes)]
-    if name is not None and name not in (*benchmark_names(), *SCENES):
-        raise typer.BadParameter(
-            f"no set {name!r}, only {', '.join((*benchmark_names(), *SCENES))}"
-        )
-    if name is not None and with_background:
-        raise typer.BadParameter("--with-background is for your own masks")
+    known = (*benchmark_names(), *SCENES)
+    if name is not None and name not in known:
+        raise typer.BadParameter(f"no set {name!r}, only {', '.join(known)}")
     if root is not None and name not in benchmark_names():
         raise typer.BadParameter("--root is for a benchmark")
     if limit is not None and name in benchmark_names():
         raise typer.BadParameter("--limit is for scenes and your own images, not a benchmark")
-    from mgca.evaluation import benchmark
-
     if name is None:
-        if not all(own):
-            raise typer.BadParameter("give a SET, or --images, --masks and --classes")
-        from mgca.data.masks import load_folder
-
-        data = load_folder(images, masks, _classes(classes), background=with_background)
-        return benchmark.masked(data.first(limit))
-    if any(own):
+        return own_folder(images, masks, classes, limit=limit, **reading)
+    for option, usual in OWN.items():
+        if reading[option] != usual:
+            raise typer.BadParameter(f"--{option.replace('_', '-')} is for your own masks")
+    if any(option is not None for option in (images, masks, classes)):
         raise typer.BadParameter("give a SET, or --images, --masks and --classes, not both")
     if name in SCENES:
-        from mgca.data.scenes.sets import TEST_SEED, evaluation_set
-
-        return benchmark.masked(evaluation_set(name, limit or 150, seed=TEST_SEED))
+        return scenes(name, limit)
     if root is None:
         raise typer.BadParameter(f"give the folder of {name}, --root")
-    return benchmark.benchmark(name, root)
+    from mgca.evaluation.benchmark import benchmark
 
-
-def _classes(given: str) -> list[str]:
-    """Names with commas between them, or the lines of a file."""
-    path = Path(given)
-    if not os.path.isfile(given):  # path.is_file refuses what is too long for a name
-        if "," not in given and path.suffix == ".txt":
-            raise FileNotFoundError(f"no file of classes {path}")
-        return given.split(",")
-    return read_lines(path)
-
-
-def _units(given: list[str]) -> list[int | None]:
-    from mgca.config import grid_side
-
-    units: list[int | None] = []
-    for unit in given:
-        try:
-            units.append(None if unit == "pixel" else int(unit))
-            if units[-1] is not None:
-                grid_side(units[-1])
-        except ValueError:
-            raise typer.BadParameter(
-                f"a unit is pixel or a square number of meta-points, not {unit!r}"
-            ) from None
-    return list(dict.fromkeys(units))
+    return benchmark(name, root)
 
 
 def _statistics(name: str | None) -> str:

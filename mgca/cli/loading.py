@@ -2,12 +2,15 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from mgca.model import Model
 
 MODEL, RESULTS = "Which model", "Results"  # panels of the help
@@ -36,7 +39,7 @@ Decoder = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="mgca, none, or the file of a trained decoder.",
+        help="mgca, none, a decoder's file, a checkpoint, or a run's folder.",
         autocompletion=_decoder_names,
         rich_help_panel=MODEL,
     ),
@@ -46,7 +49,12 @@ Pretrained = Annotated[
     typer.Option(metavar="TAG", help="Of an open_clip model's weights.", rich_help_panel=MODEL),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1 ...", rich_help_panel=MODEL)
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="auto (a GPU if there is one), cpu, cuda, cuda:1 ...",
+        rich_help_panel=MODEL,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -79,27 +87,51 @@ def seeds_of(text: str) -> list[int]:
     return seeds
 
 
-def check_device(name: str) -> None:
-    """Refuse a device that torch does not have here.
+def check_device(name: str) -> "torch.device":
+    """The device of a name, as :func:`mgca.utils.devices.pick_device` says.
 
     Raises:
-        typer.BadParameter: With torch's reason.
+        typer.BadParameter: If torch does not have it here.
     """
-    from mgca import model
+    from mgca.utils.devices import pick_device
 
     try:
-        model.check_device(name)
+        return pick_device(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def one_process() -> None:
+    """Refuse to be one of several processes, each of which would do the whole.
+
+    Raises:
+        typer.BadParameter: If ``torchrun`` started several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
+        raise typer.BadParameter(
+            "each of these processes would evaluate the whole set: start one, without torchrun"
+        )
+
+
+def seed_of(decoder: str) -> int:
+    """Seed of the run that trained a decoder, as its record or its checkpoint says; 0 where none
+    does."""
+    from mgca.weights.decoders import read_decoder
+
+    if decoder in ("mgca", "none") or not (
+        Path(decoder).suffix == ".safetensors" or Path(decoder).is_dir()
+    ):
+        return 0
+    return int(read_decoder(decoder)[1].get("seed", 0))
 
 
 def load_on(
     device: str, name: str, decoder: str, pretrained: str | None, last_block: str | None = None
 ) -> "tuple[Model, str]":
     """The model of :func:`load_named` on a device, which is checked first, and its name."""
-    check_device(device)
+    chosen = check_device(device)
     model, shown = load_named(name, decoder, last_block, pretrained)
-    return model.to(device), shown
+    return model.to(chosen), shown
 
 
 def load_for_photographs(
@@ -135,6 +167,7 @@ def load_named(
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.model import Model, load
     from mgca.weights import WeightsError
+    from mgca.weights.decoders import decoder_name
 
     weights = pretrained or True
     shown = f"{name} {pretrained}" if pretrained else name
@@ -168,7 +201,7 @@ def load_named(
     block = loaded.backbone.last_block
     if loaded.decoder is None:
         return loaded, f"{shown} {block}"
-    trained = "mgca" if decoder == "mgca" else Path(decoder).stem
+    trained = "mgca" if decoder == "mgca" else decoder_name(decoder)
     return loaded, f"{shown} {trained}" if block == "value" else f"{shown} {block}+{trained}"
 
 

@@ -65,6 +65,8 @@ class Masked:
         digest: SHA-256 of the set's own manifest.
         background: Whether id 0 of ``masks`` is the background and class ``i`` is ``1 + i``.
         source: Names the images: sets of one source have the same under the same identifiers.
+        foreground: Id on disk of the one class, which becomes 1; all else is background. None where
+            ids are those of the classes.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Masked:
     digest: str
     background: bool = False
     source: str = ""
+    foreground: int | None = None
 
     def __post_init__(self) -> None:
         if not self.source:
@@ -81,6 +84,22 @@ class Masked:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    def ids(self, index: int) -> np.ndarray:
+        """The ids (H, W) of an image's mask as they are on disk.
+
+        Raises:
+            DataError: If the mask cannot be read, or has more than one channel.
+        """
+        path = self.items[index][2]
+        _, ids = read_mask(path)
+        if ids.ndim != 2 or ids.dtype.kind not in "bui":
+            colours = ": its colours must be made ids" if ids.ndim == 3 else ""
+            raise DataError(
+                f"{path}: a mask has one channel of class ids, this has {ids.dtype} {ids.shape}"
+                f"{colours}"
+            )
+        return ids.astype(np.int64)
 
     def mask(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
         """The mask (H, W) uint8 of an image: indices into ``classes``, or 255.
@@ -93,16 +112,14 @@ class Masked:
             DataError: If the mask has another size, more than one channel, or unknown ids.
         """
         identifier, _, path = self.items[index]
-        _, ids = read_mask(path)
-        if ids.ndim != 2 or ids.dtype.kind not in "bui":
-            raise DataError(
-                f"{path}: a mask has one channel of class ids, this has {ids.dtype} {ids.shape}"
-            )
+        ids = self.ids(index)
         if size is not None and ids.shape != tuple(size):
             raise DataError(
                 f"{path}: the mask is {ids.shape}, its image {identifier} is {tuple(size)}"
             )
-        ids = ids.astype(np.int64)
+        if self.foreground is not None:
+            others = np.where(ids == IGNORE, IGNORE, 0)
+            return np.where(ids == self.foreground, 1, others).astype(np.uint8)
         ignored = (ids == IGNORE) | (ids < self.subtract)
         ids -= self.subtract
         unknown = np.unique(ids[~ignored & (ids >= len(self.classes) + self.background)])
@@ -190,22 +207,31 @@ def load_folder(
     classes: Sequence[str],
     *,
     background: bool = False,
+    ignore_zero: bool = False,
+    foreground: int | None = None,
+    mask_suffix: str = ".png",
 ) -> Masked:
     """A set made of a folder of images and one of masks with the same names.
 
     Args:
         images: Folder of pictures.
-        masks: Folder of PNGs, one channel of ids (a palette's indices, 8 or 16 bits): the index of
-            a class, or with a background 0 for it and 1 + the index. 255 is ignored.
+        masks: Folder of pictures with one channel of ids (a palette's indices, 8 or 16 bits): the
+            index of a class, or with a background 0 for it and 1 + the index. 255 is ignored.
         classes: Names that are asked for, without "background".
-        background: Whether id 0 of the masks is the background.
+        background: Whether id 0 is the background and the classes begin at 1.
+        ignore_zero: Whether id 0 is ignored and the classes begin at 1.
+        foreground: Id of the one class, where masks show one thing and all else is background.
+        mask_suffix: What follows an image's name in that of its mask.
 
     Raises:
         FileNotFoundError: If a folder is missing, or an image has no mask; the first is named.
         DataError: If there is no image, two have the same name, or there are too many classes for
             ids below 255.
+        ValueError: If class names are empty or repeated, or a foreground has not one class.
     """
     names = tuple(check_classes(classes))
+    if foreground is not None and len(names) != 1:
+        raise ValueError(f"one foreground has one class, not {len(names)}: {', '.join(names)}")
     if len(names) + background > IGNORE:
         raise DataError(f"{len(names)} classes, and ids go up to 254: 255 is ignored")
     images, masks = Path(images), Path(masks)
@@ -217,7 +243,7 @@ def load_folder(
     for path in sorted(images.iterdir()):
         if path.suffix.lower() not in suffixes or path.name.startswith("."):
             continue
-        mask = masks / f"{path.stem}.png"
+        mask = masks / f"{path.stem}{mask_suffix}"
         if not mask.is_file():
             raise FileNotFoundError(f"{path} has no mask {mask}")
         if path.stem in items:
@@ -231,9 +257,10 @@ def load_folder(
         name=images.resolve().name,
         items=list(items.values()),
         classes=names,
-        subtract=0,
+        subtract=int(ignore_zero),
         digest=hashlib.sha256(json.dumps(digests).encode()).hexdigest(),
-        background=background,
+        background=background or foreground is not None,
+        foreground=foreground,
     )
 
 

@@ -30,7 +30,7 @@ from mgca.data.masks import IGNORE, DataError, Masked, MaskedSet, id_names
 from mgca.evaluation.evaluate import State, evaluate, unit_name
 from mgca.evaluation.metrics import Confusion
 from mgca.evaluation.results import add_results, read_results, read_run, row, write_run
-from mgca.inference.scoring import SOFTMAX
+from mgca.inference.scoring import SOFTMAX, rest_of
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES
 from mgca.utils.files import replacing
@@ -57,6 +57,13 @@ class Subject:
     complete: bool = False
     segment: SegmentConfig | None = None
     mmsegmentation: bool = False
+
+    @property
+    def ids(self) -> str:
+        """How ids on disk are read, where it is not as usual."""
+        if getattr(self.data, "foreground", None) is not None:
+            return f"{self.data.foreground} is the foreground"
+        return "0 is ignored" if getattr(self.data, "subtract", 0) else ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -233,6 +240,11 @@ class Evaluation:
             # That of GroupViT changes scores too, and not only the background.
             "rule": rule if data.background or rule == "groupvit" else None,
         }
+        # What is not the default alone, so that the names of other evaluations stay.
+        if subject.ids:
+            self.config["ids"] = subject.ids
+        if data.background and len(data.classes) == 1 and model.scoring[rule].softmax:
+            self.config["rest"] = rest_of(data.classes[0])
         self.run = config_hash(self.config)
 
     def result(self, out: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Confusion]] | None:

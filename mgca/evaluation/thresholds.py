@@ -63,7 +63,10 @@ def threshold_curve(
         for unit in units:
             segmentation = model.segment(embedded, data.classes, unit)
             for temperature in temperatures:
-                label, probability = (t.numpy() for t in segmentation.confidence(temperature))
+                if classes == 1:  # its probability is against words for the rest
+                    segmentation = model.segment(embedded, data.classes, unit, 0.0, temperature)
+                own = None if classes == 1 else temperature
+                label, probability = (t.numpy() for t in segmentation.confidence(own))
                 # How many of the thresholds lie below the probability: it is kept at those.
                 interval = np.searchsorted(
                     thresholds.astype(np.float32), probability[counted], side="left"

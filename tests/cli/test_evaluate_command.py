@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -21,9 +22,10 @@ from mgca.config import SegmentConfig
 from mgca.data.masks import load_folder
 from mgca.data.scenes.sets import TEST_SEED, evaluation_set
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.conventions import ranges
 from mgca.evaluation.evaluate import evaluate
 from mgca.evaluation.results import read_results
-from mgca.inference.scoring import rules
+from mgca.inference.scoring import rest_of, rules
 from mgca.model import Model, load
 from mgca.weights import WeightsError
 from mgca.weights.decoders import save_decoder
@@ -99,17 +101,22 @@ def test_scenes_with_a_background(here, capsys):
     model = load("scenes")
     expected = evaluate(model, data, (None, 16), background=0.5)
     assert lines[0] == "scenes mgca on things, 21 classes"
-    assert lines[1].startswith("background: largest probability at most 0.5 at temperature 0.0654")
-    for line, (unit, confusion) in zip(lines[2:4], expected.items(), strict=True):
+    occurring = np.flatnonzero(expected["16"].counts.sum(1)).tolist()
+    assert lines[1] == f"masks: ids {ranges(occurring)} occur, 0.0 % of the pixels are ignored"
+    assert lines[2].startswith("background: largest probability at most 0.5 at temperature 0.0654")
+    for line, (unit, confusion) in zip(lines[3:5], expected.items(), strict=True):
         words = line.split()
         assert words == [
             unit, "mIoU", f"{confusion.miou:.2f}", "accuracy", f"{confusion.accuracy:.2f}"
         ]  # fmt: skip
-    assert lines[4].startswith("not a whole benchmark")
+    # Things that are predicted where none is: mmsegmentation's mean is another.
+    several = ", ".join(f"{c.miou_with_absent:.2f} ({unit})" for unit, c in expected.items())
+    assert lines[5].startswith(f"mmsegmentation's mean is {several}: it counts a class that is")
+    assert lines[6].startswith("not a whole benchmark")
     name = re.fullmatch(
-        r"(results/evaluation/runs/\w{12}\.json) says how these numbers came about", lines[5]
+        r"(results/evaluation/runs/\w{12}\.json) says how these numbers came about", lines[7]
     )
-    assert len(lines) == 6 and err == ""
+    assert len(lines) == 8 and err == ""
     record = json.loads((here / name[1]).read_text())
     assert record["config"]["set"] == ["things", data.digest, 3]
     table = read_results("results/evaluation/evaluation.csv")
@@ -129,7 +136,11 @@ def test_a_folder(folder, tiny, capsys, background):
     assert shown["background"] == background
     names = ["background"] * (background is not None) + CLASSES.split(",")
     for unit, confusion in expected.items():
-        assert shown["units"][unit] == {"miou": confusion.miou, "accuracy": confusion.accuracy}
+        assert shown["units"][unit] == {
+            "miou": confusion.miou,
+            "accuracy": confusion.accuracy,
+            "miou_mmsegmentation": confusion.miou_with_absent,
+        }
         assert shown["mmsegmentation"] is None  # it counts benchmarks
         iou = [None if np.isnan(x) else round(100 * x, 2) for x in confusion.iou]
         assert list(shown["iou"][unit].values()) == iou
@@ -154,11 +165,12 @@ def test_each_class_and_a_limit(folder, tiny, capsys):
     out, _ = run(capsys, *arguments)
     (expected,) = expected_of(folder, (36,), limit=2).values()
     lines = out.splitlines()
-    assert lines[1].split()[:3] == ["36", "mIoU", f"{expected.miou:.2f}"]
+    assert lines[1] == "masks: ids 0-2 occur, 0.0 % of the pixels are ignored"
+    assert lines[2].split()[:3] == ["36", "mIoU", f"{expected.miou:.2f}"]
     names = CLASSES.split(",")
     rows = [line.split() for line in lines[-4:-1]]
     assert rows == [[n, f"{100 * x:.2f}"] for n, x in zip(names, expected.iou, strict=True)]
-    assert "pixel" not in out
+    assert " pixel  mIoU" not in out
 
 
 @with_mmsegmentation
@@ -368,7 +380,7 @@ def test_help_is_light_and_fits_80_columns():
         env={"COLUMNS": "80", "PYTHONIOENCODING": "utf-8"},
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert "evaluate  Measure mIoU." in done.stdout
+    assert re.search(r"evaluate +Measure mIoU\.", done.stdout)
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in ("--root", "--with-background", "--imagenet-statistics", "--per-class"):
         assert option in done.stdout  # whole, not cut to fit
@@ -451,3 +463,134 @@ def test_scenes_and_folders_need_no_extra(folder):
     )
     assert done.returncode == 1 and "pip install 'mgca[benchmarks]'" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+# What masks mean
+
+
+def write_masks(folder, change, **options) -> None:
+    """Change the ids of every mask of a folder."""
+    for path in sorted((folder / "masks").iterdir()):
+        with Image.open(path) as image:
+            ids = np.array(image)
+        Image.fromarray(change(ids)).save(path, **options)
+
+
+def test_two_evaluations_of_one_name_leave_all_their_rows(folder, tiny, capsys):
+    # Two decoders called alike, on two folders of the same last part.
+    for place in ("first", "second"):
+        (folder / place).mkdir()
+        for name in ("images", "masks"):
+            shutil.copytree(folder / name, folder / place / name)
+    write_masks(folder / "second", np.flipud)
+    runs = set()
+    for place in ("first", "second"):
+        for units in (["--units", "4"], ["--units", "16"]):
+            command = [*OWN[:2], f"{place}/images", "--masks", f"{place}/masks", *OWN[5:], *units]
+            runs.add(json.loads(run(capsys, *command, "--label", "mine", "--json")[0])["run"])
+    table = read_results("results/evaluation/evaluation.csv")
+    table = table[table["metric"] == "miou"]
+    assert len(runs) == len(table) == 4 and set(table["run"]) == runs
+    assert sorted(table["dataset"]) == ["first/images"] * 2 + ["second/images"] * 2
+    # Under one name, one set and one unit too: the run tells them apart.
+    command = [*OWN[:2], "first/images", "--masks", "first/masks", *OWN[5:], "--label", "mine"]
+    write_masks(folder / "first", np.fliplr)
+    run(capsys, *command, "--units", "4")
+    again = read_results("results/evaluation/evaluation.csv")
+    alike = again[(again["dataset"] == "first/images") & (again["unit"] == "4")]
+    assert alike.groupby("metric").size().tolist() == [2, 2, 2]
+
+
+def test_masks_of_0_and_255_are_doubted(folder, tiny, capsys, caplog):
+    write_masks(folder, lambda ids: np.where(ids, 255, 0).astype(np.uint8))
+    out, _ = run(capsys, *OWN)
+    (doubt,) = caplog.messages
+    assert doubt.startswith("the masks of images hold 0, 255 only, and 255 is ignored: if it is")
+    assert "--foreground 255" in doubt
+    share = np.mean(np.concatenate([m.ravel() == 255 for _, _, m in load_folder(
+        "images", "masks", CLASSES.split(",")
+    )]))  # fmt: skip
+    assert f"masks: ids 0 occur, {100 * share:.1f} % of the pixels are ignored" in out
+
+
+def test_one_foreground_against_the_background(folder, tiny, capsys):
+    write_masks(folder, lambda ids: np.where(ids == 2, 255, 0).astype(np.uint8))
+    arguments = [*OWN[:-1], "red", "--foreground", "255", "--units", "16", "--background", "0.2"]
+    shown = json.loads(run(capsys, *arguments, "--json", "--confusion", "c.csv")[0])
+    model = Model(TinyBackbone(), None, SMALL)
+    counts = np.zeros((2, 2), dtype=int)
+    for path in sorted((folder / "images").iterdir()):
+        labels = model.segment(path, ["red"], 16, 0.2).labels.numpy()
+        with Image.open(folder / "masks" / path.name) as image:
+            np.add.at(counts, (np.array(image) // 255, labels), 1)
+    table = pd.read_csv("c-16.csv", index_col="true")
+    assert list(table.columns) == list(table.index) == ["background", "red"]
+    assert table.to_numpy().tolist() == counts.tolist() and (counts > 0).all()
+    iou = counts.diagonal() / (counts.sum(0) + counts.sum(1) - counts.diagonal())
+    assert shown["units"]["16"]["miou"] == pytest.approx(100 * iou.mean())
+    assert shown["ignored"] == 0
+    record = json.loads((folder / f"results/evaluation/runs/{shown['run']}.json").read_text())
+    assert record["config"]["ids"] == "255 is the foreground"
+    assert record["config"]["rest"] == rest_of("red")
+    assert json.loads(run(capsys, *arguments, "--json")[0]) == shown  # as it was kept
+    message = one_line(capsys, *OWN, "--foreground", "255", "--background", "0.2")
+    assert message == "one foreground has one class, not 3: red, green, blue"
+
+
+def test_ids_that_begin_at_one(folder, tiny, capsys):
+    expected = json.loads(run(capsys, *OWN, "--json")[0])
+    write_masks(folder, lambda ids: ids + 1)
+    message = one_line(capsys, *OWN)
+    assert message.startswith("the masks of images hold 1-3, and the first of 3 classes is 0: ")
+    assert "--ignore-zero" in message and "--with-background" in message
+    shown = json.loads(run(capsys, *OWN, "--ignore-zero", "--json")[0])
+    assert shown["units"] == expected["units"] and shown["run"] != expected["run"]
+    # The same files, where 0 occurs and is ignored or is a class: two evaluations.
+    write_masks(folder, lambda ids: ids - 1)
+    ignoring = json.loads(run(capsys, *OWN, "--ignore-zero", "--json")[0])
+    assert ignoring["run"] not in (shown["run"], expected["run"]) and ignoring["ignored"] > 0.2
+
+
+def test_other_names_and_formats_of_masks(folder, tiny, capsys):
+    expected = json.loads(run(capsys, *OWN, "--json")[0])
+    for path in list((folder / "masks").iterdir()):
+        with Image.open(path) as image:
+            image.save(path.with_name(f"{path.stem}_mask.tif"))
+        path.unlink()
+    assert "has no mask masks/0.png" in one_line(capsys, *OWN)
+    shown = json.loads(run(capsys, *OWN, "--mask-suffix", "_mask.tif", "--json")[0])
+    assert shown["units"] == expected["units"]
+
+
+def test_masks_that_cannot_be_meant(folder, tiny, capsys):
+    write_masks(folder, lambda ids: np.full_like(ids, 255))
+    assert one_line(capsys, *OWN).startswith(
+        "the masks of images hold 255, all of which is ignored"
+    )
+    write_masks(folder, lambda ids: np.zeros_like(ids))
+    message = one_line(capsys, *OWN[:-1], "red", "--foreground", "255")
+    assert message == "the masks of images hold 0, and never 255, the foreground"
+    write_masks(folder, lambda ids: np.stack([ids] * 3, axis=-1))
+    assert one_line(capsys, *OWN).endswith("(60, 80, 3): its colours must be made ids")
+
+
+# Decoders, checkpoints and runs
+
+
+def test_one_process_alone_evaluates(folder, tiny, capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    out, err = run(capsys, *OWN, code=2)
+    assert out == "" and "start one, without torchrun" in " ".join(err.replace("│", " ").split())
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    run(capsys, *OWN)
+
+
+def test_the_device_is_the_gpu_if_there_is_one(folder, tiny, capsys, monkeypatch):
+    from mgca.utils import devices
+
+    run(capsys, *OWN)
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    _, err = run(capsys, *OWN, code=2)
+    assert "no device 'cuda' here" in err
+    run(capsys, *OWN, "--device", "cpu")
