@@ -56,6 +56,7 @@ def mended() -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_transforms_work(mended):
     assert mended["close"] and mended["same"] and mended["towers"]
     assert mended["larger"] == [12, 8]
