@@ -32,6 +32,7 @@ from mgca.cli.sets import (
 
 EXAMPLES = examples(
     'mgca calibrate --images photos --masks masks --classes "cat, sofa"',
+    "mgca calibrate --images photos --masks masks --classes cat --foreground 255",
     "mgca calibrate things --model scenes --limit 50",
 )
 

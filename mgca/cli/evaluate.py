@@ -51,7 +51,7 @@ OWN = {
 EXAMPLES = examples(
     "mgca evaluate things --model scenes --limit 20 --background 0.5",
     'mgca evaluate --images photos --masks masks --classes "cat, sofa"',
-    "mgca evaluate --images photos --masks cats --classes cat --foreground 255 --background 0.7",
+    "mgca evaluate things --model scenes --checkpoints runs/NAME --background 0.5",
     "mgca evaluate voc20 --root /data/voc2012 --per-class --json",
 )
 

@@ -45,6 +45,7 @@ WORKS = {
         "things --limit 1 --units pixel --background 0.5",
         "mgca.evaluation.benchmark.Evaluation.compute",
     ),
+    "calibrate": ("things --limit 1", "mgca.evaluation.thresholds.threshold_curve"),
     "export": ("scenes a.onnx --size 64", "mgca.inference.export.export_onnx"),
     "train": ("--shards shards --device cpu --no-probe --dry-run", "mgca.data.shards.find_shards"),
     "ablate": ("k", "mgca.cli.ablate._execute"),

@@ -170,7 +170,7 @@ HINT = re.compile(r"""pip install ['"]?(?:mgca|\.)\[([\w,-]+)\]""")
 # Of each extra a command that needs it, or one of its packages at least.
 NEEDS = {
     "app": "app --no-open --port 0",
-    "benchmarks": "evaluate things --limit 1",
+    "benchmarks": "evaluate voc --root .",
     "book": "ablate k",
     "formats": "segment photo.jpg --classes a,b --rle --out out",
     "onnx": "export scenes scenes.onnx",
