@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgca.cli.loading import RESULTS, examples, seeds_of
+from mgca.cli.loading import RESULTS, AsJson, echo_json, examples, seeds_of
 from mgca.cli.verbosity import notice, speaking
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def run(
         ),
     ] = False,
     publish: Publish = False,
+    as_json: AsJson = False,
 ) -> None:
     """Compute what the tables of a scale lack, and print their mIoU.
 
@@ -137,13 +138,20 @@ def run(
         paths = [places[key] / f"{name}.csv" for key in ("out", "published") if key in places]
         path, *_ = [path for path in paths if path.is_file()]
         notice(f"{name} on {scale}: {path}")
-        _print_miou(table)
+        if not as_json:
+            _print_miou(table)
+    if as_json:
+        echo_json({name: table.to_dict("records") for name, table in found.items()})
 
 
 @app.command(epilog=examples("mgca experiment thresholds --scale photos --data DIR"))
 @speaking
 def thresholds(
-    scale: ScaleName = "scenes", data: Data = None, cache: Cache = None, publish: Publish = False
+    scale: ScaleName = "scenes",
+    data: Data = None,
+    cache: Cache = None,
+    publish: Publish = False,
+    as_json: AsJson = False,
 ) -> None:
     """Draw the mIoU at every threshold of the background, on images that are no benchmark."""
     from mgca.evaluation.thresholds import choose
@@ -152,7 +160,10 @@ def thresholds(
 
     out = folders(scale, publish=publish)["out"]
     threshold, temperature, miou = choose(scale_curves(_load(scale, data, cache), out))
-    typer.echo(f"best: threshold {threshold:.2f}, temperature {temperature:g}, mIoU {miou:.2f}")
+    if as_json:
+        echo_json({"threshold": threshold, "temperature": temperature, "miou": miou})
+    else:
+        typer.echo(f"best: threshold {threshold:.2f}, temperature {temperature:g}, mIoU {miou:.2f}")
     notice(out / "background.csv")
 
 
@@ -164,6 +175,7 @@ def timing(
     data: Data = None,
     cache: Cache = None,
     publish: Publish = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how long every method of a scale takes, on a machine that does nothing else."""
     from mgca.experiments.runner import folders
@@ -172,7 +184,10 @@ def timing(
     places = folders(scale, publish=publish)
     out, published = places["out"], places.get("published")
     subject = _load(scale, data, cache)
-    for row in seconds_per_image(subject, out, published=published, images=images):
+    rows = seconds_per_image(subject, out, published=published, images=images)
+    if as_json:
+        echo_json(rows)
+    for row in () if as_json else rows:
         typer.echo(f"{row['variant']:16} {row['unit']:>6} {row['dataset']:8} {row['value']:.4f} s")
     notice(out / "benchmarks.csv")
 
@@ -188,14 +203,20 @@ def verify(
     results: Annotated[
         Path, typer.Option(metavar="DIR", help="The published results of the scenes.")
     ] = Path("results/scenes"),
+    as_json: AsJson = False,
 ) -> None:
     """Compute a part of the published results from nothing. Exit code 1 if they differ."""
     from mgca.experiments.verify import judge, recompute
 
     both, identical = recompute(results, seed)
     shown = both[both["metric"] == "miou"].drop(columns=["variant", "seed", "metric"])
-    typer.echo(shown.to_string(index=False))
-    typer.echo(judge(both, identical, tolerance))
+    if not as_json:
+        typer.echo(shown.to_string(index=False))
+    verdict = judge(both, identical, tolerance)
+    if as_json:
+        echo_json({"verdict": verdict, "rows": both.to_dict("records")})
+    else:
+        typer.echo(verdict)
 
 
 @app.command(epilog=examples("mgca experiment publish scenes-decoders"))

@@ -9,9 +9,13 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+try:
+    import seaborn as sns
+except ImportError as error:
+    raise ImportError(f"figures of the book need it ({error}): pip install 'mgca[book]'") from error
 
 
 def bars(table: pd.DataFrame, x: str, hue: str, *, rotation: float = 0, **order: Any) -> Figure:

@@ -6,7 +6,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -14,6 +13,7 @@ from torch import nn
 
 from mgca.data.masks import MaskedSet
 from mgca.data.scenes import CLASSES, THINGS
+from mgca.experiments.report.charts import sns
 from mgca.experiments.report.validation import inside_beats_outside
 from mgca.model import Model
 

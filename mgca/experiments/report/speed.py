@@ -7,10 +7,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.figure import Figure
 
 from mgca.evaluation.results import read_results, read_run
+from mgca.experiments.report.charts import sns
 
 #: The parts that are measured, in the order of the tables.
 PARTS = ["encoder", "decoder", "decoder, forward and backward", "text", "units"]
