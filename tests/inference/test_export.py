@@ -21,6 +21,8 @@ from mgca.weights import load_weights
 onnx = pytest.importorskip("onnx", reason="needs the extra [onnx]")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra [onnx]")
 
+pytestmark = pytest.mark.slow
+
 # Of the largest embedding; the two add the same numbers up in another order.
 TOLERANCE = 1e-5
 

@@ -230,6 +230,7 @@ def test_one_window_of_single_pixels_is_resized(source, target):
     torch.testing.assert_close(everywhere(pixels), whole, rtol=0, atol=2e-5)
 
 
+@pytest.mark.slow
 @fast
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, 4), units=st.integers(1, 6))
 def test_pixels_agree_where_all_the_positions_they_are_made_of_do(seed, classes, units):
