@@ -154,12 +154,14 @@ def _where_documented(app, env, node, content):
 
 
 def _find(full: str):
-    """What a dotted name means, or None."""
+    """What a dotted name means, or None; a module before what another module has by its name."""
     parts = full.split(".")
     if parts[0] != "mgca":
         return None
-    thing = mgca
-    for part in parts[1:]:
+    ends = range(len(parts), 0, -1)
+    length = next(end for end in ends if ".".join(parts[:end]) in sys.modules)
+    thing = sys.modules[".".join(parts[:length])]
+    for part in parts[length:]:
         thing = getattr(thing, part, None)
     return thing
 

@@ -76,7 +76,7 @@ class BenchmarkSet:
 
     Args:
         name: Name of the benchmark.
-        dataset: The set, with the transforms of :data:`mgca.evaluation.mmseg.PIPELINE`.
+        dataset: The set, with the transforms of ``mgca.evaluation.mmseg.PIPELINE``.
         classes: Names that are asked for, without "background".
         background: Whether the first id is the background.
         digest: Name of the images and masks.

@@ -146,7 +146,7 @@ class TCLObjective(Objective):
         self.image_scale = nn.Parameter(torch.tensor(scale))
 
     def sigmoid(self) -> tuple[float, float]:
-        """``w`` and ``b`` as learned so far, for :func:`sigmoid_scores`."""
+        """``w`` and ``b`` as learned so far, for :func:`mgca.inference.scoring.sigmoid_scores`."""
         return self.w.item(), self.b.item()
 
     def forward(

@@ -129,7 +129,7 @@ def save_decoder(
     dtype: torch.dtype = torch.float16,
     sigmoid: tuple[float, ...] | None = None,
 ) -> Path:
-    """Write a decoder that :func:`load` takes; the file appears complete or not at all.
+    """Write a decoder that :func:`mgca.model.load` takes; the file appears complete or not at all.
 
     Args:
         path: File to write.

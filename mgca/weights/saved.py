@@ -58,7 +58,7 @@ class SavedConfig:
 
     Attributes:
         library: Always ``"mgca"``.
-        format: Number of the format, :data:`FORMAT`.
+        format: Number of the format, ``FORMAT``.
         backbone: The encoder.
         segment: Sliding window and units.
         files: SHA-256 of each file by its name.

@@ -1,6 +1,6 @@
 """The paper's claims on its ablations as data, and whether they hold.
 
-Each claim is a line of :data:`CLAIMS`: its sentence, the ablation that it is about, and which line
+Each claim is a line of ``CLAIMS``: its sentence, the ablation that it is about, and which line
 of that table exceeds which. The page of an ablation and the page of what held print the same
 sentence, judged by the same rule.
 

@@ -19,7 +19,7 @@ def shortened(training: TrainConfig, losses: Collection[str], **values: Any) -> 
 
     Args:
         training: The published configuration.
-        losses: The levels that are trained, of :data:`LEVELS`.
+        losses: The levels that are trained, of ``LEVELS``.
         values: Fields of the configuration, such as ``steps`` and ``seed``.
 
     Raises:
