@@ -13,7 +13,8 @@ def from_hub(what: str, kind: type[Exception]) -> Iterator[None]:
         kind: The class of the error.
 
     Raises:
-        OSError: Or what ``kind`` is, if the network cannot be used and the file is not in the cache.
+        Exception: Of the class ``kind``, if the network cannot be used and the file is not in the
+            cache.
     """
     from huggingface_hub import constants
 
