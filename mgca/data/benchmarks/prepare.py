@@ -9,10 +9,10 @@ import errno
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import joblib
 import psutil
 
 from mgca.data.benchmarks import Benchmark
@@ -111,14 +111,12 @@ def prepare(
         )
         return True
 
-    # Threads: decoding and encoding release the interpreter, and the annotations are shared.
-    runs = joblib.Parallel(workers or default_workers(), prefer="threads", return_as="generator")(
-        joblib.delayed(run)(task) for task in plan.tasks
-    )
     bar = progress(total=len(plan.tasks), desc=f"masks of {benchmark.name}", unit="mask")
     written = 0
-    with bar:
-        for was_written in runs:
+    # Threads: decoding and encoding release the interpreter, and the annotations are shared. Where
+    # it is interrupted, masks that are being written are waited for: none is left half-written.
+    with bar, ThreadPoolExecutor(workers or default_workers()) as pool:
+        for was_written in pool.map(run, plan.tasks):
             written += was_written
             bar.update()
     for path, text in plan.texts.items():
