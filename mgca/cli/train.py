@@ -126,6 +126,14 @@ def train(
             rich_help_panel=SHARDS,
         ),
     ] = 0.01,
+    caption_key: Annotated[
+        str,
+        typer.Option(
+            metavar="KEY",
+            help="Key of the samples' .json under which captions lie.",
+            rich_help_panel=SHARDS,
+        ),
+    ] = "caption",
     random_weights: Annotated[
         bool,
         typer.Option(
@@ -252,13 +260,24 @@ def train(
     run = load_run(config or "paper", changes, objective)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     _from_shards(
-        context, str(shards), run, resources, start, out, as_json, dry_run, random_weights, probe
+        context,
+        str(shards),
+        caption_key,
+        run,
+        resources,
+        start,
+        out,
+        as_json,
+        dry_run,
+        random_weights,
+        probe,
     )
 
 
 def _from_shards(
     context: typer.Context,
     shards: str,
+    caption_key: str,
     run: "RunConfig",
     resources: "Resources",
     origin: Path | None,
@@ -282,7 +301,7 @@ def _from_shards(
         context.with_resource(saying(logging.INFO))  # a run of days is followed by its messages
     if not first:
         process.barrier()  # the first process scans the shards, and the others find what it wrote
-    found = find_shards(shards)
+    found = find_shards(shards, caption_key=caption_key)
     if first:
         process.barrier()
     weights: bool | str = run.train.pretrained or not random_weights

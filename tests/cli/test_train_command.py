@@ -144,3 +144,12 @@ def test_runs_are_named_by_their_configuration(scale, tmp_path):
     record = json.loads((folder_of(tmp_path) / "run.json").read_text())
     assert folder_of(tmp_path).name == config_hash(record["config"])
     assert not {"pretrained", "origin"} & set(record["config"]["train"])
+
+
+def test_shards_with_another_key_of_captions_are_trained_on(tmp_path, monkeypatch, capsys):
+    def asked(source, **options):
+        raise ValueError(f"{source} by {options['caption_key']}")
+
+    monkeypatch.setattr("mgca.data.shards.find_shards", asked)
+    assert main(["train", "--shards", "tars", "--caption-key", "text"]) == 1
+    assert capsys.readouterr().err == "mgca: tars by text\n"
