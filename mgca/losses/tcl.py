@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.config import ObjectiveConfig
-from mgca.losses.levels import info_nce, similarity
+from mgca.losses.levels import check_pairs, info_nce, similarity
 from mgca.losses.objective import Objective, objective
 
 # Bound of the inverse temperature, as in CLIP.
@@ -233,11 +233,7 @@ class TCLObjective(Objective):
         return info_nce(_inverse(self.image_scale) * cosines, exclude=exclude)
 
     def _check(self, pixels: Tensor, texts: Tensor, images: Tensor | None) -> None:
-        if pixels.ndim != 4 or texts.ndim != 2 or pixels.shape[:2] != texts.shape:
-            raise ValueError(
-                "expected pixels (B, C, H, W) and texts (B, C) of the same B and C, "
-                f"got {tuple(pixels.shape)} and {tuple(texts.shape)}"
-            )
+        check_pairs(pixels, texts)
         if not self.config.contrast:
             return
         if self.encode is None or images is None:
