@@ -109,7 +109,7 @@ def one_process() -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         raise typer.BadParameter(
-            "each of these processes would evaluate the whole set: start one, without torchrun"
+            "each of these processes would do the whole: start one, without torchrun"
         )
 
 
