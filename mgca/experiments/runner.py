@@ -320,23 +320,42 @@ def _alone_with(run: str, work: Path) -> ExitStack:
 def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, Any]:
     """Train and measure; the record of the run."""
     began, code = time.perf_counter(), code_digest()
-    torch.use_deterministic_algorithms(True)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    backbone = scale.backbone(task.seed, task.variant.last_block)
-    names = scale.present(task.variant.datasets(scale))
-    training = task.variant.trained_with(task.seed)
     scale.join(task.variant, task.seed, folder)
-    decoder, scoring = scale.trained(training, backbone, folder) if training else (None, None)
-    model = Model(backbone, decoder, task.variant.segmenting(scale), scoring)
-    background = scale.background(model)
-    measured = scale.measured(model, names, task.variant.units, background, folder)
+    background, measured = compute(task.variant, task.seed, scale, folder)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
-        data=scale.digests(names),
+        data=scale.digests(scale.present(task.variant.datasets(scale))),
         seconds=time.perf_counter() - began,
     )
     record |= {"background": background, "measured": measured, "code": code}
+    record |= {"note": scale.note} if scale.note else {}
     encoder = scale.encoder_measured(task.seed)
     return record | ({"encoder": encoder} if encoder else {})
+
+
+def compute(
+    variant: Variant, seed: int, scale: Scale, folder: Path
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Train a run and measure it.
+
+    Args:
+        variant: The variant that is run.
+        seed: Seed of the run.
+        scale: Scale that it is run at.
+        folder: Folder of what the run leaves, and of what it has left before.
+
+    Returns:
+        Threshold and temperature of the background, and rows as
+        :func:`mgca.evaluation.evaluate.measure` gives them.
+    """
+    torch.use_deterministic_algorithms(True)
+    backbone = scale.backbone(seed, variant.last_block)
+    training = variant.trained_with(seed)
+    decoder, scoring = scale.trained(training, backbone, folder) if training else (None, None)
+    model = Model(backbone, decoder, variant.segmenting(scale), scoring)
+    background = scale.background(model)
+    names = scale.present(variant.datasets(scale))
+    return background, scale.measured(model, names, variant.units, background, folder)
