@@ -12,7 +12,9 @@ from typing import Any
 from mgca.backbone import Backbone, load_backbone
 from mgca.data.benchmarks import Benchmark, load_benchmark
 from mgca.data.benchmarks.check import check
+from mgca.data.masks import id_names
 from mgca.decoder import GatedConvDecoder
+from mgca.evaluation.metrics import Confusion, Contours
 from mgca.experiments.grid import Variant, grid
 from mgca.experiments.paper import PaperScale
 from mgca.experiments.runner import missing
@@ -284,15 +286,19 @@ def _timed(each: PlannedSet, scale: PaperScale, backbone: Backbone) -> PlannedSe
     model = Model(backbone, decoder, scale.segment()).to(scale.device)
     model.precision = scale.file.evaluation.precision
     data = scale.subject(each.name).data
-    _, image, _ = data[0]
+    _, image, truth = data[0]
     model.texts(data.classes)  # once a run
+    ids = len(id_names(data))
     times = []
     for counted in (False, True):  # the first call prepares
         began = time.perf_counter()
         embedded = model.embed(image)
         half = time.perf_counter()
         for unit in (None, 36):
-            _ = model.segment(embedded, data.classes, unit).labels.cpu()
+            labels = model.segment(embedded, data.classes, unit).labels.cpu().numpy()
+            # Shifted by a background, they are ids all the same.
+            for counter in (Confusion(ids), Contours(ids)):
+                counter.add(labels, truth)
         if counted:
             times = [half - began, (time.perf_counter() - half) / 2]
     embedding, unit = times
