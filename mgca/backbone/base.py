@@ -33,6 +33,8 @@ class Backbone(nn.Module, ABC):
         window: Side of the sliding window, and of an image's shorter side, that models use unless
             told otherwise, in pixels.
         last_block: Variant of a vision transformer's last block (choice D1).
+        learned: Number of leading channels that a decoder changes, upsampling the others as they
+            are; None for all.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Backbone(nn.Module, ABC):
     text_digest: str
     window: int = 448
     last_block: str = "value"
+    learned: int | None = None
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

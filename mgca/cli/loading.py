@@ -174,7 +174,7 @@ def load_named(
     """
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.model import Model, load
-    from mgca.weights import WeightsError
+    from mgca.weights import HEADS, WeightsError
     from mgca.weights.decoders import decoder_name
 
     weights = pretrained or True
@@ -198,6 +198,8 @@ def load_named(
             if decoder in ("mgca", "none"):
                 raise typer.BadParameter("--model tcl needs its checkpoint, --decoder tcl.pth")
             return TCLModel(load_tcl(decoder)), shown
+        if decoder == "mgca" and name in HEADS:
+            return load(name, decoder, pretrained=weights), shown
         if decoder == "none" and not published:
             block = last_block or "value"
             return Model(load_backbone(name, weights, last_block=block)), f"{shown} {block}"

@@ -49,6 +49,8 @@ class Scale(ABC):
             them.
         settings: JSON data of whatever else results depend on: part of a run's name.
         cache: Folder of features.
+        decoder: Training of a decoder on top of what ``training`` trains, for the table ``main``;
+            None where that is the decoder.
         note: What has to be said beside every number; empty for nothing.
         places: Folders of results and of unfinished work, by the names that
             :func:`mgca.experiments.runner.run_ablations` has for them; empty: those of the clone.
@@ -65,6 +67,7 @@ class Scale(ABC):
     frozen: dict[str, str]
     settings: dict[str, Any]
     cache: Path
+    decoder: TrainConfig | None = None
     note: str = ""
     places: Mapping[str, Path] = {}
     jobs: Jobs | None = None
@@ -127,8 +130,11 @@ class Scale(ABC):
 
     def trained(
         self, config: TrainConfig, backbone: Backbone, folder: Path
-    ) -> tuple[GatedConvDecoder, dict[str, Rule]]:
-        """The decoder kept in a folder, or else trained, or trained further, and its rules."""
+    ) -> tuple[GatedConvDecoder | None, dict[str, Rule]]:
+        """The decoder kept in a folder, or else trained, or trained further, and its rules.
+
+        None in its place where a variant trains a part of the backbone, which then has it.
+        """
         path, decoder = folder / "decoder.safetensors", None
         if not path.is_file():
             decoder = self.trainer(config, backbone).run(folder)
