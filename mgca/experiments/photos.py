@@ -168,7 +168,6 @@ class PhotosScale(Scale):
         self.decoder = photos_training()
         self.settings = {
             self.kind: to_dict(self.encoder),
-            "background": [self.threshold, self.temperature],
         }
         self.cache = cache_folder(cache).resolve()
         root = data_root(data)

@@ -125,7 +125,6 @@ def test_the_hybrid_is_the_photos_with_another_encoder(tmp_path):
     lite, hybrid = (load_scale(name, cache=tmp_path) for name in ("photos", "photos-hybrid"))
     assert hybrid.training == dataclasses.replace(lite.decoder, backbone="photos-hybrid")
     assert hybrid.decoder is None
-    assert hybrid.settings["background"] == lite.settings["background"]
     runs = {v.run(s, seed) for s in (lite, hybrid) for v in grid("main", s) for seed in (0, 1)}
     assert len(runs) == (3 + 3) * 2
     assert names("granularity", hybrid)[:3] == ["baseline", "maskclip", "object"]
