@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from mgca.backbone import Backbone
 from mgca.backbone.hybrid import Hybrid, hybrid_state
-from mgca.backbone.lite import SentenceEncoder
+from mgca.backbone.lite import Lite, SentenceEncoder
 from mgca.config import config_hash, to_dict
 from mgca.data.features import image_features, text_embeddings
 from mgca.data.scenes.scene import THINGS
@@ -30,6 +30,7 @@ from mgca.experiments.photos import PhotosScale
 from mgca.experiments.scale import Scale
 from mgca.experiments.scenes import SIDE, ScenesScale
 from mgca.prompts import class_embeddings
+from mgca.training.alignment import save_alignment
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.utils.images import to_tensor
 from mgca.utils.provenance import provenance
@@ -97,7 +98,11 @@ def lite(scale: PhotosScale, work: Path) -> None:
             f"no head {path}: mgca experiment run granularity --scale {scale.name} --seeds 0 "
             "--fresh --publish"
         )
-    publish("lite-alignment", path)
+    backbone = Lite(pretrained=False)
+    state, meta = read_tensors(path)
+    backbone.set_alignment(**state)
+    backbone.temperature = float(meta["temperature"])
+    publish("lite-alignment", save_alignment(path.with_name("half.safetensors"), backbone, run=run))
 
 
 def _publish_decoder(

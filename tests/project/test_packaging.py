@@ -150,8 +150,8 @@ def test_installed_in_a_fresh_environment(built, kind, project, photo, tmp_path)
     assert where == str(Path(own, "mgca", "__init__.py"))
     found = {model["name"]: model for model in json.loads(run(mgca, "models", "--json"))}
     assert found["lite"]["ready"] and found["scenes"]["ready"]
-    (decoder,) = [f for f in found["lite"]["files"] if f["file"] == "lite-mgca.safetensors"]
-    assert decoder["path"] == str(Path(own, "mgca", "weights", "lite-mgca.safetensors"))
+    (head,) = [f for f in found["lite"]["files"] if f["file"] == "lite-alignment.safetensors"]
+    assert head["path"] == str(Path(own, "mgca", "weights", "lite-alignment.safetensors"))
     if kind == "*.tar.gz":
         return  # from here on the same files do the same
     said = run(mgca, "segment", photo, "--classes", "cat, sky", "--out", "out", "-v")

@@ -343,8 +343,8 @@ def test_lite_and_its_own_alignment_there_and_back(server, tmp_path):
     old = {key: value.clone() for key, value in backbone.alignment().items()}
     backbone.temperature = 0.0625
     alone = bare.save(tmp_path / "alone")
-    backbone.set_alignment(old["weight"] * 1.01, old["bias"], old["text_centre"] * 0.5)
-    model = Model(backbone, decoder(384))
+    backbone.set_alignment(weight=old["weight"] * 1.01, text_centre=old["text_centre"] * 0.5)
+    model = Model(backbone, GatedConvDecoder(backbone.dim, learned=backbone.learned))
     loaded = mgca.load(model.push_to_hub(REPO, token=WRITER))
     assert "alignment.safetensors" in server.repositories[REPO][-1]
     photo = image()
