@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mgca.experiments.scale import Scale
 
 TRAINED = "What is trained"  # a panel of the help
-SCALES = ("scenes", "photos", "photos-hybrid")
+SCALES = ("scenes", "photos")
 WEIGHTS = ("scenes-clip", "scenes-decoders", "lite")
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ ScaleName = Annotated[
     typer.Option(
         "--scale",
         metavar="NAME",
-        help="scenes, photos or photos-hybrid; paper says what it would take.",
+        help="scenes or photos; paper says what it would take.",
         autocompletion=lambda: list(SCALES),
     ),
 ]
