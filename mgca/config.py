@@ -213,6 +213,9 @@ class SegmentConfig:
         blend: How windows that overlap are joined: ``"equal"``, their mean, as the paper's protocol
             and all published numbers have it, or ``"middle"``, weighted towards the middle of
             each, so that no label changes along a window's edge for that reason alone.
+        words: How several words make the score of one class: ``"largest"``, the largest of theirs,
+            which serves words of one meaning and words of many things alike, or ``"mean"``, that of
+            the mean of their embeddings.
     """
 
     short_side: int = 448
@@ -223,6 +226,7 @@ class SegmentConfig:
     placement: str = "centre"
     average: str = "raw"
     blend: str = added("equal")
+    words: str = added("largest")
 
     def __post_init__(self) -> None:
         if min(self.short_side, self.long_side, self.window, self.stride) < 1:
@@ -234,6 +238,7 @@ class SegmentConfig:
         _choice(self, "placement", ("centre", "corner"))
         _choice(self, "average", ("raw", "normalised"))
         _choice(self, "blend", ("equal", "middle"))
+        _choice(self, "words", ("largest", "mean"))
 
 
 def grid_side(meta_points: int) -> int:

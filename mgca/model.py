@@ -14,13 +14,21 @@ from torch.nn import functional as F
 from mgca.backbone import Backbone, check_known, load_backbone
 from mgca.backbone.base import state_digest
 from mgca.backbone.lite import own_alignment, take_alignment
-from mgca.config import PRECISIONS, SegmentConfig, grid_side
+from mgca.config import BACKGROUND, PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.scoring import SIGMOID, SOFTMAX, Rule, against_rest, rest_of, rules
+from mgca.inference.scoring import (
+    SIGMOID,
+    SOFTMAX,
+    Rule,
+    against_rest,
+    largest_of_words,
+    rest_of,
+    rules,
+)
 from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
-from mgca.prompts import check_classes, class_embeddings
+from mgca.prompts import ClassWords, check_words, class_embeddings
 from mgca.units import semantic_units
 from mgca.utils.devices import pick_device
 from mgca.utils.files import write_text
@@ -123,30 +131,39 @@ class Model:
         kind: torch.dtype = getattr(torch, self.precision)
         return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
-    def texts(self, classes: Sequence[str]) -> Tensor:
+    def texts(self, classes: ClassWords) -> Tensor:
         """Embeddings (K, C) of the classes; those of the last lists asked for are kept.
 
+        Where classes have several words, those (W, C) of the words, class by class, unless the
+        configuration takes their mean.
+
         Raises:
-            ValueError: For names that :func:`mgca.prompts.check_classes` refuses, and for two
-                classes that the text encoder cannot tell apart: they would share the probability,
-                and neither would reach a threshold.
+            ValueError: For names that :func:`mgca.prompts.check_words` refuses, and for words of
+                two classes that the text encoder cannot tell apart: they would share the
+                probability, and neither would reach a threshold.
         """
-        key = tuple(check_classes(classes))
+        words = check_words(classes)
+        counts = [len(several) for several in words.values()]
+        key = tuple(word for several in words.values() for word in several)
         if key not in self._texts:
             embeddings = class_embeddings(self.backbone, key)
-            _check_apart(key, embeddings)
+            _check_apart(key, embeddings, counts)
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
             self._texts[key] = embeddings
-        return self._texts[key]
+        embeddings = self._texts[key]
+        if self.config.words == "mean" and len(counts) < len(key):
+            means = [part.mean(dim=0) for part in embeddings.split(counts)]
+            return F.normalize(torch.stack(means), dim=-1)
+        return embeddings
 
     @torch.inference_mode()
     def segment(
         self,
         image: ImageSource | Embedded,
-        classes: Sequence[str],
+        classes: ClassWords,
         meta_points: int | None = _UNSET,
-        background: float | None = None,
+        background: float | Mapping[str, float] | None = None,
         temperature: float | None = None,
         rule: str = SOFTMAX,
     ) -> Segmentation:
@@ -155,13 +172,16 @@ class Model:
         Args:
             image: The image as a path, the bytes of a file, a PIL image, an array, a tensor, or the
                 result of :meth:`embed`.
-            classes: Words or short phrases, such as "cat" or "a wooden table".
+            classes: Words or short phrases, such as "cat" or "a wooden table"; or, by the name of
+                each class, the words that it stands for: ``{"sofa": ["sofa", "couch"]}``. Words of
+                a class ``"background"`` are background, beside what the threshold leaves.
             meta_points: Square number of meta-points per window, or None for the pixel unit; the
                 configuration's (36) by default. Windows with fewer pixels than that along a side
                 get as many as fit.
             background: Threshold of the largest probability: a pixel where it is not above this is
                 background. None: every pixel gets a class. One class alone is held against words
-                for the rest, :data:`mgca.inference.scoring.REST`.
+                for the rest, :data:`mgca.inference.scoring.REST`. Thresholds of single classes are
+                given by name; a class without one is kept wherever it leads.
             temperature: Temperature of the softmax over classes; by default the one the backbone
                 was trained with.
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
@@ -180,23 +200,29 @@ class Model:
         chosen = self.scoring[rule]
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
-        classes = check_classes(classes)
-        check_background(classes, background)
-        # One word has nothing to be less likely than, so that its softmax is always 1.
-        alone = chosen.softmax and background is not None and len(classes) == 1
-        texts = self.texts([*classes, *rest_of(classes[0])] if alone else classes)
+        words = check_words(classes)
+        check_background(words, background)
+        if background is not None and BACKGROUND in words:
+            words = {BACKGROUND: words[BACKGROUND]} | words
+        names = [name for name in words if background is None or name != BACKGROUND]
+        # One class has nothing to be less likely than, so that its softmax is always 1.
+        alone = chosen.softmax and background is not None and len(words) == 1
+        if alone:
+            words |= {other: (other,) for other in rest_of(names[0], *words[names[0]])}
+        texts = self.texts(words)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         scores = self.scores(embedded.pixels, texts, side)
-        scores = scores._replace(table=chosen.scores(scores.table))
+        table = scores.table
+        if len(texts) > len(words):
+            table = largest_of_words(table, [len(several) for several in words.values()])
+        scores = scores._replace(table=chosen.scores(table))
         if temperature is None:
             temperature = self.backbone.temperature
         if alone:
             scores = scores._replace(table=against_rest(scores.table, temperature))
         if alone or not chosen.softmax:
             temperature = None
-        return Segmentation(
-            embedded, classes, scores, background=background, temperature=temperature
-        )
+        return Segmentation(embedded, names, scores, background=background, temperature=temperature)
 
     def to(self, device: str | torch.device) -> "Model":
         """Move the model to a device, such as ``"cuda"``, or ``"auto"``; returns the model itself.
@@ -381,10 +407,12 @@ def _load(
     return model
 
 
-def _check_apart(classes: Sequence[str], embeddings: Tensor) -> None:
-    """Refuse two classes (K, C) that are one to the text encoder."""
+def _check_apart(classes: Sequence[str], embeddings: Tensor, counts: Sequence[int]) -> None:
+    """Refuse words (W, C) of two classes, of so many words each, that the text encoder cannot tell
+    apart."""
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(embeddings.device)
     same = (embeddings @ embeddings.t()).triu(diagonal=1) > _SAME
-    for one, other in same.nonzero().tolist():
+    for one, other in (same & (owner[:, None] != owner)).nonzero().tolist():
         raise ValueError(
             f"the text encoder cannot tell {classes[one]!r} from {classes[other]!r}: leave one out"
         )

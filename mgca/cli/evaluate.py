@@ -1,5 +1,6 @@
 """``mgca evaluate``: a model on a benchmark, on scenes, or on a folder of one's own."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,15 +17,18 @@ from mgca.cli.loading import (
     Decoder,
     Device,
     Pretrained,
+    Words,
     echo_json,
     examples,
     load_on,
     one_process,
     seed_of,
+    thresholds,
 )
 from mgca.cli.sets import (
     SCENES,
     SET,
+    Asked,
     Classes,
     Foreground,
     IgnoreZero,
@@ -32,6 +36,7 @@ from mgca.cli.sets import (
     Limit,
     Masks,
     MaskSuffix,
+    class_words,
     own_folder,
     scenes,
     unit_numbers,
@@ -84,6 +89,7 @@ def evaluate(
     masks: Masks = None,
     mask_suffix: MaskSuffix = ".png",
     classes: Classes = None,
+    words_file: Asked = None,
     with_background: Annotated[
         bool,
         typer.Option(
@@ -133,13 +139,13 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = DEFAULT_UNITS,
+    words: Words = "largest",
     background: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0,
-            max=1,
             metavar="P",
-            help="Threshold of the background on the largest probability.",
+            help="Threshold of the background on the largest probability; 0.5,cat=0.3 has another "
+            "for cat.",
             show_default="the benchmark's, if one is chosen",
             rich_help_panel=MODEL,
         ),
@@ -226,9 +232,16 @@ def evaluate(
         foreground=foreground,
         mask_suffix=mask_suffix,
     )
+    if words_file is not None:
+        if name is None:
+            raise typer.BadParameter(
+                "--words-file is for a SET: --classes takes the words of yours"
+            )
+        subject = subject.asked(class_words(str(words_file)))
     if model == "groupvit" and units == unit_numbers(DEFAULT_UNITS):
         units = [None]  # its groups are units already
-    threshold, own = _protocol(name, background, temperature)
+    given = thresholds(background, subject.data.classes)
+    threshold, own = _protocol(name, given, temperature)
     from mgca.evaluation.benchmark import Evaluation, confusion_table, per_class
     from mgca.utils.files import replacing
 
@@ -239,6 +252,7 @@ def evaluate(
 
             loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             variant += " imagenet statistics"
+        loaded.config = dataclasses.replace(loaded.config, words=words)
         return Evaluation(
             loaded,
             label or variant,
@@ -285,7 +299,7 @@ def evaluate(
     _say_what_occurs(found)
     if evaluation.threshold is not None:
         of = f" at temperature {evaluation.temperature:g}" if rule == "softmax" else f" ({rule})"
-        typer.echo(f"background: largest probability at most {evaluation.threshold:g}{of}")
+        typer.echo(f"background: largest probability at most {_shown(evaluation.threshold)}{of}")
     for unit, counts in found.items():
         typer.echo(f"  {unit:>6}  mIoU {counts.miou:5.2f}  accuracy {counts.accuracy:5.2f}")
     theirs = {unit: f"{c.miou_with_absent:.2f}" for unit, c in found.items()}
@@ -303,6 +317,13 @@ def evaluate(
     if each:
         typer.echo(classwise.to_string())
     typer.echo(f"{out}/runs/{evaluation.run}.json says how these numbers came about")
+
+
+def _shown(threshold: float | dict[str, float]) -> str:
+    """A threshold, or those of the classes."""
+    if isinstance(threshold, dict):
+        return ", ".join(f"{value:g} ({name})" for name, value in threshold.items())
+    return f"{threshold:g}"
 
 
 def _say_what_occurs(found) -> None:
@@ -367,8 +388,8 @@ def _statistics(name: str | None) -> str:
 
 
 def _protocol(
-    name: str | None, background: float | None, temperature: float | None
-) -> tuple[float | None, float | None]:
+    name: str | None, background: float | dict[str, float] | None, temperature: float | None
+) -> tuple[float | dict[str, float] | None, float | None]:
     """Threshold and temperature: as given, or else those of the benchmark."""
     from mgca.data.benchmarks import benchmark_names, load_benchmark
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mgca.config import config_hash, to_dict
+from mgca.config import BACKGROUND, config_hash, to_dict
 from mgca.data.masks import DataError, MaskedSet, id_names
 from mgca.evaluation.metrics import Confusion, Contours, Counter
 from mgca.evaluation.results import row
@@ -35,6 +35,9 @@ CLASS_IOU = "iou:"
 # Added to a table by mgca.experiments.timing, not by a run.
 SECONDS = "seconds_per_image"
 
+#: Settings that say which windows of an image the network sees.
+WINDOWS = ("short_side", "long_side", "window", "stride")
+
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -49,7 +52,8 @@ def evaluate(
     data: MaskedSet,
     units: Sequence[int | None] = (None, 36),
     *,
-    background: float | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
+    background: float | Mapping[str, float] | None = None,
     temperature: float | None = None,
     rule: str = SOFTMAX,
     features: str | os.PathLike | None = None,
@@ -64,6 +68,8 @@ def evaluate(
         model: Model to be evaluated.
         data: Images with masks; ignored pixels do not count.
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
+        words: Words that the classes are asked for as, by the set's own names, and those of the
+            background where it has some; the names themselves by default.
         background: Threshold of the background, for a set that has one; without effect on others.
         temperature: Temperature of the softmax over classes, as in :meth:`Model.segment`.
         rule: Name of the rule that makes probabilities, as in :meth:`Model.segment`.
@@ -87,8 +93,10 @@ def evaluate(
     """
     if not data.background:
         background = None
-    elif background is None:
+    elif background is None and BACKGROUND not in (words or ()):
         raise ValueError(f"{data.name} has a background: give the threshold, background=")
+    # In the order of the ids.
+    asked = {n: words[n] for n in id_names(data) if n in words} if words else data.classes
     confusions = {unit_name(unit): Confusion(len(id_names(data))) for unit in units}
     counting: dict[str, list[Counter]] = {
         unit: [confusion, *(counters or {}).get(unit, ())] for unit, confusion in confusions.items()
@@ -104,9 +112,7 @@ def evaluate(
                 if kept is not None:
                     kept[data.source, identifier] = embedded
             for unit in units:
-                segmentation = model.segment(
-                    embedded, data.classes, unit, background, temperature, rule
-                )
+                segmentation = model.segment(embedded, asked, unit, background, temperature, rule)
                 labels = segmentation.labels.numpy()
                 for counter in counting[unit_name(unit)]:
                     counter.add(labels, truth)
@@ -329,7 +335,7 @@ class _WindowFeatures:
                 "trunk": model.backbone.trunk_digest,
                 "data": data.digest,
                 "name": data.source,
-                "window": {k: to_dict(model.config)[k] for k in _WINDOW_FIELDS},
+                "window": {k: to_dict(model.config)[k] for k in WINDOWS},
             }
         )
         self.model = model
@@ -347,6 +353,3 @@ class _WindowFeatures:
             # As a later run will read it, so that the first run has the same result.
             features = features.half().float()
         return dataclasses.replace(geometry, pixels=self.model.pixels(features))
-
-
-_WINDOW_FIELDS = ("short_side", "long_side", "window", "stride")
