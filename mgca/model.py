@@ -49,7 +49,8 @@ class Model:
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
         scoring: Rules by which scores become probabilities, by name, as
-            :func:`mgca.inference.scoring.rules` gives them; by default the softmax alone.
+            :func:`mgca.inference.scoring.rules` gives them; by default the softmax, and the
+            sigmoid that the backbone was trained with, if it was.
 
     Attributes:
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
@@ -71,7 +72,7 @@ class Model:
         self.backbone = backbone
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
         self.config = config or _usual(backbone)
-        self.scoring = dict(scoring or rules())
+        self.scoring = dict(scoring or rules(backbone.sigmoid))
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -402,7 +403,7 @@ def _load(
     state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_decoder(decoder)
     backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
     trained = decoder_from(state, meta, backbone)
-    model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
+    model = Model(backbone, trained, config, rules(learned_sigmoid(meta) or backbone.sigmoid))
     model.pretrained = pretrained
     return model
 
@@ -451,6 +452,8 @@ def _from_folder(
     trained, sigmoid = None, None
     if decoder and state is not None:
         trained, sigmoid = decoder_from(*state, backbone), learned_sigmoid(state[1])
-    model = Model(backbone, trained, config or description.segment, rules(sigmoid))
+    model = Model(
+        backbone, trained, config or description.segment, rules(sigmoid or backbone.sigmoid)
+    )
     model.pretrained = encoder.pretrained
     return model

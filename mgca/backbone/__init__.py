@@ -14,6 +14,7 @@ import torch
 from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone
 from mgca.backbone.hybrid import load_hybrid
 from mgca.backbone.lite import load_lite
+from mgca.backbone.timm_vit import TimmViT, is_timm_vit
 from mgca.backbone.tower import ConvTower
 from mgca.backbone.vit import PlainViT
 from mgca.utils import torchvision as _torchvision
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneUnavailable",
     "ConvTower",
     "PlainViT",
+    "TimmViT",
     "UnsupportedBackbone",
     "check_known",
     "load_backbone",
@@ -85,8 +87,11 @@ def _load(name: str, pretrained: bool | str, last_block: str) -> Backbone:
             )
     model, preprocessing = _create(name, model_name, tag if pretrained else None)
     statistics = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+    backbone: Backbone
     if isinstance(model.visual, VisionTransformer):
         backbone = PlainViT(name, model, None, last_block=last_block, **statistics)
+    elif is_timm_vit(model.visual):
+        backbone = TimmViT(name, model, None, last_block=last_block, **statistics)
     else:
         backbone = ConvTower(name, model, None, **statistics)
     # Last, because some tokenizers are downloaded, and a tower that is refused needs none.

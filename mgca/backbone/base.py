@@ -33,6 +33,8 @@ class Backbone(nn.Module, ABC):
         window: Side of the sliding window, and of an image's shorter side, that models use unless
             told otherwise, in pixels.
         last_block: Variant of a vision transformer's last block (choice D1).
+        sigmoid: Scale and bias of the sigmoid that the encoders were trained with, as SigLIP; None
+            for those that were trained with a softmax.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Backbone(nn.Module, ABC):
     text_digest: str
     window: int = 448
     last_block: str = "value"
+    sigmoid: tuple[float, float] | None = None
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

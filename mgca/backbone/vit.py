@@ -107,12 +107,29 @@ class PlainViT(Backbone):
 
     def project(self, features: Tensor) -> Tensor:
         visual = self.model.visual
-        tokens = visual.ln_post(features.flatten(2).transpose(1, 2)) @ visual.proj
+        tokens = features.flatten(2).transpose(1, 2)
+        if visual.attn_pool is not None:
+            tokens = _pooled_alone(visual.attn_pool, tokens)
+        tokens = visual.ln_post(tokens) @ visual.proj
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(check_texts(texts))
         return self.model.encode_text(tokens.to(self.model.visual.proj.device))
+
+
+def _pooled_alone(pool: nn.Module, tokens: Tensor) -> Tensor:
+    """Tokens (B, n, width), each after attentional pooling (CoCa) as if it were the only one.
+
+    Whatever asks, of one key attention takes its value: all the pooler's queries have one answer.
+    """
+    attention = pool.attn
+    dim = attention.embed_dim
+    weight = attention.v_proj_weight
+    if weight is None:
+        weight = attention.in_proj_weight[2 * dim :]
+    values = F.linear(pool.ln_k(tokens), weight, attention.in_proj_bias[2 * dim :])
+    return attention.out_proj(values)
 
 
 def _require_plain(name: str, visual: nn.Module) -> None:
@@ -123,9 +140,9 @@ def _require_plain(name: str, visual: nn.Module) -> None:
         raise UnsupportedBackbone(
             f"{name}: {type(visual).__name__} is not a plain vision transformer"
         )
-    if visual.attn_pool is not None or visual.pool_type == "none":
+    if visual.pool_type == "none" or getattr(visual, "attn_pool_contrastive", None) is not None:
         raise UnsupportedBackbone(
-            f"{name}: its attentional pooling leaves single tokens outside the joint space"
+            f"{name}: its pooling leaves single tokens outside the joint space"
         )
     if visual.proj is None:
         raise UnsupportedBackbone(f"{name}: has no projection to the joint space")

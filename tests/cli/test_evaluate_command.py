@@ -535,7 +535,7 @@ def test_one_foreground_against_the_background(folder, tiny, capsys):
 
 
 def test_classes_of_several_words_and_words_of_the_background(folder, tiny, capsys):
-    Path("words.txt").write_text("background, sky\nred, crimson\ngreen\nblue, navy\n")
+    (folder / "words.txt").write_text("background, sky\nred, crimson\ngreen\nblue, navy\n")
     given = [*OWN[:-1], "words.txt", "--with-background", "--units", "pixel", "--json"]
     write_masks(folder, lambda ids: (ids + 1).astype(np.uint8))
     shown = json.loads(run(capsys, *given)[0])
@@ -553,7 +553,7 @@ def test_classes_of_several_words_and_words_of_the_background(folder, tiny, caps
     other = json.loads(run(capsys, *given, "--background", "0.1,red=0.9", "--words", "mean")[0])
     assert other["run"] != shown["run"]
     assert other["background"] == {"red": 0.9, "green": 0.1, "blue": 0.1}
-    Path("words.txt").write_text("background, sky\nred\n")
+    (folder / "words.txt").write_text("background, sky\nred\n")
     scenes = ["things", "--words-file", "words.txt"]
     assert one_line(capsys, *scenes).startswith("2 lines of words, and things has")
 
