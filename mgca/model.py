@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.backbone import Backbone, check_known, load_backbone
+from mgca.backbone.affinity import affinity_of
 from mgca.backbone.base import state_digest
 from mgca.backbone.lite import own_alignment, take_alignment
 from mgca.config import BACKGROUND, PRECISIONS, SegmentConfig, grid_side
@@ -73,6 +74,7 @@ class Model:
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
         self.config = config or _usual(backbone)
         self.scoring = dict(scoring or rules(backbone.sigmoid))
+        self._affinity: tuple[str, Callable[[Tensor], Tensor]] | None = None
         self._texts: dict[tuple[str, ...], Tensor] = {}
 
     @property
@@ -93,7 +95,8 @@ class Model:
             FileNotFoundError, ImageError: As :func:`mgca.utils.images.open_image`.
         """
         geometry, windows = self.windows(image)
-        return dataclasses.replace(geometry, pixels=self.pixels(self.features(windows)))
+        pixels = self.pixels(self.features(windows))
+        return dataclasses.replace(geometry, pixels=pixels, affinity=self.affinity(windows))
 
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
         """The geometry of an image's windows, and the normalised windows (n, 3, h, w) themselves.
@@ -106,15 +109,17 @@ class Model:
         tensor = to_tensor(resized, self.backbone.mean, self.backbone.std)
         size = (resized.height, resized.width)
         boxes = window_boxes(*size, self.config.window, self.config.stride)
-        windows = cut_windows(tensor, boxes, self.backbone.stride)
+        windows = cut_windows(tensor, boxes, self.backbone.stride, self.config.padding)
         padded = (windows.shape[-2], windows.shape[-1])
-        return Embedded(original, size, boxes, padded, torch.empty(0), self.config.blend), windows
+        joined = (self.config.blend, self.config.padding)
+        return Embedded(original, size, boxes, padded, torch.empty(0), *joined), windows
 
     @torch.inference_mode()
     def features(self, windows: Tensor) -> Tensor:
         """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
         device = next(self.backbone.parameters()).device
         parts = torch.split(windows, _WINDOWS_AT_ONCE)
+        self.backbone.positions = self.config.positions
         with self._autocast(device):
             return torch.cat([self.backbone.features(part.to(device)) for part in parts])
 
@@ -127,6 +132,35 @@ class Model:
                 parts = [self.decoder(part) for part in parts]
         # Similarities, units and labels are computed in float32 all the same.
         return torch.cat(parts) if self.precision == "float32" else torch.cat(parts).float()
+
+    @torch.inference_mode()
+    def affinity(self, windows: Tensor) -> Tensor | None:
+        """The map (n, A, h, w) that the configuration groups pixels in; None for their embeddings.
+
+        Args:
+            windows: (n, 3, H, W) normalised windows.
+        """
+        grouping = self.grouping
+        if grouping is None:
+            return None
+        device = next(self.backbone.parameters()).device
+        parts = torch.split(windows, _WINDOWS_AT_ONCE)
+        return torch.cat([grouping(part.to(device)) for part in parts])
+
+    @property
+    def grouping(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes the map of :meth:`affinity`, loaded where it is asked for first; or None.
+
+        Raises:
+            ValueError, UnsupportedBackbone, BackboneUnavailable: As
+                :func:`mgca.backbone.affinity.affinity_of`.
+        """
+        name = self.config.affinity
+        if not name:
+            return None
+        if self._affinity is None or self._affinity[0] != name:
+            self._affinity = (name, affinity_of(name, self.backbone))
+        return self._affinity[1]
 
     def _autocast(self, device: torch.device) -> torch.autocast:
         kind: torch.dtype = getattr(torch, self.precision)
@@ -212,7 +246,7 @@ class Model:
             words |= {other: (other,) for other in rest_of(names[0], *words[names[0]])}
         texts = self.texts(words)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
-        scores = self.scores(embedded.pixels, texts, side)
+        scores = self.scores(embedded.pixels, texts, side, **embedded.grouped)
         table = scores.table
         if len(texts) > len(words):
             table = largest_of_words(table, [len(several) for several in words.values()])
@@ -320,20 +354,31 @@ class Model:
             write_text(Path(folder, "README.md"), card)
             return hub.upload(folder, repo, private=private, token=token)
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = None
+    ) -> ScoreMap:
         """Cosine similarities of the units of windows, or of their pixels, to the classes.
 
         Args:
             pixels: (n, C, H', W') pixel embeddings of the windows.
             texts: (K, C) unit vectors of the classes.
             side: Number of meta-points along each side of the grid, or None for the pixel unit.
+            affinity: (n, A, h, w) map that the units are grouped in; it is resized to the pixels'.
         """
         if side is None:
             maps = torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
             return ScoreMap.of_maps(maps)
         grid = (min(side, pixels.shape[2]), min(side, pixels.shape[3]))
+        if affinity is not None:
+            affinity = F.interpolate(
+                affinity.float(), pixels.shape[-2:], mode="bilinear", align_corners=False
+            )
         assignment, units = semantic_units(
-            pixels, grid, placement=self.config.placement, average=self.config.average
+            pixels,
+            grid,
+            placement=self.config.placement,
+            average=self.config.average,
+            affinity=affinity,
         )
         table = F.normalize(units, dim=-1).flatten(0, 1) @ texts.t()
         first = torch.arange(len(units), device=units.device) * units.shape[1]

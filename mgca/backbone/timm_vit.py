@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
 from mgca.backbone.last_block import attended_values
+from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS, LastBlock
 
 
@@ -79,13 +80,30 @@ class TimmViT(Backbone):
         patches = trunk.patch_embed(images)
         if getattr(trunk, "rope", None) is not None:
             trunk.rope.update_feat_shape(list(patches.shape[1:3]))
-        placed = trunk._pos_embed(patches)
+        if self.positions == "plain" and getattr(trunk, "pos_embed", None) is not None:
+            placed = self._placed_plainly(patches)
+        else:
+            placed = trunk._pos_embed(patches)
         tokens, rope = placed if isinstance(placed, tuple) else (placed, None)
         also = {} if rope is None else {"rope": rope}
         tokens = trunk.norm_pre(tokens)
         for block in trunk.blocks[:-1]:
             tokens = block(tokens, **also)
         return tokens, also
+
+    def _placed_plainly(self, patches: Tensor) -> Any:
+        """Patches (B, h, w, width) as the trunk places them, its positions resized by our rule."""
+        trunk = self.model.visual.trunk
+        trained, grid = trunk.pos_embed, trunk.patch_embed.grid_size
+        prefix = 0 if trunk.no_embed_class else trunk.num_prefix_tokens
+        size = (patches.shape[1], patches.shape[2])
+        resized = interpolate_positions(trained[0], grid, size, "plain", prefix)
+        try:
+            trunk.pos_embed = nn.Parameter(resized[None], requires_grad=False)
+            trunk.patch_embed.grid_size = size  # so that timm resizes nothing
+            return trunk._pos_embed(patches)
+        finally:
+            trunk.pos_embed, trunk.patch_embed.grid_size = trained, grid
 
     def features(self, images: Tensor) -> Tensor:
         trunk = self.model.visual.trunk

@@ -12,23 +12,32 @@ from mgca.config import LAST_BLOCKS
 
 
 def interpolate_positions(
-    embedding: Tensor, grid: tuple[int, int], size: tuple[int, int]
+    embedding: Tensor,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    how: str = "antialiased",
+    prefix: int = 1,
 ) -> Tensor:
     """Positional embeddings for another grid of patches, as open_clip's ``resize_pos_embed``.
 
     Args:
-        embedding: (1 + rows * columns, width) embeddings, the class token first.
+        embedding: (prefix + rows * columns, width) embeddings, the class token first.
         grid: (rows, columns) that they were trained for.
         size: (rows, columns) wanted.
+        how: One of :data:`mgca.config.POSITIONS`: ``"plain"`` is without
+            antialiasing, as in TCL's harness. Where the grid grows it differs too: torch's cubic
+            has a = -0.5 with antialiasing and -0.75 without.
+        prefix: Number of embeddings of tokens that stand for no place.
 
     Returns:
-        (1 + rows * columns, width) for ``size``.
+        (prefix + rows * columns, width) for ``size``.
     """
     if grid == size:
         return embedding
-    token, patches = embedding[:1], embedding[1:]
+    token, patches = embedding[:prefix], embedding[prefix:]
     patches = patches.reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, size, mode="bicubic", antialias=True, align_corners=False)
+    antialias = how == "antialiased"
+    patches = F.interpolate(patches, size, mode="bicubic", antialias=antialias, align_corners=False)
     return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)[0]])
 
 
@@ -83,7 +92,7 @@ class PlainViT(Backbone):
         patches = patches.flatten(2).transpose(1, 2)
         token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         positions = interpolate_positions(
-            visual.positional_embedding, visual.grid_size, (rows, columns)
+            visual.positional_embedding, visual.grid_size, (rows, columns), self.positions
         )
         tokens = visual.ln_pre(torch.cat([token, patches], dim=1) + positions.to(patches.dtype))
         for block in visual.transformer.resblocks[:-1]:

@@ -1,6 +1,5 @@
 """``mgca evaluate``: a model on a benchmark, on scenes, or on a folder of one's own."""
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +12,13 @@ from mgca.cli.loading import (
     OTHER_METHODS,
     OWN_MODELS,
     RESULTS,
+    Affinity,
     AsJson,
     Decoder,
     Device,
     Pretrained,
     Words,
+    configured,
     echo_json,
     examples,
     load_on,
@@ -131,6 +132,14 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = False,
+    tcl_protocol: Annotated[
+        bool,
+        typer.Option(
+            "--tcl-protocol",
+            help="Resize images, pad windows and interpolate positions as TCL's harness does.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     units: Annotated[
         list[str],
         typer.Option(
@@ -139,6 +148,7 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = DEFAULT_UNITS,
+    affinity: Affinity = "",
     words: Words = "largest",
     background: Annotated[
         str | None,
@@ -243,6 +253,7 @@ def evaluate(
     given = thresholds(background, subject.data.classes)
     threshold, own = _protocol(name, given, temperature)
     from mgca.evaluation.benchmark import Evaluation, confusion_table, per_class
+    from mgca.evaluation.conventions import TCL_PROTOCOL
     from mgca.utils.files import replacing
 
     def evaluation_of(decoder: str) -> "Evaluation":
@@ -252,7 +263,9 @@ def evaluate(
 
             loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             variant += " imagenet statistics"
-        loaded.config = dataclasses.replace(loaded.config, words=words)
+        protocol = TCL_PROTOCOL if tcl_protocol else {}
+        configured(loaded, words=words, affinity=affinity, **protocol)
+        variant += " tcl protocol" * tcl_protocol + f" grouped in {affinity}" * bool(affinity)
         return Evaluation(
             loaded,
             label or variant,

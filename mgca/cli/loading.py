@@ -58,6 +58,16 @@ Device = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Affinity = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Map that units are grouped in: early, an earlier stage of the encoder, or timm:NAME, "
+        "a vision transformer of timm.",
+        show_default="the pixel embeddings",
+        rich_help_panel=MODEL,
+    ),
+]
 Words = Annotated[
     str,
     typer.Option(
@@ -177,8 +187,25 @@ def load_on(
     return model.to(chosen), shown
 
 
+def configured(model: "Model", **fields: str) -> "Model":
+    """The model with fields of its configuration set, and with what they need loaded.
+
+    Raises:
+        OSError: If weights cannot be had.
+        ValueError: If a field cannot have its value.
+    """
+    from mgca.backbone import BackboneUnavailable
+
+    model.config = dataclasses.replace(model.config, **fields)
+    try:
+        model.grouping  # noqa: B018 - now, and not at the first image
+    except BackboneUnavailable as error:
+        raise OSError(str(error)) from error
+    return model
+
+
 def load_for_photographs(
-    device: str, name: str, decoder: str, pretrained: str | None, words: str = "largest"
+    device: str, name: str, decoder: str, pretrained: str | None, **fields: str
 ) -> "tuple[Model, str]":
     """The model of :func:`load_on` with windows that leave no straight seams at their edges.
 
@@ -187,8 +214,7 @@ def load_for_photographs(
     towards their middle, and in 4 % elsewhere.
     """
     model, shown = load_on(device, name, decoder, pretrained)
-    model.config = dataclasses.replace(model.config, blend="middle", words=words)
-    return model, shown
+    return configured(model, blend="middle", **fields), shown
 
 
 def load_named(

@@ -14,6 +14,7 @@ import typer
 from mgca.cli.loading import (
     MODEL,
     RESULTS,
+    Affinity,
     Decoder,
     Device,
     ModelName,
@@ -84,6 +85,7 @@ def segment(
             rich_help_panel=MODEL,
         ),
     ] = "36",
+    affinity: Affinity = "",
     device: Device = "auto",
     workers: Annotated[
         int,
@@ -167,7 +169,9 @@ def segment(
     points = _points(meta_points)
     kinds = _kinds(overlay, rle, polygons, probabilities, confidence)
     found, others = named_images(images)
-    loaded, shown = load_for_photographs(device, model, decoder, pretrained, words)
+    loaded, shown = load_for_photographs(
+        device, model, decoder, pretrained, words=words, affinity=affinity
+    )
     settings = settings_of(loaded, shown, names, points, threshold)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
     conflicts = [outputs.conflict() for outputs in every]

@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,8 @@ SECONDS = "seconds_per_image"
 
 #: Settings that say which windows of an image the network sees.
 WINDOWS = ("short_side", "long_side", "window", "stride")
+# Those, and what else decides what the network sees in them.
+_SEEN = (*WINDOWS, "resize", "padding", "positions")
 
 _SAVE_EVERY = 30.0  # seconds
 
@@ -335,21 +337,30 @@ class _WindowFeatures:
                 "trunk": model.backbone.trunk_digest,
                 "data": data.digest,
                 "name": data.source,
-                "window": {k: to_dict(model.config)[k] for k in WINDOWS},
+                "window": {k: v for k, v in to_dict(model.config).items() if k in _SEEN},
             }
         )
         self.model = model
         self.folder = Path(folder) / f"windows-{data.source}-{key}"
 
     def embed(self, identifier: str, image: Image.Image) -> Embedded:
-        path = self.folder / f"{identifier}.npy"
-        geometry, windows = self.model.windows(image)
+        model = self.model
+        geometry, windows = model.windows(image)
+        features = self._kept(self.folder, identifier, lambda: model.features(windows))
+        affinity = None
+        if name := model.config.affinity:
+            folder = self.folder.with_name(f"{self.folder.name}-{name.replace(':', '-')}")
+            affinity = self._kept(folder, identifier, lambda: model.affinity(windows))
+        return dataclasses.replace(geometry, pixels=model.pixels(features), affinity=affinity)
+
+    @staticmethod
+    def _kept(folder: Path, identifier: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What is kept of an image in a folder, or else computed and kept."""
+        path = folder / f"{identifier}.npy"
         if path.is_file():
-            features = torch.from_numpy(np.load(path)).float()
-        else:
-            features = self.model.features(windows)
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, features.half().numpy())
-            # As a later run will read it, so that the first run has the same result.
-            features = features.half().float()
-        return dataclasses.replace(geometry, pixels=self.model.pixels(features))
+            return torch.from_numpy(np.load(path)).float()
+        found = compute().half()
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, found.cpu().numpy())
+        # As a later run will read it, so that the first run has the same result.
+        return found.float()

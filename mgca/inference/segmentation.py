@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mgca.config import BACKGROUND, SegmentConfig
 from mgca.inference.score_map import PixelScores, ScoreMap
-from mgca.inference.windows import Box
+from mgca.inference.windows import Box, pad_before
 from mgca.prompts import ClassWords
 from mgca.utils.images import ImageSource
 
@@ -51,6 +51,8 @@ class Embedded:
         padded: (height, width) of a window as it went through the network.
         pixels: (n, C, H', W') pixel embeddings of the windows.
         blend: How windows that overlap are joined, as in :class:`~mgca.config.SegmentConfig`.
+        padding: Where the windows' padding lies, likewise.
+        affinity: (n, A, H', W') map that units are grouped in; None for the pixel embeddings.
     """
 
     image: Image.Image
@@ -59,6 +61,22 @@ class Embedded:
     padded: tuple[int, int]
     pixels: Tensor
     blend: str = "equal"
+    padding: str = "corner"
+    affinity: Tensor | None = None
+
+    @property
+    def grouped(self) -> dict[str, Tensor]:
+        """The map as an argument of :meth:`Segmenter.scores`; empty where there is none."""
+        return {} if self.affinity is None else {"affinity": self.affinity}
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Pixels of padding (above, left) before the first of each window."""
+        box = self.boxes[0]
+        return (
+            pad_before(box.height, self.padded[0], self.padding),
+            pad_before(box.width, self.padded[1], self.padding),
+        )
 
 
 class Segmenter(Protocol):
@@ -84,7 +102,9 @@ class Segmenter(Protocol):
     def texts(self, classes: ClassWords) -> Tensor:
         """Embeddings (K, C) of the classes, or (W, C) of their words."""
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = ...
+    ) -> ScoreMap:
         """Similarities of pixel embeddings (n, C, H', W') to texts (K, C)."""
 
     def segment(
@@ -191,6 +211,7 @@ class Segmentation:
             embedded.boxes,
             embedded.padded,
             embedded.blend,
+            embedded.padding,
         )
         self._pixels = PixelScores(maps, *self._geometry)
 

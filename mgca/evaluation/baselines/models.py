@@ -38,7 +38,9 @@ class GroupViTModel(Model):
     def pixels(self, features: Tensor) -> Tensor:
         return features.to(next(self.backbone.parameters()).device)
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = None
+    ) -> ScoreMap:
         """Cosine similarities of the groups of windows (n, 3, H, W) to the classes.
 
         Raises:
