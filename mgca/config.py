@@ -221,7 +221,8 @@ class SegmentConfig:
         positions: How positional embeddings are resized for another grid, bicubic both:
             ``"antialiased"``, as open_clip does, or ``"plain"``.
         affinity: Map that pixels are grouped in: the empty string for the pixel embeddings
-            themselves, as the paper has it, or a name of :func:`mgca.backbone.affinity.affinity_of`.
+            themselves, as the paper has it, or a name that
+            :func:`mgca.backbone.affinity.affinity_of` knows.
         words: How several words make the score of one class: ``"largest"``, the largest of theirs,
             which serves words of one meaning and words of many things alike, or ``"mean"``, that of
             the mean of their embeddings.

@@ -29,7 +29,7 @@ from mgca.inference.scoring import (
 )
 from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
-from mgca.prompts import ClassWords, check_words, class_embeddings
+from mgca.prompts import CLASS_TEMPLATES, ClassWords, check_words, class_embeddings
 from mgca.units import semantic_units
 from mgca.utils.devices import pick_device
 from mgca.utils.files import write_text
@@ -58,9 +58,11 @@ class Model:
         precision: Number format of the products and convolutions of image encoder and decoder:
             ``"float32"``; ``"bfloat16"``, about half the time; or ``"float16"``, for GPUs. May be
             set.
+        templates: Sentences that the words of classes are put into. May be set.
     """
 
     pretrained: bool | str = True
+    templates: Sequence[str] = CLASS_TEMPLATES
     _precision: str = "float32"
 
     def __init__(
@@ -75,7 +77,7 @@ class Model:
         self.config = config or _usual(backbone)
         self.scoring = dict(scoring or rules(backbone.sigmoid))
         self._affinity: tuple[str, Callable[[Tensor], Tensor]] | None = None
-        self._texts: dict[tuple[str, ...], Tensor] = {}
+        self._texts: dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = {}
 
     @property
     def precision(self) -> str:
@@ -179,15 +181,16 @@ class Model:
         """
         words = check_words(classes)
         counts = [len(several) for several in words.values()]
-        key = tuple(word for several in words.values() for word in several)
+        every = tuple(word for several in words.values() for word in several)
+        key = (every, tuple(self.templates))
         if key not in self._texts:
-            embeddings = class_embeddings(self.backbone, key)
-            _check_apart(key, embeddings, counts)
+            embeddings = class_embeddings(self.backbone, every, self.templates)
+            _check_apart(every, embeddings, counts)
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
             self._texts[key] = embeddings
         embeddings = self._texts[key]
-        if self.config.words == "mean" and len(counts) < len(key):
+        if self.config.words == "mean" and len(counts) < len(every):
             means = [part.mean(dim=0) for part in embeddings.split(counts)]
             return F.normalize(torch.stack(means), dim=-1)
         return embeddings
