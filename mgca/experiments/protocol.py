@@ -3,8 +3,8 @@
 No repository tells its readers how much of a published number is protocol. Here each knob is turned
 alone, the others at the scale's own values, for methods that are measured in the same way: how far
 a knob moves each of them, beside how far they are apart, and how often two change places.
-``mgca experiment protocol --scale scenes`` writes ``protocol.csv``. The frozen encoder's features are
-kept, so that a knob after the encoder costs seconds.
+``mgca experiment protocol --scale scenes`` writes ``protocol.csv``. The frozen encoder's features
+are kept, so that a knob after the encoder costs seconds.
 """
 
 import dataclasses
