@@ -45,8 +45,8 @@ TESTS := $(VENV)/.tests-installed
 FIRST_PAGE := _build/html/index.html
 
 .DELETE_ON_ERROR:
-.PHONY: help book notebooks print quick test fuzz lint ablations bench verify lock platforms lowest
-.PHONY: clean distclean data-note
+.PHONY: help book notebooks print quick test fuzz lint ablations bench verify rehearse lock platforms
+.PHONY: lowest clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that d
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
 	$(BIN)/mgca experiment verify
+
+rehearse: data-note $(ENVIRONMENT) ## go through the paper's scale in small: random weights, real images
+	$(if $(MGCA_DATA),,$(error the rehearsal needs real images: set MGCA_DATA))
+	$(BIN)/python tests/rehearsal/rehearse.py --data "$(MGCA_DATA)"
 
 # Versions stay as they are where pyproject.toml allows it; UPGRADE=--upgrade takes the newest.
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \

@@ -157,6 +157,8 @@ class TrainConfig:
         pretrained: Tag, or file, of the weights of an open_clip model; empty for the weights that
             the backbone comes with.
         origin: Digest of the checkpoint of another run that this one goes on from; empty for none.
+        part: What is trained: the gated convolution ``"decoder"`` on the frozen dense features, or
+            the ``"head"`` of ``lite``, its map into the joint space, on the frozen trunk's.
     """
 
     backbone: str = "vit-b-16"
@@ -178,6 +180,7 @@ class TrainConfig:
     seed: int = 0
     pretrained: str = added("")
     origin: str = added("")
+    part: str = added("decoder")
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
@@ -195,6 +198,7 @@ class TrainConfig:
         _choice(self, "captions", ("uniform", "original", "nouns"))
         _choice(self, "optimizer", ("adamw", "adam"))
         _choice(self, "precision", PRECISIONS)
+        _choice(self, "part", ("decoder", "head"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,25 +36,36 @@ class GatedConvDecoder(nn.Module):
         dim: Number of channels ``C`` of the embeddings; 512 gives the paper's 4.72 M parameters.
         blocks: Number of gated convolution blocks.
         upsample: Interpolation of the upsampling, ``"bilinear"`` or ``"nearest"`` (choice D2).
+        learned: Number of leading channels that the blocks change, the others being upsampled
+            alone; None for all, as in the paper.
 
     Raises:
         ValueError: For an unknown upsampling mode.
     """
 
-    def __init__(self, dim: int = 512, *, blocks: int = 2, upsample: str = "bilinear") -> None:
+    def __init__(
+        self,
+        dim: int = 512,
+        *,
+        blocks: int = 2,
+        upsample: str = "bilinear",
+        learned: int | None = None,
+    ) -> None:
         super().__init__()
         if upsample not in ("bilinear", "nearest"):
             raise ValueError(f"upsample must be 'bilinear' or 'nearest', not {upsample!r}")
         self.dim = dim
         self.upsample = upsample
-        self.blocks = nn.ModuleList(GatedConvBlock(dim) for _ in range(blocks))
+        self.learned = dim if learned is None else learned
+        self.blocks = nn.ModuleList(GatedConvBlock(self.learned) for _ in range(blocks))
 
     def forward(self, features: Tensor) -> Tensor:
         """Pixel embeddings (B, C, 2h, 2w) made of the encoder's dense features (B, C, h, w)."""
-        x = upsample2(features, self.upsample)
+        upsampled = upsample2(features, self.upsample)
+        x = upsampled[:, : self.learned]
         for block in self.blocks:
             x = block(x)
-        return x
+        return torch.cat([x, upsampled[:, self.learned :]], 1) if self.learned < self.dim else x
 
 
 def upsample2(features: Tensor, mode: str = "bilinear") -> Tensor:

@@ -17,6 +17,7 @@ from mgca.backbone.base import state_digest
 from mgca.backbone.lite import own_alignment, take_alignment
 from mgca.config import BACKGROUND, PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
+from mgca.inference.refine import check_refinement, refined
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import (
     SIGMOID,
@@ -34,7 +35,7 @@ from mgca.units import semantic_units
 from mgca.utils.devices import pick_device
 from mgca.utils.files import write_text
 from mgca.utils.images import ImageSource, open_image, to_tensor
-from mgca.weights import WeightsError, hub, load_weights, manifest, saved
+from mgca.weights import HEADS, WeightsError, hub, load_weights, manifest, saved
 from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
 
 _WINDOWS_AT_ONCE = 4
@@ -204,6 +205,7 @@ class Model:
         background: float | Mapping[str, float] | None = None,
         temperature: float | None = None,
         rule: str = SOFTMAX,
+        refine: str | None = None,
     ) -> Segmentation:
         """Name every pixel of an image with one of the classes.
 
@@ -224,11 +226,14 @@ class Model:
                 was trained with.
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
                 the classes, or what the decoder has learned.
+            refine: ``"pamr"`` to let the contours follow the image's own edges, which takes some
+                seconds (:mod:`mgca.inference.refine`); None for the scores as they are, as in every
+                table.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
-            ValueError: For empty or repeated class names, numbers out of range, or a rule that the
-                model does not have.
+            ValueError: For empty or repeated class names, numbers out of range, an unknown
+                refinement, or a rule that the model does not have.
         """
         if rule not in self.scoring:
             raise ValueError(
@@ -236,6 +241,7 @@ class Model:
                 "is for decoders trained with TCL's objective, 'groupvit' for GroupViT"
             )
         chosen = self.scoring[rule]
+        check_refinement(refine)
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         words = check_words(classes)
@@ -259,6 +265,9 @@ class Model:
         if alone:
             scores = scores._replace(table=against_rest(scores.table, temperature))
         if alone or not chosen.softmax:
+            temperature = None
+        if refine is not None:
+            embedded, scores = refined(embedded, scores, temperature)
             temperature = None
         return Segmentation(embedded, names, scores, background=background, temperature=temperature)
 
@@ -408,9 +417,9 @@ def load(
         name: Name of the model: ``"lite"`` or ``"scenes"``, which work offline, ``"vit-b-16"``, an
             open_clip model, the folder that :meth:`Model.save` wrote, or
             ``"hf://owner/name[@revision]"``, a model that :meth:`Model.push_to_hub` uploaded.
-        decoder: ``"mgca"`` for the decoder that comes with the project, None for the backbone's
-            dense features alone, or the path of a trained decoder, of a
-            checkpoint, or of a run's folder.
+        decoder: ``"mgca"`` for what MGCA has trained that comes with the project: for ``"scenes"``
+            a decoder, for ``"lite"`` a part of the encoder; None for the backbone's dense features
+            alone; or the path of a trained decoder, of a checkpoint, or of a run's folder.
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
         device: Device on which it computes, such as ``"cuda"``; see :meth:`Model.to`.
@@ -437,6 +446,8 @@ def _load(
             raise ValueError(f"{name} has a decoder and weights of its own; decoder may be None")
         folder = hub.download(name) if published else name
         return _from_folder(folder, decoder=decoder is not None, config=config)
+    if decoder == "mgca" and name in HEADS:
+        decoder = None
     if decoder == "mgca" and f"{name}-mgca" not in manifest():
         check_known(name)
         raise WeightsError(

@@ -22,10 +22,11 @@
 # numbers are. No value was chosen by these numbers: they were measured after all others.
 
 # %% tags=["parameters"]
-scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
+scale = "scenes"  # "scenes", "photos", or "paper" with a config
 seeds = [0, 1, 2]
 data = ""  # folder of the real data sets; empty: $MGCA_DATA
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
+config = ""  # TOML file of the scale "paper"
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown
@@ -33,7 +34,7 @@ from IPython.display import Markdown
 from mgca.experiments.report import charts, choices
 from mgca.experiments.report.ablation import open_ablation
 
-page = open_ablation("choices", scale, seeds, data=data, jobs=jobs)
+page = open_ablation("choices", scale, seeds, data=data, jobs=jobs, config=config)
 changes = choices.changes(page)
 
 # %% [markdown]

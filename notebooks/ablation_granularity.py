@@ -31,17 +31,18 @@
 # again.
 
 # %% tags=["parameters"]
-scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
+scale = "scenes"  # "scenes", "photos", or "paper" with a config
 seeds = [0, 1, 2]
 data = ""  # folder of the real data sets; empty: see mgca.data.masks.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
+config = ""  # TOML file of the scale "paper"
 
 # %% tags=["hide-input"]
 from mgca.experiments.report import charts
 from mgca.experiments.report.ablation import open_ablation
 from mgca.experiments.report.tables import best_of_each
 
-page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs)
+page = open_ablation("granularity", scale, seeds, data=data, jobs=jobs, config=config)
 
 # %% [markdown]
 # ## Table

@@ -30,10 +30,11 @@
 # again.
 
 # %% tags=["parameters"]
-scale = "scenes"  # "scenes" or "photos"; "paper" says what it would take
+scale = "scenes"  # "scenes", "photos", or "paper" with a config
 seeds = [0, 1, 2]
 data = ""  # folder of the real data sets; empty: see mgca.data.masks.data_root
 jobs = -1  # runs at a time where some are missing; -1: as many as there are cores
+config = ""  # TOML file of the scale "paper"
 
 # %% tags=["hide-input"]
 from mgca.experiments.grid import META_POINTS
@@ -41,7 +42,7 @@ from mgca.experiments.report import charts
 from mgca.experiments.report.ablation import open_ablation
 from mgca.experiments.report.tables import best_of_each
 
-page = open_ablation("meta_points", scale, seeds, data=data, jobs=jobs)
+page = open_ablation("meta_points", scale, seeds, data=data, jobs=jobs, config=config)
 units = ["pixel", *(str(points) for points in sorted(META_POINTS[1:], reverse=True))]
 metrics = {"miou": "mIoU (%)", "boundary_iou": "boundary IoU (%)"}
 metrics["components"] = "components / those of the truth"

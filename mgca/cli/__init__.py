@@ -36,6 +36,7 @@ from mgca.cli import (
     explain,
     export,
     models,
+    reproduce,
     segment,
     train,
 )
@@ -47,7 +48,9 @@ from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
 EXPECTED = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 # Commands that keep what is finished.
-RESUMING = [["segment"], ["evaluate"], ["data"], ["train"], ["ablate"], ["experiment"]]
+RESUMING = [
+    [name] for name in ("segment", "evaluate", "data", "train", "ablate", "experiment", "reproduce")
+]
 
 USING, TRAINING, INSTALLATION = "Use a model", "Train", "This installation"  # panels of the help
 
@@ -81,6 +84,7 @@ commands.add_typer(data.app, name="data", rich_help_panel=TRAINING)
 _add(train.train, TRAINING, train.EXAMPLES)
 commands.add_typer(experiment.app, name="experiment", rich_help_panel=TRAINING)
 _add(ablate.ablate, TRAINING, ablate.EXAMPLES)
+_add(reproduce.reproduce, TRAINING, reproduce.EXAMPLES)
 _add(models.models, INSTALLATION, examples("mgca models", "mgca models --json"))
 _add(doctor.doctor, INSTALLATION, examples("mgca doctor", "mgca doctor --json"))
 

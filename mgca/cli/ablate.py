@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mgca.cli.loading import RESULTS, AsJson, echo_json, examples, seeds_of
+from mgca.cli.loading import RESULTS, AsJson, Config, echo_json, examples, seeds_of
 from mgca.cli.verbosity import is_quiet, is_verbose, notice
 from mgca.utils.files import write_text
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = examples(
     "mgca ablate granularity",
     "mgca ablate areas k --scale photos --seeds 0 -p data=/data --out pages",
+    "mgca ablate granularity --scale paper --config my.toml --dry-run",
 )
 PREFIX = "ablation_"
 # As `make book` has it: the same sets and dictionaries in every run, deterministic products of
@@ -60,13 +61,14 @@ def ablate(
         str,
         typer.Option(
             metavar="NAME",
-            help="scenes or photos; paper says what it would take.",
-            autocompletion=lambda: ["scenes", "photos"],
+            help="scenes, photos, or paper with --config.",
+            autocompletion=lambda: ["scenes", "photos", "paper"],
         ),
     ] = "scenes",
     seeds: Annotated[
         str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
     ] = "0,1,2",
+    config: Config = None,
     parameters: Annotated[
         list[str] | None,
         typer.Option(
@@ -93,6 +95,9 @@ def ablate(
             rich_help_panel=RESULTS,
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Of the scale paper: say what it takes, and end.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the notebooks of ablations: tables, figures, and whether the paper's claims hold.
@@ -113,7 +118,12 @@ def ablate(
     given = _parameters(parameters or []) | {"scale": scale, "seeds": seeds_of(seeds)}
     if given.get("data"):
         given["data"] = os.path.abspath(given["data"])  # the notebook runs in a folder of its own
-    _check_scale(scale, given.get("data"))
+    if config is not None:
+        given["config"] = os.path.abspath(config)
+    if dry_run:
+        show_plan(names, scale, config, given["seeds"], as_json)
+        return
+    _check_scale(scale, given.get("data"), config)
     prepared = {name: _prepared(known[name], given) for name in names}
     out.mkdir(parents=True, exist_ok=True)  # what cannot be written is not computed
     done = []
@@ -139,7 +149,7 @@ def _parameters(given: list[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise typer.BadParameter(f"expected NAME=VALUE, such as jobs=2, not {text!r}")
-        if name in ("scale", "seeds"):
+        if name in ("scale", "seeds", "config"):
             raise typer.BadParameter(f"give --{name} instead of -p {name}=...")
         try:
             # A folder may have a number for a name.
@@ -149,11 +159,33 @@ def _parameters(given: list[str]) -> dict[str, Any]:
     return found
 
 
-def _check_scale(scale: str, data: str | None) -> None:
+def show_plan(
+    names: list[str], scale: str, config: Path | None, seeds: list[int], as_json: bool
+) -> None:
+    """Print what tables of the paper's scale take.
+
+    Raises:
+        typer.BadParameter: For another scale.
+    """
+    from mgca.experiments import load_scale
+    from mgca.experiments.paper import PaperScale
+    from mgca.experiments.plan import make_plan
+
+    chosen = load_scale(scale, config=config)
+    if not isinstance(chosen, PaperScale):
+        raise typer.BadParameter("--dry-run is for --scale paper: the others take minutes")
+    plan = make_plan(names, chosen, seeds)
+    if as_json:
+        echo_json(plan.to_dict())
+    else:
+        typer.echo(plan)
+
+
+def _check_scale(scale: str, data: str | None, config: Path | None) -> None:
     """Fail now and not in the kernel where there is no such scale, or no folder of that name."""
     from mgca.experiments import load_scale
 
-    load_scale(scale, data=data or None)
+    load_scale(scale, data=data or None, config=config)
 
 
 def _prepared(source: Path, given: dict[str, Any]) -> "NotebookNode":

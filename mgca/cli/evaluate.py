@@ -59,6 +59,7 @@ EXAMPLES = examples(
     'mgca evaluate --images photos --masks masks --classes "cat, sofa"',
     "mgca evaluate things --model scenes --checkpoints runs/NAME --background 0.5",
     "mgca evaluate voc20 --root /data/voc2012 --per-class --json",
+    "torchrun --nproc-per-node 4 -m mgca evaluate voc20 --root /data/voc2012",
 )
 
 
@@ -227,8 +228,13 @@ def evaluate(
         typer.Option("--fresh", help="Compute again what is there.", rich_help_panel=RESULTS),
     ] = False,
 ) -> None:
-    """Measure mIoU. What was measured before is not measured again; an interrupted call goes on."""
-    one_process()
+    """Measure mIoU. What was measured before is not measured again; an interrupted call goes on.
+
+    Several GPUs share the images out: torchrun --nproc-per-node 4 -m mgca evaluate ...
+    """
+    from mgca.evaluation import shares
+
+    shares.join()
     units = unit_numbers(units)
     subject = _subject(
         name,
@@ -278,10 +284,13 @@ def evaluate(
         )
 
     if checkpoints is not None:
+        one_process()
         _curve(checkpoints, decoder, evaluation_of, out, work, workers, fresh, as_json)
         return
     evaluation = evaluation_of(decoder)
     record, found = evaluation.compute(out, work, workers=workers, fresh=fresh)
+    if shares.place()[0]:
+        return
     if confusion is not None:
         for unit, counts in found.items():
             with replacing(confusion.with_name(f"{confusion.stem}-{unit}.csv")) as temporary:

@@ -76,13 +76,18 @@ def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tup
     from mgca.backbone import load_backbone
     from mgca.decoder import GatedConvDecoder
     from mgca.model import Model
-    from mgca.weights import load_weights
+    from mgca.weights import HEADS, load_weights
     from mgca.weights.decoders import decoder_from, read_decoder
 
     if random:
         backbone = load_backbone(name, False)
-        return Model(backbone, None if decoder == "none" else GatedConvDecoder(backbone.dim)), ""
-    if decoder == "none" or name.startswith("hf://"):
+        return Model(
+            backbone,
+            None
+            if decoder == "none" or name in HEADS
+            else GatedConvDecoder(backbone.dim, learned=backbone.learned),
+        ), ""
+    if decoder == "none" or name in HEADS and decoder == "mgca" or name.startswith("hf://"):
         return load_named(name, decoder, None, pretrained)[0], ""
     if decoder == "mgca":
         check_published(name)

@@ -77,6 +77,14 @@ Words = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="TOML file that describes the scale paper.",
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -162,7 +170,7 @@ def one_process() -> None:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ:
         raise typer.BadParameter(
-            "each of these processes would evaluate the whole set: start one, without torchrun"
+            "each of these processes would do the whole: start one, without torchrun"
         )
 
 
@@ -235,7 +243,7 @@ def load_named(
     """
     from mgca.backbone import BackboneUnavailable, load_backbone
     from mgca.model import Model, load
-    from mgca.weights import WeightsError
+    from mgca.weights import HEADS, WeightsError
     from mgca.weights.decoders import decoder_name
 
     weights = pretrained or True
@@ -259,6 +267,8 @@ def load_named(
             if decoder in ("mgca", "none"):
                 raise typer.BadParameter("--model tcl needs its checkpoint, --decoder tcl.pth")
             return TCLModel(load_tcl(decoder)), shown
+        if decoder == "mgca" and name in HEADS:
+            return load(name, decoder, pretrained=weights), shown
         if decoder == "none" and not published:
             block = last_block or "value"
             return Model(load_backbone(name, weights, last_block=block)), f"{shown} {block}"

@@ -183,7 +183,7 @@ def load_masked(name: str, root: str | os.PathLike) -> Masked:
         file = folder / split
         if not file.is_file():
             raise FileNotFoundError(f"{name}: no list of images {file}")
-        for identifier in file.read_text().split():
+        for identifier in file.read_text().split()[spec.get("from", 0) :: spec.get("every", 1)]:
             image = folder / spec["images"].format(identifier)
             mask = folder / spec["masks"].format(identifier)
             for path in (image, mask):

@@ -27,8 +27,9 @@ from mgca.data.benchmarks import dataset_config, load_benchmark
 from mgca.data.benchmarks.files import list_items
 from mgca.data.benchmarks.stamps import stat_of
 from mgca.data.masks import IGNORE, DataError, Masked, MaskedSet, id_names
-from mgca.evaluation.evaluate import WINDOWS, State, evaluate, unit_name
-from mgca.evaluation.metrics import Confusion
+from mgca.evaluation import shares
+from mgca.evaluation.evaluate import WINDOWS, State, evaluate, measured_rows, unit_name
+from mgca.evaluation.metrics import Confusion, Contours
 from mgca.evaluation.results import add_results, read_results, read_run, row, write_run
 from mgca.inference.scoring import SOFTMAX, rest_of
 from mgca.model import Model
@@ -47,7 +48,7 @@ class Subject:
         stamps: One for each image, which changes when it or its mask does.
         complete: Whether it is the whole of a benchmark, so that numbers compare with published
             ones.
-        segment: Resizing and windows; None for the model's own.
+        segment: Resizing and windows, those of :data:`WINDOWS`; None for the model's own.
         mmsegmentation: Whether mmsegmentation counts too.
         words: Words that the classes are asked for as, by name, the background's among them where
             it has some; None for the names themselves.
@@ -103,17 +104,24 @@ class BenchmarkSet:
         classes: Names that are asked for, without "background".
         background: Whether the first id is the background.
         digest: Name of the images and masks.
+        length: Number of its first images that are taken.
     """
 
     def __init__(
-        self, name: str, dataset: Dataset, classes: Sequence[str], background: bool, digest: str
+        self,
+        name: str,
+        dataset: Dataset,
+        classes: Sequence[str],
+        background: bool,
+        digest: str,
+        length: int,
     ) -> None:
         self.name = self.source = name
-        self.dataset, self.digest = dataset, digest
+        self.dataset, self.digest, self.length = dataset, digest, length
         self.classes, self.background = tuple(classes), background
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return self.length
 
     def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray]:
         """Identifier, image and mask (H, W) of an item.
@@ -136,12 +144,13 @@ class BenchmarkSet:
         return (self[index] for index in range(len(self)))
 
 
-def benchmark(name: str, root: str | os.PathLike) -> Subject:
+def benchmark(name: str, root: str | os.PathLike, limit: int | None = None) -> Subject:
     """One of the eight benchmarks.
 
     Args:
         name: Name of the benchmark.
         root: Folder that its files lie in.
+        limit: Number of first images that are taken, for a quick look; None for all.
 
     Raises:
         ImportError: If mmsegmentation is not installed.
@@ -162,6 +171,7 @@ def benchmark(name: str, root: str | os.PathLike) -> Subject:
     if len(dataset) != len(items):
         raise ValueError(f"{name}: mmsegmentation finds {len(dataset)} images, not {len(items)}")
     protocol = chosen.protocol
+    items = items[:limit]
     sizes = [
         [(os.path.relpath(path, root), path.stat().st_size) for path in (item.image, item.mask)]
         for item in items
@@ -169,7 +179,7 @@ def benchmark(name: str, root: str | os.PathLike) -> Subject:
     digest = hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
     return Subject(
         name,
-        BenchmarkSet(name, dataset, text_queries(chosen), chosen.background, digest),
+        BenchmarkSet(name, dataset, text_queries(chosen), chosen.background, digest, len(items)),
         tuple(_stamp(item.image, item.mask) for item in items),
         complete=len(items) == chosen.image_count,
         segment=SegmentConfig(
@@ -213,6 +223,8 @@ class Evaluation:
         temperature: Temperature of the softmax over classes, by default the backbone's.
         rule: Name of the rule that makes probabilities, as in :meth:`mgca.model.Model.segment`.
         seed: Seed of the run that trained the model.
+        contours: Whether the record has all the metrics of
+            :func:`mgca.evaluation.evaluate.measure`, under ``"measured"``.
 
     Raises:
         ValueError: If the set has a background and no threshold is given, or the model does not
@@ -230,6 +242,7 @@ class Evaluation:
         temperature: float | None = None,
         rule: str = SOFTMAX,
         seed: int = 0,
+        contours: bool = False,
     ) -> None:
         if rule not in model.scoring:
             raise ValueError(f"this model's rules are {', '.join(model.scoring)}, not {rule!r}")
@@ -246,7 +259,7 @@ class Evaluation:
         self.variant, self.subject, self.units = variant, subject, tuple(units)
         self.threshold = threshold if data.background else None
         self.temperature = model.backbone.temperature if temperature is None else temperature
-        self.rule, self.seed = rule, seed
+        self.rule, self.seed, self.contours = rule, seed, contours
         backbone = self.model.backbone
         self.config = {
             "model": type(model).__name__,
@@ -269,6 +282,8 @@ class Evaluation:
         words = subject.words or check_words(data.classes)
         if subject.words:
             self.config["words"] = to_dict(dict(words))
+        if model.precision != "float32":
+            self.config["precision"] = model.precision
         if data.background and len(words) == 1 and model.scoring[rule].softmax:
             self.config["rest"] = rest_of(data.classes[0], *words[data.classes[0]])
         self.run = config_hash(self.config)
@@ -293,6 +308,8 @@ class Evaluation:
             record = read_run(out, self.run)
             if "complete" not in record:
                 raise KeyError("complete")
+            if self.contours and "measured" not in record:
+                return None
         except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{path} or the .json beside it is damaged ({error}): evaluate afresh, --fresh"
@@ -322,11 +339,14 @@ class Evaluation:
                 next call goes on from there.
             OSError: If a folder cannot be written to.
         """
+        rank, world = shares.place()
         done = None if fresh else self.result(out)
-        if done:
-            self._tabulate(out, done[1])
+        if shares.agreed(done is not None) and done:
+            if not rank:
+                self._tabulate(out, done[1])
             return done
-        state = State(self._folder(work) / "counted.npz", self.subject.stamps)
+        share = "counted.npz" if world == 1 else f"counted-{rank}-of-{world}.npz"
+        state = State(self._folder(work) / share, shares.own(self.subject.stamps))
         if fresh:
             state.path.unlink(missing_ok=True)
         # At the start rather than hours in.
@@ -334,7 +354,9 @@ class Evaluation:
             place.mkdir(parents=True, exist_ok=True)
         read_results(Path(out) / "evaluation.csv")
         data = self.subject.data
-        theirs = self._theirs()
+        theirs, contours = self._theirs(), {}
+        if self.contours:
+            contours = {unit_name(n): Contours(len(self.subject.names)) for n in self.units}
         confusions = evaluate(
             self.model,
             data,
@@ -343,7 +365,10 @@ class Evaluation:
             background=self.threshold,
             temperature=self.temperature,
             rule=self.rule,
-            counters={unit: [counter] for unit, counter in theirs.items()},
+            counters={
+                unit: [each[unit] for each in (theirs, contours) if each]
+                for unit in map(unit_name, self.units)
+            },
             state=state,
             workers=workers,
         )
@@ -355,14 +380,25 @@ class Evaluation:
             record["mmsegmentation"] = {
                 unit: counter.metrics(confusions[unit]) for unit, counter in theirs.items()
             }
+        if contours:
+            record["measured"] = measured_rows(
+                self.subject.name, self.subject.names, confusions, contours
+            )
+        if not rank:
+            self._keep(out, record, confusions)
+        state.path.unlink(missing_ok=True)
+        return record, confusions
+
+    def _keep(
+        self, out: str | os.PathLike, record: dict[str, Any], confusions: dict[str, Confusion]
+    ) -> None:
+        """Write the confusion matrices, the rows of the table, and last the record."""
         with replacing(Path(out) / "runs" / f"{self.run}.npz") as temporary:
             with temporary.open("wb") as file:
                 ignored = next(iter(confusions.values())).ignored
                 np.savez(file, ignored=ignored, **{u: c.counts for u, c in confusions.items()})
         self._tabulate(out, confusions)
         write_run(out, self.run, record)
-        state.path.unlink(missing_ok=True)
-        return record, confusions
 
     def _theirs(self) -> dict[str, Any]:
         """mmsegmentation's counters by unit; none for sets that are not its own."""

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from mgca.config import BACKGROUND, config_hash, to_dict
 from mgca.data.masks import DataError, MaskedSet, id_names
+from mgca.evaluation import shares
 from mgca.evaluation.metrics import Confusion, Contours, Counter
 from mgca.evaluation.results import row
 from mgca.inference.scoring import SOFTMAX
@@ -35,11 +36,10 @@ CLASS_IOU = "iou:"
 # Added to a table by mgca.experiments.timing, not by a run.
 SECONDS = "seconds_per_image"
 
-#: Settings that say which windows of an image the network sees.
+#: What decides which windows an image is cut into: a benchmark's protocol says it.
 WINDOWS = ("short_side", "long_side", "window", "stride")
 # Those, and what else decides what the network sees in them.
 _SEEN = (*WINDOWS, "resize", "padding", "positions")
-
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -65,6 +65,9 @@ def evaluate(
     workers: int = 0,
 ) -> dict[str, Confusion]:
     """Segment every image with the set's own class names and count its pixels.
+
+    On several processes, of ``torchrun``, each takes its share of the images, and all return the
+    counts of all images.
 
     Args:
         model: Model to be evaluated.
@@ -104,10 +107,12 @@ def evaluate(
         unit: [confusion, *(counters or {}).get(unit, ())] for unit, confusion in confusions.items()
     }
     done = state.begin(counting) if state else 0
+    images = shares.own(range(len(data)))
     cache = _WindowFeatures(model, data, features) if features else None
-    bar = progress(total=len(data), initial=done, desc=data.name, unit="image")
+    bar = progress(total=len(images), initial=done, desc=data.name, unit="image")
+    bar.disable = bar.disable or shares.place()[0] > 0
     try:
-        for identifier, image, truth in _read(data, done, workers):
+        for identifier, image, truth in _read(data, images[done:], workers):
             embedded = kept.get((data.source, identifier)) if kept is not None else None
             if embedded is None:
                 embedded = model.embed(image) if cache is None else cache.embed(identifier, image)
@@ -125,6 +130,12 @@ def evaluate(
         bar.close()
         if state:
             state.save()
+    shares.add_up(
+        getattr(counter, table)
+        for several in counting.values()
+        for counter in several
+        for table in counter.tables
+    )
     if any(not confusion.counts.any() for confusion in confusions.values()):
         raise DataError(f"{data.name}: every pixel of its masks is ignored, so there is no mIoU")
     return confusions
@@ -168,19 +179,7 @@ def measure(
         counters={unit: [counter] for unit, counter in contours.items()},
         **(background or {}),
     )
-    values: dict[tuple[str, str], float] = {}
-    for unit, confusion in confusions.items():
-        values |= {
-            (unit, "miou"): confusion.miou,
-            (unit, "accuracy"): confusion.accuracy,
-            (unit, "boundary_iou"): contours[unit].boundary_iou,
-            (unit, "components"): contours[unit].components,
-        }
-        values |= {
-            (unit, CLASS_IOU + name): 100 * float(iou)
-            for name, iou in zip(classes, confusion.iou, strict=True)
-            if iou == iou  # not of a class that does not occur
-        }
+    rows = measured_rows(data.name, classes, confusions, contours)
     # A rule with a threshold of its own says another background.
     for rule, how in model.scoring.items():
         if how.threshold is not None and data.background:
@@ -193,11 +192,43 @@ def measure(
                 features=features,
                 kept=kept,
             )
-            values |= {(unit, f"miou_{rule}"): c.miou for unit, c in found.items()}
+            rows += [_measured(data.name, u, f"miou_{rule}", c.miou) for u, c in found.items()]
+    return rows
+
+
+def measured_rows(
+    name: str,
+    classes: Sequence[str],
+    confusions: Mapping[str, Confusion],
+    contours: Mapping[str, Contours],
+) -> list[dict[str, Any]]:
+    """The rows of :func:`measure`, of what was counted.
+
+    Args:
+        name: Name of the set.
+        classes: Names of all its ids, the background included.
+        confusions: Confusion matrix of each unit.
+        contours: Contours of each unit.
+    """
     return [
-        {"dataset": data.name, "unit": unit, "metric": metric, "value": round(value, 3)}
-        for (unit, metric), value in values.items()
+        _measured(name, unit, metric, value)
+        for unit, confusion in confusions.items()
+        for metric, value in {
+            "miou": confusion.miou,
+            "accuracy": confusion.accuracy,
+            "boundary_iou": contours[unit].boundary_iou,
+            "components": contours[unit].components,
+            **{
+                CLASS_IOU + each: 100 * float(iou)
+                for each, iou in zip(classes, confusion.iou, strict=True)
+                if iou == iou  # not of a class that does not occur
+            },
+        }.items()
     ]
+
+
+def _measured(name: str, unit: str, metric: str, value: float) -> dict[str, Any]:
+    return {"dataset": name, "unit": unit, "metric": metric, "value": round(value, 3)}
 
 
 def result_rows(
@@ -285,14 +316,16 @@ class State:
         return hashlib.sha256(json.dumps(list(self.stamps[:done])).encode()).hexdigest()
 
 
-def _read(data: MaskedSet, first: int, workers: int) -> Iterator[tuple[str, Image.Image, Any]]:
-    """The images of a set from ``first`` on, read ahead by so many processes."""
+def _read(
+    data: MaskedSet, images: Sequence[int], workers: int
+) -> Iterator[tuple[str, Image.Image, Any]]:
+    """The images of a set at some positions, read ahead by so many processes."""
     if not workers:
-        yield from (data[index] for index in range(first, len(data)))
+        yield from (data[index] for index in images)
         return
     # A generator of its own, so that reading ahead draws nothing from the global one.
     loader = DataLoader(
-        _Rest(data, first),
+        _Rest(data, images),
         batch_size=None,
         num_workers=workers,
         collate_fn=_as_it_is,
@@ -305,21 +338,21 @@ def _read(data: MaskedSet, first: int, workers: int) -> Iterator[tuple[str, Imag
 
 
 class _Rest(Dataset):
-    """The images of a set from ``first`` on.
+    """The images of a set at some positions.
 
     An error comes as the item: a worker process would hand it over as a traceback in the place of
     its message.
     """
 
-    def __init__(self, data: MaskedSet, first: int) -> None:
-        self.data, self.first = data, first
+    def __init__(self, data: MaskedSet, images: Sequence[int]) -> None:
+        self.data, self.images = data, images
 
     def __len__(self) -> int:
-        return len(self.data) - self.first
+        return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[str, Image.Image, np.ndarray] | Exception:
         try:
-            return self.data[self.first + index]
+            return self.data[self.images[index]]
         except (OSError, ValueError) as error:
             return error
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from mgca.config import SegmentConfig, TrainConfig, config_hash, to_dict
 from mgca.experiments.scale import Scale
+from mgca.losses.head import HeadConfig
 from mgca.losses.tcl import TCLConfig
 
 ABLATIONS = ("granularity", "areas", "k", "meta_points", "choices", "benchmarks", "main")
@@ -113,10 +114,16 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         return [Variant(name, None, block, sets=sets) for block, name in blocks.items()]
 
     if ablation == "main":
-        return [*frozen(scale.plain, scale.main), Variant("mgca", full, block, sets=scale.main)]
+        trained = {"mgca": full, "decoder": scale.decoder}
+        return [
+            *frozen(scale.plain, scale.main),
+            *(Variant(name, t, block, sets=scale.main) for name, t in trained.items() if t),
+        ]
     if ablation == "granularity":
+        none = {"object": 0.0, "region": 0.0, "pixel": 0.0}
         return [
             *frozen("baseline"),
+            *([variant("image", **none, image=1.0)] if isinstance(full_loss, HeadConfig) else []),
             variant("object", region=0.0, pixel=0.0),
             variant("region", object=0.0, pixel=0.0),
             variant("pixel", object=0.0, region=0.0),

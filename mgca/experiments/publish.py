@@ -2,7 +2,7 @@
 
 What is published was trained before any of it was measured, with the first seed. The small CLIP of
 the scenes is trained here, and its accuracy on images as a whole goes into ``clip.csv``; decoders
-and the alignment are those of finished runs of the tables.
+and the head of ``lite`` are those of finished runs of the tables.
 """
 
 import logging
@@ -30,7 +30,6 @@ from mgca.experiments.photos import PhotosScale
 from mgca.experiments.scale import Scale
 from mgca.experiments.scenes import SIDE, ScenesScale
 from mgca.prompts import class_embeddings
-from mgca.training.alignment import save_alignment
 from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.utils.images import to_tensor
 from mgca.utils.provenance import provenance
@@ -86,16 +85,19 @@ def scenes_decoders(scale: ScenesScale, work: Path) -> None:
 
 
 def lite(scale: PhotosScale, work: Path) -> None:
-    """Publish the alignment and the decoder of the photos' table ``main``, in half precision.
+    """Publish the head that all three levels have trained, of the first seed.
 
     Raises:
-        FileNotFoundError: If the decoder has not been trained.
+        FileNotFoundError: If it has not been trained.
     """
-    plain, full = grid("main", scale)
-    _publish_decoder("lite-mgca", "main", full, scale, work, run=full.run(scale, 0))
-    run = plain.run(scale, 0)
-    path = work / run / "half.safetensors"
-    publish("lite-alignment", save_alignment(path, scale.backbone(0), run=run))
+    run = grid("granularity", scale)[-1].run(scale, 0)
+    path = work / run / "alignment.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no head {path}: mgca experiment run granularity --scale {scale.name} --seeds 0 "
+            "--fresh --publish"
+        )
+    publish("lite-alignment", path)
 
 
 def _publish_decoder(

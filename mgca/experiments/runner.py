@@ -13,7 +13,6 @@ import os
 import shutil
 import time
 import traceback
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,26 +21,19 @@ from typing import Any
 
 import pandas as pd
 import torch
-from joblib import Parallel, delayed
 
-from mgca.backbone.base import Backbone
-from mgca.config import TrainConfig
-from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.evaluate import CLASS_IOU, SECONDS, measure, unit_name
+from mgca.evaluation.evaluate import CLASS_IOU, SECONDS, unit_name
 from mgca.evaluation.results import COLUMNS, read_results, read_run, row, write_run
 from mgca.experiments.changes import code_digest, warn_of_changes
+from mgca.experiments.fanout import ended
 from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.scale import Scale
-from mgca.inference.scoring import Rule, rules
-from mgca.inference.segmentation import Embedded
 from mgca.model import Model
-from mgca.training.trainer import Trainer
+from mgca.training.trainer import Stopped
 from mgca.utils.files import alone_in, write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
-from mgca.weights import read_tensors
-from mgca.weights.decoders import decoder_from, learned_sigmoid
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +94,8 @@ def _record(
     places: Iterable[str | os.PathLike], variant: Variant, scale: Scale, seed: int
 ) -> dict[str, Any]:
     """The first record of a variant's run with numbers of all its sets and units, or nothing."""
-    wanted = {(name, unit_name(n)) for name in variant.datasets(scale) for n in variant.units}
+    names = scale.present(variant.datasets(scale))
+    wanted = {(name, unit_name(n)) for name in names for n in variant.units}
     for place in places:
         try:
             record = read_run(place, variant.run(scale, seed))
@@ -159,7 +152,8 @@ def run_ablations(
         published: Results folder that is read and not written. What it holds counts as computed,
             unless all is computed again.
         jobs: Number of runs at a time, in processes of one thread each, so that results do not
-            depend on it. None leaves it to ``joblib.parallel_config``, one without.
+            depend on it. None leaves it to ``joblib.parallel_config``, one without. A scale that
+            has ``jobs`` of its own decides itself.
         fresh: Whether everything is computed again.
 
     Returns:
@@ -193,12 +187,18 @@ def run_ablations(
             # A backbone that each seed trains anew is trained here, and not by every worker.
             for seed in sorted({task.seed for task in plan.values()}):
                 scale.backbone(seed, scale.training.last_block)
-        parallel = Parallel(n_jobs=jobs, return_as="generator_unordered")
-        ended = parallel(
-            delayed(_attempt)(task, scale, Path(out), Path(work), fresh) for task in plan.values()
-        )
         bar = progress(total=len(plan), desc=f"{scale.name} runs", unit="run")
-        for task, error in ended:
+        for task, error in ended(
+            _attempt,
+            list(plan.values()),
+            scale,
+            Path(out),
+            Path(work),
+            fresh,
+            folder=Path(work) / "jobs",
+            jobs=scale.jobs.at_once if scale.jobs else jobs,
+            submitted=scale.jobs,
+        ):
             bar.update()
             if error:
                 log.error("%s failed:\n%s", task, error)
@@ -287,15 +287,20 @@ def _assemble(
 
 def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> tuple[_Task, str]:
     """Compute a run and keep its record, or say what went wrong: the other runs go on."""
-    run = task.variant.run(scale, task.seed)
+    run, folder = (
+        task.variant.run(scale, task.seed),
+        scale.run_folder(work, task.variant, task.seed),
+    )
     try:
-        with threads(1), _alone_with(run, work):
+        with threads(scale.threads), _alone_with(folder.name, work):
             # Another process may have computed it while this one waited.
             if fresh or not _record([out], task.variant, scale, task.seed):
-                write_run(out, run, _compute(task, scale, work / run, fresh))
+                write_run(out, run, _compute(task, scale, folder, fresh))
                 if task.ablation == "main" and task.variant.train:
-                    shutil.copyfile(work / run / "metrics.csv", out / "runs" / f"{run}.csv")
+                    shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
         return task, ""
+    except Stopped as stopped:  # by Ctrl-C, or by a signal: the runs that follow are not wanted
+        raise KeyboardInterrupt from stopped
     except Exception:
         return task, traceback.format_exc()
 
@@ -315,50 +320,42 @@ def _alone_with(run: str, work: Path) -> ExitStack:
 def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, Any]:
     """Train and measure; the record of the run."""
     began, code = time.perf_counter(), code_digest()
-    torch.use_deterministic_algorithms(True)
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    backbone = scale.backbone(task.seed, task.variant.last_block)
-    names = task.variant.datasets(scale)
-    training = task.variant.trained_with(task.seed)
-    decoder, scoring = _trained(training, scale, backbone, folder) if training else (None, None)
-    model = Model(backbone, decoder, task.variant.segmenting(scale), scoring)
-    background = scale.background(model)
-    sets = scale.sets(names)
-    left = Counter(data.source for data in sets)
-    embeddings: dict[tuple[str, str], Embedded] = {}
-    measured = []
-    for data in sets:
-        measured += measure(
-            model,
-            data,
-            task.variant.units,
-            background=background,
-            features=scale.cache,
-            kept=embeddings if embeddings or left[data.source] > 1 else None,
-        )
-        left[data.source] -= 1
-        if not left[data.source]:
-            embeddings.clear()
+    scale.join(task.variant, task.seed, folder)
+    background, measured = compute(task.variant, task.seed, scale, folder)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
-        data=scale.digests(names),
+        data=scale.digests(scale.present(task.variant.datasets(scale))),
         seconds=time.perf_counter() - began,
     )
     record |= {"background": background, "measured": measured, "code": code}
+    record |= {"note": scale.note} if scale.note else {}
     encoder = scale.encoder_measured(task.seed)
     return record | ({"encoder": encoder} if encoder else {})
 
 
-def _trained(
-    config: TrainConfig, scale: Scale, backbone: Backbone, folder: Path
-) -> tuple[GatedConvDecoder, dict[str, Rule]]:
-    """The decoder kept in a folder, or else trained, or trained further, and its rules."""
-    path, decoder = folder / "decoder.safetensors", None
-    if not path.is_file():
-        decoder = Trainer(config, backbone, scale.data(backbone)).run(folder)
-        # Three times the size of the decoder, and of no use to a run that has ended.
-        shutil.rmtree(folder / "checkpoints")
-    state, meta = read_tensors(path)
-    return decoder or decoder_from(state, meta, backbone), rules(learned_sigmoid(meta))
+def compute(
+    variant: Variant, seed: int, scale: Scale, folder: Path
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Train a run and measure it.
+
+    Args:
+        variant: The variant that is run.
+        seed: Seed of the run.
+        scale: Scale that it is run at.
+        folder: Folder of what the run leaves, and of what it has left before.
+
+    Returns:
+        Threshold and temperature of the background, and rows as
+        :func:`mgca.evaluation.evaluate.measure` gives them.
+    """
+    torch.use_deterministic_algorithms(True)
+    backbone = scale.backbone(seed, variant.last_block)
+    training = variant.trained_with(seed)
+    decoder, scoring = scale.trained(training, backbone, folder) if training else (None, None)
+    model = Model(backbone, decoder, variant.segmenting(scale), scoring)
+    background = scale.background(model)
+    names = scale.present(variant.datasets(scale))
+    return background, scale.measured(model, names, variant.units, background, folder)

@@ -55,7 +55,11 @@ def seconds_per_image(
     models = {}
     for variant in variants:
         backbone = scale.backbone(0, variant.last_block)
-        decoder = GatedConvDecoder(backbone.dim).requires_grad_(False) if variant.train else None
+        decoder = (
+            GatedConvDecoder(backbone.dim, learned=backbone.learned).requires_grad_(False)
+            if variant.train
+            else None
+        )
         models[variant.name] = Model(backbone, decoder, scale.segment())
     taken: dict[tuple[str, str, str], list[float]] = {}
     sets = scale.sets()

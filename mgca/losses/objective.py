@@ -12,7 +12,7 @@
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,9 @@ from mgca.losses.levels import (
     region_logits,
     similarity,
 )
+
+if TYPE_CHECKING:
+    from mgca.backbone.base import Backbone
 
 T = TypeVar("T", bound="type[Objective]")
 _OBJECTIVES: dict[type[ObjectiveConfig], "type[Objective]"] = {}
@@ -107,6 +110,13 @@ class Objective(nn.Module):
     def __init__(self, config: ObjectiveConfig) -> None:
         super().__init__()
         self.config: Any = config
+
+    def prepare(self, backbone: "Backbone") -> None:
+        """Take what the losses need of the frozen encoders; called once before training.
+
+        Args:
+            backbone: Frozen encoders, on the device of the training.
+        """
 
     def sigmoid(self) -> tuple[float, float] | None:
         """``w`` and ``b`` that turn cosines into scores, where the objective learns such."""

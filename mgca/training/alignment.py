@@ -35,10 +35,6 @@ class AlignConfig:
             names of ImageNet's classes agree with the trunk's own classifier there. It brings in
             words that the captions lack.
         positions: Positions drawn from each image for that term.
-        pixel_norm: Root mean square norm that the dense features are scaled to, 10 as in OpenAI's
-            CLIP. Text embeddings keep the sentence encoder's norm of 1: its cosines spread several
-            times wider than CLIP's, and at that norm the softmax of Eq. 3 spreads over about as
-            large a share of the pixels as the object has (:func:`softmax_pixels`).
         seed: Seed of the random weights and of the order.
     """
 
@@ -48,14 +44,13 @@ class AlignConfig:
     weight_decay: float = 0.1
     names: float = 1.0
     positions: int = 8
-    pixel_norm: float = 10.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 2 or self.positions < 1:
             raise ValueError("epochs, batch_size and positions must be positive")
-        if min(self.learning_rate, self.pixel_norm) <= 0 or min(self.names, self.weight_decay) < 0:
-            raise ValueError("rates and norms must be positive, weights not negative")
+        if self.learning_rate <= 0 or min(self.names, self.weight_decay) < 0:
+            raise ValueError("learning_rate must be positive, weights not negative")
 
 
 def imagenet_names() -> list[str]:
@@ -64,6 +59,15 @@ def imagenet_names() -> list[str]:
 
     info = ImageNetInfo()
     return [info.index_to_description(index).split(",")[0].strip() for index in range(1000)]
+
+
+def imagenet_definitions() -> list[str]:
+    """The definition of each of ImageNet's 1000 classes, as WordNet has it."""
+    from timm.data import ImageNetInfo
+
+    info = ImageNetInfo()
+    detailed = (info.index_to_description(index, detailed=True) for index in range(1000))
+    return [text.partition(": ")[2] for text in detailed]
 
 
 @torch.inference_mode()
@@ -118,7 +122,8 @@ def train_alignment(
         features: (n, F, h, w) trunk features of the training images.
         pool: The captions of each image.
         texts: Sentence embeddings (len(pool.texts), C) of the pool's texts, not centred.
-        names: Sentence embeddings (1000, templates, C) of the names of the classifier's classes.
+        names: Sentence embeddings (1000, texts, C) of what names or defines the classifier's
+            classes.
 
     Returns:
         The last ``"loss"`` and the learned ``"temperature"``.
@@ -135,7 +140,7 @@ def train_alignment(
     names = F.normalize(F.normalize(names - centre, dim=-1).mean(dim=1), dim=-1)
     captions = [torch.tensor(own) for own in pool.originals]
 
-    linear = nn.Linear(pooled.shape[1], backbone.dim)
+    linear = nn.Linear(pooled.shape[1], backbone.learned)
     log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
     optimizer = torch.optim.AdamW(
         [
@@ -165,29 +170,16 @@ def train_alignment(
             optimizer.step()
             schedule.step()
     backbone.temperature = float(1 / log_scale.detach().exp().clamp(max=100))
-    _install(backbone, linear, mean, std, centre, config, features)
-    return {"loss": loss.item(), "temperature": backbone.temperature}
-
-
-@torch.no_grad()
-def _install(
-    backbone: Lite,
-    linear: nn.Linear,
-    mean: Tensor,
-    std: Tensor,
-    centre: Tensor,
-    config: AlignConfig,
-    features: np.ndarray,
-) -> None:
-    """Put the map into the tower's head, standardisation folded in, at the configured norm."""
-    weight = linear.weight / std
-    bias = linear.bias - weight @ mean
-    sample = torch.from_numpy(np.array(features[:: max(1, len(features) // 64)], dtype=np.float32))
-    dense = torch.einsum("cf,nfhw->nchw", weight, sample) + bias[:, None, None]
-    factor = config.pixel_norm / dense.square().sum(dim=1).mean().sqrt()
+    weight = linear.weight.detach() / std
+    parts = {
+        "weight": weight,
+        "bias": linear.bias.detach() - weight @ mean,
+        "text_centre": centre,
+        "class_texts": names,
+    }
     # Half precision, as the weights are kept on disk: a loaded backbone is then the trained one.
-    parts = (weight * factor, bias * factor, centre)
-    backbone.set_alignment(*(part.half().float() for part in parts))
+    backbone.set_alignment(**{name: part.half().float() for name, part in parts.items()})
+    return {"loss": loss.item(), "temperature": backbone.temperature}
 
 
 def softmax_pixels(dense: Tensor, texts: Tensor) -> float:
@@ -206,7 +198,7 @@ def softmax_pixels(dense: Tensor, texts: Tensor) -> float:
 
 def save_alignment(path: str | os.PathLike, backbone: Lite, *, run: str = "") -> Path:
     """Write the alignment (float16) as ``lite`` loads it."""
-    state = {key: value.half() for key, value in backbone.alignment().items()}
+    state = {key: value.cpu().half() for key, value in backbone.alignment().items()}
     return write_tensors(path, state, {"temperature": repr(backbone.temperature), "run": run})
 
 

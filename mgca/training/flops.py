@@ -246,6 +246,6 @@ def step_flops(config: TrainConfig, backbone: "Backbone", size: int) -> float:
     return (
         image_flops(backbone, size)
         + text_flops(backbone)
-        + decoder_flops(backbone.dim, rows, rows, backward=True)
+        + decoder_flops(backbone.learned or backbone.dim, rows, rows, backward=True)
         + loss_flops(1, config.batch_size, rows * rows, backbone.dim)
     )

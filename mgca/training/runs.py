@@ -12,6 +12,7 @@ from typing import Any
 
 from mgca.config import LossConfig, ObjectiveConfig, TrainConfig
 from mgca.data.shards import StreamConfig
+from mgca.losses.head import HeadConfig
 from mgca.losses.objective import registered
 from mgca.losses.tcl import TCLConfig
 from mgca.utils.files import file_digest
@@ -35,6 +36,26 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, not {self.clip}")
+
+
+def head_training() -> TrainConfig:
+    """The training of the head of ``lite`` at the photos scale, by all three levels.
+
+    It goes on from the head that the contrast of whole images has trained. ``alpha`` and ``known``
+    are those of :func:`photos_training`.
+    """
+    return TrainConfig(
+        backbone="lite",
+        part="head",
+        loss=HeadConfig(alpha=0.2),
+        known=0.6,
+        learning_rate=1e-3,
+        weight_decay=0.1,
+        warmup=0.1,
+        epochs=1,
+        batch_size=128,
+        precision="bfloat16",
+    )
 
 
 def photos_training() -> TrainConfig:

@@ -46,12 +46,17 @@ class Place(NamedTuple):
         """Number of images of a batch that this process takes, before corrupt ones are left out."""
         return self.train.batch_size // self.process.world_size
 
+    def inputs(self, features: Tensor) -> Tensor:
+        """What the trained part takes of trunk features (b, F, h, w): these for a head, the dense
+        features (b, C, h, w) for a decoder."""
+        return features if self.train.part == "head" else self.backbone.project(features)
+
 
 class Inputs(NamedTuple):
     """The inputs of a training step: features and texts of the images of one process.
 
     Attributes:
-        dense: (b, C, h, w) float32, the frozen features.
+        dense: (b, C, h, w) float32, the frozen features that the trained part takes.
         texts: (b, C) float32, the embedding of a text of each image.
         exclude: (b, b) bool, pairs that are no negatives, or None.
         images: (b, 3, H, W) normalised images, where the objective needs them, else None.
@@ -213,7 +218,7 @@ class Cached:
             exclude = known_pairs(self.pool, self.texts, batch.keys, batch.texts, train.known)
             exclude = exclude.to(device)
         return Inputs(
-            place.backbone.project(features),
+            place.inputs(features),
             self.texts[batch.texts].to(device),
             exclude,
             self.images(batch.keys).to(device) if images and self.images else None,
@@ -225,7 +230,7 @@ class Cached:
         for features in np.array_split(some, max(1, images // 32)):
             if len(features):
                 moved = torch.from_numpy(features.astype(np.float32)).to(place.process.device)
-                yield place.backbone.project(moved)
+                yield place.inputs(moved)
 
 
 @dataclass(frozen=True)
@@ -330,7 +335,7 @@ class Streamed:
         # are cached for the small scales.
         half = device.type == "cuda" and kind != torch.float32
         with torch.autocast(device.type, kind, enabled=half):
-            dense = torch.cat([backbone.dense(normalised(part)) for part in parts])
+            dense = torch.cat([place.inputs(backbone.features(normalised(p))) for p in parts])
             texts = batch.embeddings
             if texts is None:
                 texts = backbone.encode_text(batch.texts)

@@ -125,4 +125,4 @@ def mean_change(pixels: Tensor, dense: Tensor, upsample: str) -> Tensor:
 def move_into_bias(decoder: GatedConvDecoder, change: Tensor) -> None:
     """Take a mean change (C,) out of a decoder, through its last block's bias."""
     last = decoder.blocks[-1]
-    last.conv.bias -= change / torch.tanh(last.gate)
+    last.conv.bias -= change[: decoder.learned] / torch.tanh(last.gate)

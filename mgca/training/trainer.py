@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mgca.backbone.base import Backbone
+from mgca.backbone.lite import Head, Lite
 from mgca.backbone.pooled import global_encoder
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.shards import Batch
@@ -25,6 +26,7 @@ from mgca.decoder import GatedConvDecoder
 from mgca.losses.lean import WORKSPACE
 from mgca.losses.objective import MGCA, make_objective
 from mgca.losses.tcl import logistic_noise
+from mgca.training.alignment import save_alignment
 from mgca.training.checkpoint import (
     append_metrics,
     latest,
@@ -99,13 +101,14 @@ class Trainer:
         self.steps = train.steps or max(1, round(train.epochs * self.per_epoch))
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(train.seed)  # the decoder starts the same everywhere
-        self.decoder = GatedConvDecoder(backbone.dim, upsample=train.upsample)
+        self.decoder = self._part()
         # Normalising over channels and convolving in bfloat16: 1.3 times as fast in this layout.
         self.decoder.to(process.device, memory_format=torch.channels_last)
         self.objective = make_objective(train.loss).to(process.device)
         self.objective.budget = self.resources.budget
         if self.objective.needs_images:
             self.objective.encode = global_encoder(self.backbone, train.precision)
+        self.objective.prepare(self.backbone)
         source.check(self.place, self.objective.needs_images)
         self._check_parts()
         self.model = self._trained_part()
@@ -114,6 +117,19 @@ class Trainer:
         float16 = train.precision == "float16"
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=float16)
         self._settle_form()
+
+    def _part(self) -> nn.Module:
+        """What is trained.
+
+        Raises:
+            ValueError: If the backbone has no head that can be trained, or its mean is to be held.
+        """
+        backbone, train = self.backbone, self.train
+        if train.part == "decoder":
+            return GatedConvDecoder(backbone.dim, upsample=train.upsample, learned=backbone.learned)
+        if not isinstance(backbone, Lite) or train.hold_mean:
+            raise ValueError("part='head' is for the backbone lite, with hold_mean=false")
+        return Head(backbone, torch.cat(list(self.source.sample(self.place, 256))))
 
     def _check_parts(self) -> None:
         """Refuse to cut up a batch that must be whole."""
@@ -200,7 +216,7 @@ class Trainer:
 
     def run(
         self, folder: str | os.PathLike, *, on_step: Callable[[dict], None] | None = None
-    ) -> GatedConvDecoder:
+    ) -> nn.Module:
         """Train to the end, from the start or from where an interrupted run stopped.
 
         Writes into the folder, which every process must see: ``checkpoints/``, ``metrics.csv``
@@ -224,7 +240,7 @@ class Trainer:
         with alone_in(folder):
             return self._run(Path(folder), on_step)
 
-    def _run(self, folder: Path, on_step: Callable[[dict], None] | None) -> GatedConvDecoder:
+    def _run(self, folder: Path, on_step: Callable[[dict], None] | None) -> nn.Module:
         first, self.folder = self.process.is_global_zero, folder
         checkpoints, metrics = folder / "checkpoints", folder / "metrics.csv"
         start = self.resume(checkpoints)
@@ -272,7 +288,23 @@ class Trainer:
         return self.decoder.requires_grad_(False).eval()
 
     def _write(self, folder: Path, seconds: float) -> None:
-        """The decoder, and how it came about."""
+        """The decoder or the head, and how it came about."""
+        if isinstance(self.decoder, Head):
+            self.decoder.install()
+            save_alignment(
+                folder / "alignment.safetensors", self.backbone, run=config_hash(self.config)
+            )
+        else:
+            self._write_decoder(folder)
+        record = provenance(
+            to_dict(self.config), seed=self.train.seed, data=self.source.digests, seconds=seconds
+        )
+        record["processes"] = self.process.world_size
+        if self.origin is not None:
+            record["origin"] = str(self.origin)
+        write_text(folder / "run.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+    def _write_decoder(self, folder: Path) -> None:
         save_decoder(
             folder / "decoder.safetensors",
             self.decoder,
@@ -281,13 +313,6 @@ class Trainer:
             dtype=torch.float32,
             sigmoid=self.objective.sigmoid(),
         )
-        record = provenance(
-            to_dict(self.config), seed=self.train.seed, data=self.source.digests, seconds=seconds
-        )
-        record["processes"] = self.process.world_size
-        if self.origin is not None:
-            record["origin"] = str(self.origin)
-        write_text(folder / "run.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
 
     def columns(self, losses: dict[str, float]) -> list[str]:
         """Columns of ``metrics.csv``: the objective's terms, and what is worth measuring."""
@@ -300,7 +325,8 @@ class Trainer:
 
         Somebody has changed one of the two then, and the levels as stated are what counts.
         """
-        rows, columns = (2 * side for side in self.source.grid(self.backbone))
+        times = 1 if self.train.part == "head" else 2
+        rows, columns = (times * side for side in self.source.grid(self.backbone))
         objective, texts = self.objective, self.train.batch_size
         if not isinstance(objective, MGCA) or not objective.is_lean(texts, rows * columns):
             return

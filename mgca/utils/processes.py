@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import joblib
+import psutil
 import torch
 
 from mgca.utils.progress import progress
@@ -26,12 +27,16 @@ def end_with_parent(*_: Any) -> None:
     exit_with_parent()
 
 
-def exit_with_parent() -> None:
-    """Exit within a second of the end of the process that started this one."""
+def exit_with_parent(other: int | None = None) -> None:
+    """Exit within a second of the end of the process that started this one.
+
+    Args:
+        other: Number of another process whose end is waited for; None for the parent.
+    """
     parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent if other is None else psutil.pid_exists(other):
             time.sleep(1)
         os._exit(1)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FOLDER = Path(__file__).parent
+#: Encoders whose own head MGCA has trained: with it they need no decoder.
+HEADS = ("lite",)
 
 
 class WeightsError(RuntimeError):

@@ -164,13 +164,12 @@ def models() -> tuple[Named, ...]:
     return (
         Named(
             name="lite",
-            about="small encoders and MGCA's decoder, for photographs; works offline",
+            about="small encoders, joined by MGCA's training, for photographs; works offline",
             use='mgca.load("lite")',
             parts=(
                 IMAGES,
                 SENTENCES,
-                _own("lite-alignment", "alignment of both", 492_288),
-                _own("lite-mgca", "decoder, 384 channels", 2_656_514),
+                _own("lite-alignment", "alignment of both, all three losses", 876_288),
             ),
         ),
         Named(

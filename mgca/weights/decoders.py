@@ -96,7 +96,9 @@ def decoder_from(
             f"({backbone.digest})"
         )
     try:
-        decoder = GatedConvDecoder(backbone.dim, upsample=meta.get("upsample", "bilinear"))
+        decoder = GatedConvDecoder(
+            backbone.dim, upsample=meta.get("upsample", "bilinear"), learned=backbone.learned
+        )
         decoder.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error

@@ -14,7 +14,15 @@ from torch.nn import functional as F
 
 import mgca.backbone.lite
 from mgca.backbone import BackboneUnavailable, ConvTower, UnsupportedBackbone, load_backbone
-from mgca.backbone.lite import SentenceEncoder, load_lite
+from mgca.backbone.lite import (
+    CLASSES_SHARE,
+    LIKENESS,
+    PIXEL_NORM,
+    Head,
+    SentenceEncoder,
+    load_lite,
+)
+from mgca.backbone.tower import project_positions
 from mgca.utils.images import to_tensor
 
 # isort: split
@@ -130,11 +138,11 @@ def test_models_are_refused_before_anything_is_built(monkeypatch, name, error, m
 
 @torch.no_grad()
 def test_lite_is_its_tower_at_stride_16(lite):
-    assert (lite.name, lite.dim, lite.stride) == ("lite", 384, 16)
+    assert (lite.name, lite.dim, lite.learned, lite.stride) == ("lite", 1384, 384, 16)
     images = torch.randn(2, 3, 96, 160)
-    dense = lite.dense(images)
-    assert dense.shape == (2, 384, 6, 10)
-    torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.tower(images), rtol=1e-4, atol=1e-4)
+    assert lite.dense(images).shape == (2, 1384, 6, 10)
+    aligned = project_positions(lite.tower, lite.features(images))
+    torch.testing.assert_close(aligned.mean(dim=(2, 3)), lite.tower(images), rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="multiples of 16, not 96x150"):
         lite.dense(torch.zeros(1, 3, 96, 150))
 
@@ -166,13 +174,56 @@ def test_lites_tensors_are_in_their_places(lite):
 def test_lites_texts_are_unit_vectors_and_do_not_depend_on_their_neighbours(lite):
     texts = ["a cat", "a photo of the large dog.", "x " * 1000, "grass"]
     together = lite.encode_text(texts)
-    assert together.shape == (4, 384)
+    assert together.shape == (4, 1384)
     torch.testing.assert_close(together.norm(dim=-1), torch.ones(4))
     alone = torch.cat([lite.encode_text([text]) for text in texts])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
     near, far = F.normalize(lite.encode_text(["a kitten", "a cat", "the stock market"]), dim=-1)[1:]
     kitten = F.normalize(lite.encode_text(["a kitten"]), dim=-1)[0]
-    assert kitten @ near > kitten @ far + 0.3
+    assert kitten @ near > kitten @ far + 0.2
+
+
+@torch.no_grad()
+def test_halves_of_lite_are_those_that_are_stated(lite):
+    generator = torch.Generator().manual_seed(0)
+    untrained = {k: v.clone() for k, v in lite.alignment().items()}
+    features = 0.3 * torch.rand(2, 1280, 3, 2, generator=generator)
+    classes = F.normalize(torch.randn(1000, 384, generator=generator), dim=1)
+    try:
+        lite.set_alignment(class_texts=classes, weight=torch.randn(384, 1280, generator=generator))
+        dense, text = lite.project(features), lite.encode_text(["a cat"])[0]
+        word = F.normalize(lite.text(["a cat"])[0] - lite.text_centre, dim=0)
+        for n, y, x in ((0, 0, 0), (1, 2, 1)):
+            feature = features[n, :, y, x]
+            aligned = F.normalize(lite.tower.head.proj(feature), dim=0)
+            here = lite.classifier(feature).softmax(dim=0)
+            there = (classes @ word / LIKENESS).softmax(dim=0)
+            # The second half's cosine is the Bhattacharyya coefficient.
+            expected = (1 - CLASSES_SHARE) * aligned @ word
+            expected += CLASSES_SHARE * (here * there).sqrt().sum()
+            torch.testing.assert_close(dense[n, :, y, x] @ text, PIXEL_NORM * expected)
+            torch.testing.assert_close(dense[n, :, y, x].norm(), torch.tensor(PIXEL_NORM))
+    finally:
+        lite.set_alignment(**untrained)
+
+
+@torch.no_grad()
+def test_a_head_starts_as_the_backbones_own_and_is_installed_into_it(lite):
+    untrained = {k: v.clone() for k, v in lite.alignment().items()}
+    features = torch.rand(3, 1280, 5, 2, generator=torch.Generator().manual_seed(1))
+    try:
+        head = Head(lite, features)
+        here, there = head(features), lite.project(features)
+        torch.testing.assert_close(here[:, :384], there[:, :384], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(here[:, :, ::4, ::4], there[:, :, ::4, ::4])
+        assert not here[:, 384:, 1:4].any() and not here[:, 384:, :, 1].any()
+        head.weight += 0.01
+        head.install()
+        here, there = head(features)[:, :384], lite.project(features)[:, :384]
+        torch.testing.assert_close(here, there, rtol=0.05, atol=0.05)
+        assert not torch.equal(lite.alignment()["weight"], untrained["weight"])
+    finally:
+        lite.set_alignment(**untrained)
 
 
 @torch.no_grad()
@@ -183,11 +234,12 @@ def test_lite_is_named_after_its_alignment(lite):
     before, untrained = names(), {k: v.clone() for k, v in lite.alignment().items()}
     unit, centre = lite.encode_text(["a cat", "a dog"]), torch.full((384,), 0.01)
     try:
-        lite.set_alignment(untrained["weight"], untrained["bias"], centre)
+        lite.set_alignment(text_centre=centre)
         assert [a == b for a, b in zip(names(), before, strict=True)] == [True, True, False]
-        centred = F.normalize(unit - centre, dim=-1)
-        torch.testing.assert_close(lite.encode_text(["a cat", "a dog"]), centred)
-        lite.set_alignment(untrained["weight"], untrained["bias"] + 1, untrained["text_centre"])
+        unit = F.normalize(unit[:, :384], dim=-1)
+        centred = (1 - CLASSES_SHARE) ** 0.5 * F.normalize(unit - centre, dim=-1)
+        torch.testing.assert_close(lite.encode_text(["a cat", "a dog"])[:, :384], centred)
+        lite.set_alignment(text_centre=untrained["text_centre"], bias=untrained["bias"] + 1)
         assert [a == b for a, b in zip(names(), before, strict=True)] == [True, False, True]
     finally:
         lite.set_alignment(**untrained)

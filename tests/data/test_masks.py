@@ -296,6 +296,7 @@ def test_data_root(tmp_path, monkeypatch):
         ("coco81", 240, 80),
         ("voc20-all", 364, 20),
         ("coco80-val", 137, 80),
+        ("camvid-odd", 61, 11),
     ],
 )
 def test_real_sets(data_root, name, count, classes):

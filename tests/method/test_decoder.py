@@ -103,6 +103,15 @@ def test_decoder_is_upsampling_and_then_its_blocks(mode):
     torch.testing.assert_close(decoder(features)[0], expected, rtol=1e-10, atol=1e-10)
 
 
+@torch.no_grad()
+def test_channels_beyond_the_learned_ones_are_upsampled_alone():
+    decoder, features = opened(GatedConvDecoder(5, learned=3)), torch.randn(2, 5, 4, 3)
+    alone = GatedConvDecoder(3)
+    alone.load_state_dict({k: v.float() for k, v in decoder.state_dict().items()})
+    expected = torch.cat([alone(features[:, :3]), upsample2(features[:, 3:])], dim=1)
+    torch.testing.assert_close(decoder.float()(features), expected)
+
+
 def test_gradient_opens_the_gates_first_and_then_reaches_everything():
     decoder = GatedConvDecoder(8)
     features, target = torch.randn(2, 8, 4, 4), torch.randn(2, 8, 8, 8)

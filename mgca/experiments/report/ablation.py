@@ -45,8 +45,10 @@ class AblationPage(Page):
 
     @cached_property
     def folders(self) -> dict[str, Path]:
-        """Where the runs are read and written, as :func:`mgca.experiments.runner.folders` says."""
-        return folders(self.scale, fresh=self.fresh, project=self.project)
+        """Where the runs are read and written, as :func:`mgca.experiments.runner.folders` says, or
+        the scale itself."""
+        own = dict(self.setting.places)
+        return own or folders(self.scale, fresh=self.fresh, project=self.project)
 
     @property
     def work(self) -> Path:
@@ -58,6 +60,14 @@ class AblationPage(Page):
         """The table's file below ``results``, as :func:`mgca.experiments.report.figures.show`
         takes it."""
         return f"{self.scale}/{self.name}.csv"
+
+    def said(self, caption: str) -> str:
+        """A caption, with what the scale has to say beside every number."""
+        lost = [name for name in self.setting.datasets if not self.setting.present([name])]
+        said = [self.setting.note.capitalize()] if self.setting.note else []
+        if lost:
+            said.append(f"Not at hand: {', '.join(lost)}; means are over the other sets")
+        return " ".join([*(f"**{each}.**" for each in said), caption])
 
     @property
     def groups(self) -> list[str]:
@@ -105,7 +115,10 @@ class AblationPage(Page):
             shown = mean_and_std(table[table["unit"] == "pixel"], metric, digits).droplevel("unit")
         else:
             shown = mean_and_std(table, metric, digits).droplevel("variant").loc[lines]
-        figures.table(shown, caption=caption, results=self.file)
+        # A set that is not at hand has an empty column.
+        columns = dict.fromkeys([*self.setting.datasets, *shown.columns])
+        shown = shown.reindex(columns=list(columns))
+        figures.table(shown, caption=self.said(caption), results=self.file)
 
     def show_paper(self, number: int) -> None:
         """Show a table of the paper.
@@ -124,11 +137,15 @@ class AblationPage(Page):
             paper = paper.drop(columns=_LEVELS).set_index("levels")
         else:
             paper = paper.set_index(["unit", "meta-points"])
+        caption = f"Table {number} of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight "
+        caption += "benchmarks. These are the paper's numbers"
+        if self.setting.name != "paper":
+            caption += (
+                ", on other data and with another encoder: to be compared in their order only"
+            )
         figures.table(
             paper.add_prefix("paper, "),
-            caption=f"Table {number} of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight "
-            "benchmarks. These are the paper's numbers, on other data and with another encoder: to "
-            "be compared in their order only.",
+            caption=f"{caption}.",
             results=f"paper/table{number}.csv",
         )
 
@@ -141,8 +158,9 @@ class AblationPage(Page):
             wide = rows.pivot_table(index="class", columns="variant", values="value", sort=False)
             figures.table(
                 wide[self.pixel["variant"].unique()].round(1),
-                caption=f"{dataset}: IoU of each class in percent, pixel unit, mean over the "
-                "seeds.",
+                caption=self.said(
+                    f"{dataset}: IoU of each class in percent, pixel unit, mean over the seeds."
+                ),
                 results=self.file,
             )
 
@@ -156,13 +174,13 @@ class AblationPage(Page):
             name: Label of the figure; empty: that of the ablation.
         """
         name = name or f"fig-{self.name.replace('_', '-')}"
-        figures.show(figure, caption=caption, alt=alt, name=name, results=self.file)
+        figures.show(figure, caption=self.said(caption), alt=alt, name=name, results=self.file)
 
     def show_claims(self) -> None:
         """Show whether the claims on this ablation hold, group by group of sets."""
         from IPython.display import Markdown, display
 
-        display(Markdown(verdicts.sentences(self.name, self.columns)))
+        display(Markdown(self.said(verdicts.sentences(self.name, self.columns))))
 
     def show_pictures(self, columns: Mapping[str, tuple[str, int | None]], caption: str) -> None:
         """Show what the variants make of the first images, those whose decoders are at hand.
@@ -179,7 +197,7 @@ class AblationPage(Page):
             if models:
                 figures.show(
                     pictures(self.setting.sets()[0], models),
-                    caption=caption,
+                    caption=self.said(caption),
                     alt="A grid. Columns: three images of the first evaluation set. Rows: the "
                     f"image, its true classes, and the prediction of {', '.join(models)}, in the "
                     "classes' colours.",
@@ -202,7 +220,7 @@ class AblationPage(Page):
         """Show the run behind each line of the table."""
         figures.table(
             provenance_table(self.table, self.folders["out"], self.results),
-            caption="The run behind each line: commit, device and seconds.",
+            caption=self.said("The run behind each line: commit, device and seconds."),
             results=self.file,
         )
 
@@ -215,6 +233,7 @@ def open_ablation(
     data: str | os.PathLike | None = "",
     jobs: Any = None,
     project: str | os.PathLike | None = None,
+    config: str | os.PathLike | None = "",
 ) -> AblationPage:
     """Open the notebook of an ablation, and compute what is missing of it, or all with ``FRESH=1``.
 
@@ -228,6 +247,7 @@ def open_ablation(
         jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
         project: Folder of the project; None: as
             :func:`mgca.experiments.report.page.find_project` finds it.
+        config: File of the scale ``"paper"``; empty for the others.
 
     Raises:
         ValueError: For seeds that are no different whole numbers, or an unknown scale or ablation.
@@ -235,7 +255,12 @@ def open_ablation(
         mgca.experiments.runner.AblationError: If runs failed.
     """
     opened = open_page(
-        name, scale, (0, 1, 2) if one(seeds) is None else seeds, data=data, project=project
+        name,
+        scale,
+        (0, 1, 2) if one(seeds) is None else seeds,
+        data=data,
+        project=project,
+        config=config,
     )
     jobs = None if one(jobs) is None else int(jobs)
     page = AblationPage(**vars(opened), jobs=jobs)

@@ -115,6 +115,7 @@ class Page:
         seeds: One run of each variant per seed; empty for none.
         given_data: Folder of the real data sets as given.
         given_project: Folder of the project as given.
+        given_config: File of the paper's scale as given; empty for none.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Page:
     seeds: tuple[int, ...] = ()
     given_data: str = ""
     given_project: str | os.PathLike | None = None
+    given_config: str = ""
 
     @cached_property
     def project(self) -> Path:
@@ -158,7 +160,10 @@ class Page:
     @cached_property
     def setting(self) -> Scale:
         """The scale; errors of :func:`mgca.experiments.load_scale`."""
-        return load_scale(self.scale, data=self.data)
+        config = self.given_config
+        if config:
+            config = next(filter(Path.is_file, self._places(config)), Path(config))
+        return load_scale(self.scale, data=self.data, config=config or None)
 
     @property
     def fresh(self) -> bool:
@@ -197,6 +202,7 @@ def open_page(
     *,
     data: str | os.PathLike | None = "",
     project: str | os.PathLike | None = None,
+    config: str | os.PathLike | None = "",
 ) -> Page:
     """Open a notebook: the style of the book, its project and its parameters.
 
@@ -208,10 +214,11 @@ def open_page(
         seeds: Numbers, as :func:`whole_numbers` reads them, where the page has some.
         data: Folder of the real data sets; empty: see :attr:`Page.data`.
         project: Folder of the project; None: as :func:`find_project` finds it.
+        config: File of the paper's scale, where the page may have that.
 
     Raises:
         ValueError: If the seeds are no different whole numbers.
     """
     figures.use_style()
     numbers = () if seeds == () else whole_numbers(seeds)
-    return Page(name, scale, numbers, str(one(data) or ""), project)
+    return Page(name, scale, numbers, str(one(data) or ""), project, str(one(config) or ""))

@@ -53,7 +53,7 @@ def models_at_hand(
 def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | None:
     """The model of a variant, or None if it has to be trained."""
     training = variant.trained_with(seed)
-    path = work / variant.run(scale, seed) / "decoder.safetensors"
+    path = scale.run_folder(work, variant, seed) / "decoder.safetensors"
     if training is None or path.is_file():
         backbone = scale.backbone(seed, variant.last_block)
         decoder = training and decoder_from(*read_tensors(path), backbone)

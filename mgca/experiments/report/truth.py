@@ -79,7 +79,9 @@ class Scenes:
         self.backbone, self.images = model.backbone, pairs.images
         features = frozen_features(model, pairs.images)
         self.trained = model.pixels(features)
-        start = Model(model.backbone, GatedConvDecoder(model.backbone.dim))
+        start = Model(
+            model.backbone, GatedConvDecoder(model.backbone.dim, learned=model.backbone.learned)
+        )
         self.frozen = start.pixels(features)
         self.shares = contents(pairs.masks, self.trained.shape[-1])
         self.captions = self.texts(pairs.captions)
