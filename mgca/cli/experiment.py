@@ -167,6 +167,59 @@ def thresholds(
     notice(out / "background.csv")
 
 
+@app.command(
+    epilog=examples(
+        "mgca experiment protocol --scale scenes",
+        "mgca experiment protocol --scale scenes --decoder naclip+mgca=RUN/decoder.safetensors",
+    )
+)
+@speaking
+def protocol(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SET...", help="Sets of the scale.", show_default="all its own"),
+    ] = None,
+    scale: ScaleName = "scenes",
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A further method: a decoder trained at this scale, such as one in "
+            "_build/experiments/SCALE/work; several times for several.",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="First images of each set.", show_default="all"),
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    publish: Publish = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each knob of the protocol moves, for every method of a scale."""
+    from mgca.experiments.protocol import protocol_table, spread, turned_around
+    from mgca.experiments.runner import folders
+
+    others = {}
+    for given in decoder or ():
+        name, _, path = given.rpartition("=")
+        if not name or not Path(path).exists():
+            raise typer.BadParameter(
+                f"--decoder is NAME=FILE with a file that exists, not {given!r}"
+            )
+        others[name] = path
+    out = folders(scale, publish=publish)["out"]
+    table = protocol_table(_load(scale, data, cache), out, sets or (), others=others, limit=images)
+    turned = turned_around(table)
+    if as_json:
+        echo_json({"rows": table.to_dict("records"), "turned": turned.to_dict("records")})
+    else:
+        typer.echo(spread(table).round(2).to_string())
+        typer.echo(turned.to_string(index=False))
+    notice(out / "protocol.csv")
+
+
 @app.command(epilog=examples("mgca experiment timing --scale scenes --images 20"))
 @speaking
 def timing(

@@ -50,7 +50,13 @@ def refined(
     """
     height, width = embedded.size
     scores = PixelScores(
-        maps, embedded.size, embedded.size, embedded.boxes, embedded.padded, embedded.blend
+        maps,
+        embedded.size,
+        embedded.size,
+        embedded.boxes,
+        embedded.padded,
+        embedded.blend,
+        embedded.padding,
     )
     y = torch.arange(height).repeat_interleave(width)
     masks = torch.empty(height * width, maps.table.shape[1])
