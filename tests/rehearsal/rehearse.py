@@ -162,7 +162,7 @@ def tables(at: Rehearsal, file: str) -> None:
     after = at.decoders()
     expect(len(after) == 5 and before.items() <= after.items(), f"trained again: {after}")
     rows = {number: ours(at, number) for number in (1, 2, 3, 4)}
-    expect([len(rows[n]) for n in rows] == [4, 4, 6, 8], f"rows: {rows}")
+    expect([len(rows[n]) for n in rows] == [4, 4, 7, 8], f"rows: {rows}")
     expect(rows[1].notna().all(axis=None) and rows[2][LATER].isna().all(), "Tables 1 and 2")
     expect(rows[2]["avg"].isna().all(), "a mean of four sets is none of five")
     at.say(f"Tables 1 to 4 are filled, but for {LATER}, by two starts at once")
@@ -170,7 +170,8 @@ def tables(at: Rehearsal, file: str) -> None:
 
 def ours(at: Rehearsal, number: int) -> pd.DataFrame:
     table = pd.read_csv(at.results / f"table{number}.csv")
-    mine = table[table["source"] == f"here, {MARK}"]
+    # Of one seed there is no deviation.
+    mine = table[table["source"] == f"here, {MARK}"].drop(columns="std")
     expect(len(table) > len(mine) > 0, f"Table {number} has the paper's rows and ours")
     return mine
 
