@@ -75,7 +75,7 @@ def _voc(data: Path, root: Path, images: int) -> None:
         listed.write_text("\n".join(names) + "\n")
         for name in names:
             _half(source / f"JPEGImages/{name}.jpg", target / f"JPEGImages/{name}.jpg")
-            _copy(
+            _half(
                 source / f"SegmentationClass/{name}.png", target / f"SegmentationClass/{name}.png"
             )
 
