@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgca.cli.loading import RESULTS, AsJson, echo_json, examples, seeds_of
+from mgca.cli.loading import RESULTS, AsJson, Config, echo_json, examples, seeds_of
 from mgca.cli.verbosity import notice, speaking
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ ScaleName = Annotated[
     typer.Option(
         "--scale",
         metavar="NAME",
-        help="scenes or photos; paper says what it would take.",
+        help="scenes or photos; for `run` also paper, with --config.",
         autocompletion=lambda: list(SCALES),
     ),
 ]
@@ -105,6 +105,7 @@ def run(
             rich_help_panel=TRAINED,
         ),
     ] = None,
+    config: Config = None,
     data: Data = None,
     cache: Cache = None,
     fresh: Annotated[
@@ -131,7 +132,10 @@ def run(
     if objective and jobs > 1:
         raise typer.BadParameter("--objective goes with --jobs 1: processes do not share its file")
     places = folders(scale, publish=publish, fresh=fresh)
-    subject = _load(scale, data, cache)
+    subject = _load(scale, data, cache, config)
+    if subject.places and (publish or objective or changes):
+        raise typer.BadParameter("--config says where results lie, and what is trained")
+    places = dict(subject.places) or places
     subject.training = _changed(subject.training, objective, changes or [])
     found = run_ablations(tables or ["main"], subject, numbers, jobs=jobs, fresh=fresh, **places)
     for name, table in found.items():
@@ -302,10 +306,10 @@ def publish(
         getattr(publishing, weights.replace("-", "_"))(scale, places["work"])
 
 
-def _load(name: str, data: Path | None, cache: Path | None) -> "Scale":
+def _load(name: str, data: Path | None, cache: Path | None, config: Path | None = None) -> "Scale":
     from mgca.experiments import load_scale
 
-    return load_scale(name, data=data, cache=cache)
+    return load_scale(name, data=data, cache=cache, config=config)
 
 
 def _changed(training: "TrainConfig", objective: str, changes: list[str]) -> "TrainConfig":

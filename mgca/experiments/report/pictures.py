@@ -57,7 +57,8 @@ def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | N
     if training is None or path.is_file():
         backbone = scale.backbone(seed, variant.last_block)
         decoder = training and decoder_from(*read_tensors(path), backbone)
-        return Model(backbone, decoder, variant.segmenting(scale))
+        device = next(backbone.parameters()).device
+        return Model(backbone, decoder, variant.segmenting(scale)).to(device)
     name = published_name(variant, scale)
     if name in manifest():
         state, meta = load_weights(name)
