@@ -39,6 +39,7 @@ from mgca.backbone import load_backbone
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
 from mgca.experiments.report import figures, page_figures, plots
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.validation import named_rightly, similarities
 from mgca.experiments.scenes import scenes_training
 from mgca.losses.objective import mgca_loss
@@ -47,7 +48,7 @@ from mgca.utils.images import to_tensor
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
-figures.use_style()
+open_page("decoder")
 
 # %%
 backbone = load_backbone("scenes")

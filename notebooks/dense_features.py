@@ -44,13 +44,14 @@ from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
 from mgca.experiments.report import figures, page_figures, plots, validation
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.scenes import SIDE
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
 
 torch.set_grad_enabled(False)
-figures.use_style()
+open_page("dense_features")
 
 # %%
 backbone = load_backbone("scenes")

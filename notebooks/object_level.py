@@ -43,6 +43,7 @@ from mgca.experiments.report.correspondence import (
     kept,
     photo_pairs,
 )
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.report.truth import Scenes, own_scores
 from mgca.losses.levels import (
@@ -52,7 +53,7 @@ from mgca.losses.levels import (
     similarity,
 )
 
-figures.use_style()
+open_page("object_level")
 lite = mgca.load("lite")
 photos = photo_pairs()
 scenes = Scenes(mgca.load("scenes"), counted)

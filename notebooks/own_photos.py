@@ -42,10 +42,12 @@ import pandas as pd
 from PIL import Image
 
 from mgca.experiments.report import figures
+from mgca.experiments.report.page import open_page
 
+page = open_page("own_photos")
 work = tempfile.TemporaryDirectory()
 results = Path(work.name) / "results"
-photos = Path(folder or Path(work.name) / "photos")
+photos = page.folder(folder) if folder else Path(work.name) / "photos"
 if not folder:
     import skimage.data
 

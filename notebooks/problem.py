@@ -44,6 +44,7 @@ from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.experiments.report import figures, page_figures, validation
+from mgca.experiments.report.page import open_page
 from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.levels import (
     area_in_pixels,
@@ -54,7 +55,7 @@ from mgca.losses.levels import (
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
-figures.use_style()
+open_page("problem")
 torch.set_grad_enabled(False)
 # One window that is the image.
 window = SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)

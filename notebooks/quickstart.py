@@ -34,8 +34,9 @@ from sklearn.datasets import load_sample_image
 
 import mgca
 from mgca.experiments.report import figures, overlays, page_figures, plots
+from mgca.experiments.report.page import open_page
 
-figures.use_style()
+open_page("quickstart")
 model = mgca.load("lite")
 
 photos = {

@@ -48,10 +48,11 @@ from mgca.experiments.report.correspondence import (
     kept,
     photo_pairs,
 )
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.losses.levels import area_in_pixels, region_loss, similarity
 
-figures.use_style()
+open_page("region_level")
 lite = mgca.load("lite")
 photos = photo_pairs()
 scenes = truth.Scenes(mgca.load("scenes"), counted)

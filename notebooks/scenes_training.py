@@ -40,7 +40,7 @@ from mgca.data.features import features_file, image_features, text_embeddings
 from mgca.data.scenes import TRAINING_SEED, training_pairs
 from mgca.data.texts import build_pool
 from mgca.experiments.report import charts, figures
-from mgca.experiments.report.page import listed, one, open_page
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.pictures import pictures
 from mgca.experiments.report.short_runs import fall, reached, shortened
 from mgca.experiments.report.tables import difference, group_means, signed
@@ -81,8 +81,8 @@ print(
 # The configuration of the published runs, but for what the parameters above change.
 
 # %%
-steps = one(steps) or scale.training.steps
-config = shortened(scale.training, listed(losses), seed=seed, steps=steps)
+steps = steps or scale.training.steps
+config = shortened(scale.training, losses, seed=seed, steps=steps)
 curve = []
 trainer = Trainer(config, backbone, data)
 decoder = trainer.run(Path(temporary.name) / "run", on_step=curve.append)

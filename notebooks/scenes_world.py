@@ -52,9 +52,10 @@ from mgca.data.scenes import (
 from mgca.data.scenes.scene import TELLING, random
 from mgca.data.scenes.sets import CAPTIONS, SETS
 from mgca.experiments.report import figures, overlays, plots, world
+from mgca.experiments.report.page import open_page
 from mgca.experiments.scenes import IMAGES, scenes_training
 
-figures.use_style()
+open_page("scenes_world")
 config = WorldConfig()
 composed = [compose(config, seed, index) for index in range(scenes)]
 drawing = [random(seed, TELLING, index) for index in range(scenes)]

@@ -41,7 +41,7 @@ from mgca.data.masks import load_masked
 from mgca.evaluation.results import read_run
 from mgca.experiments import photos
 from mgca.experiments.report import charts, figures
-from mgca.experiments.report.page import listed, open_page
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.short_runs import fall, reached, shortened
 from mgca.experiments.report.tables import mean_and_std
 from mgca.model import Model
@@ -84,7 +84,7 @@ if corpus_found:
     work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
     corpus = photos.load_corpus(page.data, work, images=images)
     short = {"seed": seed, "steps": steps, "batch_size": 32}
-    config = shortened(photos.photos_training(), listed(losses), **short)
+    config = shortened(photos.photos_training(), losses, **short)
     alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
 
     backbone = Lite(pretrained=False)

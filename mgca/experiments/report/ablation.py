@@ -11,7 +11,8 @@ import pandas as pd
 
 from mgca.evaluation.evaluate import CLASS_IOU
 from mgca.experiments.report import claims, figures, verdicts
-from mgca.experiments.report.page import Page, one, open_page
+from mgca.experiments.report.page import Page, open_page
+from mgca.experiments.report.parameters import one
 from mgca.experiments.report.pictures import models_at_hand, pictures
 from mgca.experiments.report.tables import (
     group_means,
@@ -240,8 +241,8 @@ def open_ablation(
     Args:
         name: Name of the ablation.
         scale: Name of the scale.
-        seeds: Numbers, as :func:`mgca.experiments.report.page.whole_numbers` reads them; None: 0,
-            1 and 2, the published ones.
+        seeds: Numbers, as :func:`mgca.experiments.report.parameters.whole_numbers` reads them;
+            None: 0, 1 and 2, the published ones.
         data: Folder of the real data sets; empty: as
             :attr:`mgca.experiments.report.page.Page.data` has it.
         jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.
