@@ -22,11 +22,6 @@
 # **How it is measured here.** One decoder per value and seed, everything else as in the scale's
 # configuration: `alpha_neg` with all three levels and without the pixel level, `alpha` with all
 # three. The unit is the pixel; `results/<scale>/areas.csv` has the numbers with 36 meta-points too.
-#
-# Change the parameters with papermill, for example
-# `papermill ablation_areas.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -126,3 +121,7 @@ page.show_runs()
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
 # data and everything that was measured. A run that stands in several tables was computed once.
+#
+# **With other parameters**: `mgca ablate areas --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_areas.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -82,3 +82,8 @@ Markdown(choices.which_matter(changes))
 
 # %% tags=["remove-input"]
 page.show_runs()
+
+# %% [markdown]
+# **With other parameters**: `mgca ablate choices --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_choices.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -24,11 +24,6 @@
 # trained, `maskclip` has its last attention block reduced to its values, which is what the decoders
 # build on (an encoder without such a block has `baseline` only). As in the paper, the unit is the
 # pixel, so that the units of inference play no part.
-#
-# Change the parameters with papermill, for example
-# `papermill ablation_granularity.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -114,3 +109,7 @@ page.show_runs()
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
 # data and everything that was measured. A run that stands in several tables was computed once.
+#
+# **With other parameters**: `mgca ablate granularity --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_granularity.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -23,11 +23,6 @@
 # else as in the scale's configuration. The rank `k_neg` of the hard negative is a share of the
 # object's area too: 0 is the pixel most like the unpaired text. The unit is the pixel;
 # `results/<scale>/k.csv` has the numbers with 36 meta-points too.
-#
-# Change the parameters with papermill, for example
-# `papermill ablation_k.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -116,3 +111,7 @@ page.show_runs()
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
 # data and everything that was measured. A run that stands in several tables was computed once.
+#
+# **With other parameters**: `mgca ablate k --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_k.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -23,11 +23,6 @@
 # which counts only pixels within 2 % of the diagonal from a contour, and the number of connected
 # components of the prediction over that of the truth: above 1 is over-segmentation, below 1
 # under-segmentation.
-#
-# Change the parameters with papermill, for example
-# `papermill ablation_meta_points.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -118,3 +113,7 @@ page.show_runs()
 # %% [markdown]
 # `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
 # data and everything that was measured. A run that stands in several tables was computed once.
+#
+# **With other parameters**: `mgca ablate meta_points --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_meta_points.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -17,9 +17,6 @@
 # model of this page is such a CLIP, small enough to be trained in minutes on the captions of
 # [the world](scenes_world.ipynb). It shows the *alignment granularity gap* of the paper: what it
 # knows of an image, and what it knows of the image's pixels, are two things.
-#
-# Change the parameters with papermill, for example
-# `papermill scenes_clip.ipynb out.ipynb -p scenes 8`.
 
 # %% tags=["parameters"]
 scenes = 4  # shown, the first of the validation scenes
@@ -196,3 +193,7 @@ Markdown(
 # %% [markdown]
 # This is the gap that MGCA is made to close. [Training MGCA on scenes](scenes_training.ipynb) shows
 # how far it does.
+#
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/scenes_clip.ipynb`,
+# `papermill notebooks/scenes_clip.ipynb out.ipynb -p scenes 8`.

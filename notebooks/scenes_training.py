@@ -16,9 +16,6 @@
 # This page trains MGCA's decoder on [the world](scenes_world.ipynb) from nothing, on top of
 # [the small CLIP](scenes_clip.ipynb), and asks it for masks. It needs no data and no network. No
 # mask is seen in training, only images and captions.
-#
-# Change the parameters with papermill, for example
-# `papermill scenes_training.ipynb out.ipynb -p steps 60 -p losses '["pixel"]'`.
 
 # %% tags=["parameters"]
 seed = 0
@@ -230,3 +227,8 @@ figures.show(
 
 # %% tags=["remove-cell"]
 temporary.cleanup()
+
+# %% [markdown]
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/scenes_training.ipynb`,
+# `papermill notebooks/scenes_training.ipynb out.ipynb -p steps 60 -p losses pixel`.

@@ -20,9 +20,6 @@
 #
 # A scene is a pure function of a configuration, a seed and an index. Nothing is stored: images,
 # captions and masks are drawn when they are asked for.
-#
-# Change the parameters with papermill, for example
-# `papermill scenes_world.ipynb out.ipynb -p seed 5`.
 
 # %% tags=["parameters"]
 seed = 0  # of the scenes shown and counted; 0 is the seed of the training set
@@ -277,3 +274,8 @@ figures.table(world.sets_table(training), caption="The sets.")
 # %% tags=["remove-input"]
 card = world.card(config, pairs.captions[:scenes], seed)
 figures.table(card, caption="The card of the data.")
+
+# %% [markdown]
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/scenes_world.ipynb`,
+# `papermill notebooks/scenes_world.ipynb out.ipynb -p seed 5`.

@@ -16,9 +16,6 @@
 # This page trains MGCA's decoder at the *photos* scale: captions and photographs of Flickr8k, the
 # two frozen encoders of `lite`, and the names that the image encoder's own classifier recognises.
 # No mask is seen in training. What is trained is then asked to segment Pascal VOC, COCO and CamVid.
-#
-# Change the parameters with papermill, for example
-# `papermill training.ipynb out.ipynb -p steps 120 -p seed 1`.
 
 # %% tags=["parameters"]
 scale = "photos"
@@ -172,3 +169,8 @@ for part in ("train", "align"):
     card |= {f"{part}.{key}": str(value) for key, value in config[part].items()}
 card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
 figures.table(card, caption="The first of the runs.", results="photos/main.csv")
+
+# %% [markdown]
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/training.ipynb`,
+# `papermill notebooks/training.ipynb out.ipynb -p steps 120 -p seed 1`.
