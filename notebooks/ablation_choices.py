@@ -78,9 +78,9 @@ Markdown(choices.which_matter(changes))
 # [page of the choices](#scenes-choices).
 
 # %% [markdown]
-# ## Where each number comes from
+# ## The runs behind the numbers
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 page.show_runs()
 
 # %% [markdown]

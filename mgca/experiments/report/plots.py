@@ -171,11 +171,11 @@ def scene_sheet(
 
     Args:
         images: The images.
-        masks: (H, W) each.
+        masks: (H, W) each; values that are no class are ignored pixels.
         named: Labels (H, W) of each image by title.
         classes: What masks and labels stand for.
     """
-    present = [np.unique(mask) for mask in masks]
+    present = [own[own < len(classes)] for own in map(np.unique, masks)]
     columns = []
     for number, (image, own) in enumerate(zip(images, present, strict=True)):
         colours = overlays.own_colours(classes, own)
