@@ -131,7 +131,20 @@ def _parts(cell: NotebookNode, number: int, root: Path) -> list[NotebookNode]:
             )
         captioned = bool(described)
         parts[-1].outputs.append(output)
+    if "hide-input" in cell.metadata.get("tags", ()):
+        shown = cell.metadata.get("mystnb", {})
+        cell.metadata["mystnb"] = shown | {"code_prompt_show": _prompt(cell.source, shown)}
     return parts
+
+
+def _prompt(source: str, options: dict[str, Any]) -> str:
+    """What stands where code is folded: whether it draws, only imports, or computes."""
+    if "image" in options:
+        return "How this figure is drawn"
+    if "figure" in options:
+        return "How this table is made"
+    imports = source.startswith(("import ", "from "))
+    return "Imports and settings" if imports else "What the next figure needs"
 
 
 def _continued(cell: NotebookNode) -> NotebookNode:
@@ -143,20 +156,15 @@ def _continued(cell: NotebookNode) -> NotebookNode:
 
 def _options(described: dict[str, Any], number: int, root: Path) -> dict[str, Any]:
     """The options of MyST-NB for a captioned output."""
-    results = described["results"]
-    if results is None:
-        source = "[Computed on this page](../status.md)."
-    elif (root / "results" / results).is_file():
-        source = (
-            f"Numbers: {{download}}`{results} <../../results/{results}>`, "
+    results, caption = described["results"], described["caption"].strip()
+    if results is not None:  # else it was computed on the page
+        if not (root / "results" / results).is_file():
+            raise NotebookError(f"cell {number}: there is no file results/{results}")
+        caption += (
+            f"\n\nNumbers: {{download}}`{results} <../../results/{results}>`, "
             f"{{ref}}`how they came about <{label(results)}>`."
         )
-    else:
-        raise NotebookError(f"cell {number}: there is no file results/{results}")
-    figure = {
-        "caption": f"{described['caption'].strip()}\n\n{source}",
-        "classes": f"mgca-{described['kind']}",
-    }
+    figure = {"caption": caption, "classes": f"mgca-{described['kind']}"}
     if described["name"]:
         figure["name"] = described["name"]
     if described["kind"] == "table":

@@ -419,9 +419,25 @@ def test_a_figure_gets_its_caption_and_source(folders):
     assert cell.metadata["mystnb"]["image"] == {"alt": "A line."}
     options = cell.metadata["mystnb"]["figure"]
     assert options["name"] == "fig-a"
-    assert options["caption"].startswith("It rises.\n\n[Computed on this page](../status.md)")
+    assert options["caption"] == "It rises."
     (output,) = cell.outputs
     assert "mgca" not in output.metadata
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "prompt"),
+    [
+        ("x = draw()", figure(), "How this figure is drawn"),
+        ("x = rows()", figure(kind="table"), "How this table is made"),
+        ("import torch\nx = 1", None, "Imports and settings"),
+        ("x = 1", None, "What the next figure needs"),
+    ],
+)
+def test_what_is_folded_says_what_it_is(folders, source, output, prompt):
+    made = notebook(*filter(None, [output]), tags=["hide-input"])
+    made.cells[1].source = source
+    cell = publish.page(made, folders.root).cells[1]
+    assert cell.metadata["mystnb"]["code_prompt_show"] == prompt
 
 
 def test_results_are_linked_and_must_exist(folders):

@@ -157,7 +157,7 @@ def sheet(columns: Sequence[Mapping[str, Any]], legends: Sequence[Sequence[Patch
         column[-1].legend(handles=list(legend), loc="upper left", borderaxespad=0, handlelength=1)
         column[-1].axis("off")
     for axis, title in zip(axes[:, 0], rows, strict=False):
-        axis.set_ylabel(title)
+        axis.set_ylabel(textwrap.fill(title, 21))
     return figure
 
 
