@@ -217,7 +217,7 @@ figures.table(
 #
 # A pixel embedding is what the pixel shows plus noise. As far as the noise of pixels that look
 # alike to the model is independent, their average has less of it. The price: a pixel that joined
-# the wrong gathering is lost, even if it was named rightly by itself.
+# the wrong gathering is lost, even if it was labelled correctly by itself.
 
 # %% tags=["remove-input"]
 means = unit_steps.averaged(model, data, side, kept)

@@ -45,7 +45,7 @@ from mgca.experiments.report import background
 # %% [markdown]
 # ## Photographs
 #
-# `dense` is the alignment alone, `mgca` has the decoder on top; both as they come with the project.
+# The alignment alone, and MGCA with the decoder on top; both as they come with the project.
 
 # %% tags=["remove-input"]
 background.show("photos")
@@ -61,8 +61,7 @@ background.show("photos")
 #
 # The pair was chosen before these curves were drawn, on scenes of the same validation seed: the
 # best of a few thresholds, at the temperature that the small CLIP has learned
-# ([the scenes](#scenes-choices)). It was then left alone. `dense` has the last block reduced to its
-# values, which is MaskCLIP.
+# ([the scenes](#scenes-choices)). It was then left alone.
 
 # %% tags=["remove-input"]
 background.show("scenes")

@@ -308,4 +308,4 @@ Markdown(
 # * Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
 #   captions?
 # * In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
-#   check against the library will fail, rightly.)
+#   check against the library will fail, as it should.)

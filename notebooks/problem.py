@@ -133,7 +133,7 @@ figures.show(
     "of the images with the word points to much else; minus the mean of the others it points more "
     "to the word. Over all words, a pixel inside beats one outside in "
     f"{alone['thing']:.0f} % of the pairs for things and {alone['stuff']:.0f} % "
-    f"for stuffs without the contrast, in {contrast['thing']:.0f} % and "
+    f"for stuff without the contrast, in {contrast['thing']:.0f} % and "
     f"{contrast['stuff']:.0f} % with it, and in {shuffled['thing']:.0f} % and "
     f"{shuffled['stuff']:.0f} % if the captions are shuffled (chance: 50 %).",
     alt="Drawn scenes with the outline of what a word names. Beside each, two heat maps: the first "
@@ -203,13 +203,17 @@ figures.show(
 # for pixels. Methods before MGCA align groups or regions, which is nearer, but still not what is
 # asked for. The paper's Figure 1 names this the *alignment granularity gap*.
 #
-# On scenes it can be measured. One small CLIP is taken as it is; with its last layer changed, as
-# [dense features](dense_features.ipynb) need it; and on top of that with decoders that were trained
-# at one, two and all three levels. Each is asked three questions:
+# On scenes it can be measured. One small CLIP is taken as it is ({term}`plain CLIP`); with its last
+# layer changed, as [dense features](dense_features.ipynb) need it ({term}`MaskCLIP`); and on top of
+# that with decoders that were trained at one, two and all three levels. Each is asked three
+# questions:
 #
 # * **image**: is the word most similar to the whole image in it?
-# * **region**: is the mean embedding of a content, over its exact mask, named rightly?
-# * **pixel**: are the pixels of that content named rightly, one by one?
+# * **region**: is the mean embedding of a content, over its exact mask, labelled correctly?
+# * **pixel**: are its pixels labelled correctly, one by one?
+#
+# The last two are shares of all pixels: a content counts as much as it shows. The pixel's answer is
+# the {term}`pixel accuracy` of the other pages.
 
 # %% tags=["hide-input"]
 plain = load_backbone("scenes", last_block="attention")
@@ -222,12 +226,13 @@ answers = validation.granularity(encoders, unseen, masks, model.texts(CLASSES))
 clip, start, first, _, last = (row for _, row in answers.iterrows())
 figures.show(
     page_figures.granularity_lines(answers),
-    caption="What is trained against what is asked for. The CLIP that names "
-    f"{clip['image']:.0f} % of the images rightly names {clip['pixel']:.0f} % of the pixels. "
+    caption="What is trained against what is asked for. The CLIP that labels "
+    f"{clip['image']:.0f} % of the images correctly does so for {clip['pixel']:.0f} % of the "
+    "pixels. "
     f"Object-level training lifts regions from {start['region']:.0f} to {first['region']:.0f} %, "
     f"but pixels from {start['pixel']:.0f} to {first['pixel']:.0f} %; all three levels reach "
-    f"{last['region']:.0f} and {last['pixel']:.0f} %. Means over {scenes} validation scenes and "
-    "the contents in them; one training seed.",
+    f"{last['region']:.0f} and {last['pixel']:.0f} %. Over the pixels of {scenes} "
+    "validation scenes; one training seed.",
     alt="Line plot: share of right answers for image, region and pixel, one line for each "
     "training. All lines fall from left to right, that of CLIP the most.",
     name="fig-problem-gap",
@@ -358,5 +363,5 @@ figures.show(
 #
 # 1. Set `pairs_seen = 60`, then 480. How many captions does the difference of two means need?
 # 2. Set `words = ["boat", "gravel"]`, or other words of [the world](scenes_world.ipynb). Which
-#    things are hard, and why are stuffs easier?
+#    things are hard, and why is stuff easier?
 # 3. Set `groups` to 1, 9 and 16. Where does under-segmentation end?

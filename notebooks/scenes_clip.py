@@ -32,7 +32,7 @@ from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, THINGS, VALIDATION_SEED, evaluation_set
 from mgca.evaluation.results import read_run
-from mgca.experiments.report import figures, small_clip
+from mgca.experiments.report import figures, small_clip, words
 from mgca.experiments.report.page import open_page
 from mgca.experiments.report.pictures import pictures
 from mgca.experiments.report.tables import mean_and_std
@@ -44,10 +44,8 @@ window = SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)  # that is the
 
 # %% tags=["hide-input"]
 models = {
-    "plain dense": Model(
-        load_backbone("scenes", last_block="attention"), config=window
-    ),
-    "MaskCLIP": Model(load_backbone("scenes"), config=window),
+    words.PLAIN: Model(load_backbone("scenes", last_block="attention"), config=window),
+    words.MASKCLIP: Model(load_backbone("scenes"), config=window),
     "MGCA": mgca.load("scenes", config=window),
 }
 
@@ -110,10 +108,9 @@ figures.show(small_clip.epochs(losses, chance), **said)
 # ## What it knows of pixels
 #
 # The first validation scenes, and the similarity of every pixel to the thing that is largest in
-# them, less its mean over the image: where in the image the word is seen. *Plain dense* are the
-# spatial tokens as the network was trained, *MaskCLIP* has the last attention block reduced to its
-# values, *MGCA* has its trained decoder on top of the latter. All maps have one colour scale.
-
+# them, less its mean over the image: where in the image the word is seen. {term}`Plain CLIP <plain
+# CLIP>` is the network as it was trained, {term}`MaskCLIP` has the last attention block reduced to
+# its values, and MGCA has its trained decoder on top of the latter. All maps have one colour scale.
 
 # %% tags=["remove-input"]
 shown = [(image, mask) for _, image, mask in validation.first(scenes)]
@@ -124,8 +121,7 @@ text = ", ".join(f"{share} ({name})" for name, share in ordered.items())
 
 # %% tags=["remove-input"]
 alt = "A grid. Each row: a scene, the mask of its largest thing, and the similarity "
-alt += "of every pixel to that thing's word in the plain dense features, MaskCLIP's "
-alt += "and MGCA's."
+alt += "of every pixel to that thing's word with plain CLIP, MaskCLIP and MGCA."
 
 # %% tags=["remove-input"]
 figures.show(
@@ -140,12 +136,13 @@ figures.show(
 
 # %% tags=["remove-input"]
 titles = {"ordered": "pairs of pixels in the right order, %"}
-titles["right"] = "pixels named rightly, %"
-caption = f"The order of pixels, and their names, over {compared} validation scenes."
+titles["right"] = "pixels labelled correctly, %"
+caption = f"The order of pixels, and their labels, over {compared} validation scenes."
 figures.table(gap.round(1).rename(columns=titles), caption=caption)
 
 # %% [markdown]
-# Both numbers are means over the words of each scene. For the second, all words compete.
+# The first is a mean over the words of each scene. The second is the {term}`pixel accuracy`: all
+# words compete for all pixels.
 #
 # ## The segmentation
 #
@@ -158,34 +155,34 @@ columns["MGCA, 36 units"] = (models["MGCA"], 36, {})
 # %% tags=["remove-input"]
 figures.show(
     pictures(validation.first(scenes), columns, range(scenes)),
-    caption="All 30 words compete: the plain dense features name little rightly, "
-    "MaskCLIP's more, MGCA's most. The units take most specks away, and parts of small "
-    "things with them.",
+    caption="All 30 words compete: plain CLIP labels little correctly, MaskCLIP more, "
+    "MGCA most. The units take some of the specks away, and parts of small things with "
+    "them.",
     alt="A grid. Columns: scenes. Rows: the image, its true classes, and the "
-    "predictions of plain dense features, MaskCLIP, MGCA, and MGCA with 36 units.",
+    "predictions of plain CLIP, MaskCLIP, MGCA, and MGCA with 36 units.",
     name="fig-gap-pictures",
 )
 
 # %% [markdown]
 # ## The gap in numbers
 #
-# mIoU in percent on the test sets. `baseline` are the plain dense features, `maskclip` has the last
-# attention block reduced to its values. Nothing is trained for pixels here, so seeds do not differ.
+# mIoU in percent on the test sets. Nothing is trained for pixels here, so seeds do not differ.
 
 # %% tags=["remove-input"]
 file = "scenes/granularity.csv"
 frozen = page.read(file)
 frozen = frozen[frozen["variant"].isin(["baseline", "maskclip"])]
 frozen = frozen[frozen["seed"] == frozen["seed"].min()]
-caption = "The frozen features on the test sets."
-figures.table(mean_and_std(frozen), caption=caption, results=file)
+caption = "The two frozen models on the test sets."
+shown = words.relabelled(mean_and_std(frozen))
+figures.table(shown, caption=caption, results=file)
 lines = frozen.set_index(["metric", "dataset", "unit", "variant"])["value"].sort_index()
 accuracy = lines.loc["accuracy", "scenes", "pixel"]
 
 # %% tags=["remove-input"]
 Markdown(
-    f"In `scenes` the plain dense features name {accuracy['baseline']:.0f} % of the "
-    f"pixels rightly, MaskCLIP's {accuracy['maskclip']:.0f} %. For whole images the "
+    f"In `scenes` plain CLIP labels {accuracy['baseline']:.0f} % of the pixels "
+    f"correctly, MaskCLIP {accuracy['maskclip']:.0f} %. For whole images the "
     f"top word is right in {top:.0f} %, which asks for less: any of the classes "
     "present will do."
 )

@@ -204,7 +204,7 @@ def attention_of_patch(
 def positions(
     grids: Sequence[Tensor], right: Mapping[str, Mapping[int, float]], side: int
 ) -> Figure:
-    """Cosines of the position in the middle with all others, and what is named rightly by size.
+    """Cosines of the position in the middle with all others, and the pixel accuracy by size.
 
     Args:
         grids: (n * n, C) embeddings of positions, for several n.
