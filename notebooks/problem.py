@@ -17,10 +17,10 @@
 # where: the umbrella is what images whose captions name it share, and the other images lack.
 #
 # Two difficulties remain, and MGCA answers both. What is trained (images, regions) is not what is
-# asked for (pixels). And what gets a name, a group or a pixel, is either too large or too small.
+# asked for (pixels). And what gets a label, a group or a pixel, is either too large or too small.
 #
-# The images are scenes of [the world](scenes_world.ipynb), whose masks are exact and never seen in
-# training, and photographs that come with scikit-image.
+# **After this page you can** say why captions alone tell where things are, measure the granularity
+# gap of a model, and tell over- from under-segmentation in a picture.
 
 # %% tags=["parameters"]
 words = ["umbrella", "water"]  # of the 30 words of the world
@@ -37,13 +37,14 @@ import re
 import numpy as np
 import skimage.data
 import torch
+from IPython.display import HTML
 from torch.nn import functional as F
 
 import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
-from mgca.experiments.report import figures, page_figures, validation
+from mgca.experiments.report import figures, overlays, page_figures, validation
 from mgca.experiments.report.page import open_page
 from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.levels import (
@@ -52,6 +53,7 @@ from mgca.losses.levels import (
     region_embeddings,
     similarity,
 )
+from mgca.units import semantic_units
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
@@ -69,6 +71,44 @@ features = validation.trunk_features(backbone, pairs.images)
 unseen_scenes = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
 _, pictures, masks = zip(*unseen_scenes, strict=True)
 unseen = validation.trunk_features(backbone, pictures)
+
+# %% [markdown]
+# ## The images of this book
+#
+# Most pages use a small drawn world, because its masks are exact and it trains in minutes.
+# Twenty kinds of things lie on ten kinds of stuff, a caption names some of what is there, and no
+# training ever sees a mask. Six of its scenes, the first of the training set; [the
+# world](scenes_world.ipynb) has the rest.
+
+# %% tags=["hide-input"]
+HTML(overlays.gallery(list(zip(pairs.images[:6], captions, strict=False)), width=150))
+
+# %% [markdown]
+# ## The whole method on one scene
+#
+# A caption keeps the pixels most like it; all that training learns from are such pixels and what
+# other captions keep. At inference the pixels gather into units, and each unit takes one of the
+# 30 words.
+
+# %% tags=["hide-input"]
+told = training_pairs(4, seed=VALIDATION_SEED)
+scene, caption = told.images[3], told.captions[3][0]
+segmenter = mgca.load("scenes", config=window)
+embedded = segmenter.embed(scene)
+similar = similarity(embedded.pixels, backbone.encode_text([caption]))[0, 0]
+kept = similar.argsort(descending=True)[
+    : area_in_pixels(scenes_training().loss.alpha, 784)
+]
+grouped = semantic_units(embedded.pixels, 6).assignment[0].numpy()
+labels = segmenter.segment(embedded, CLASSES, 36).labels.numpy()
+figures.show(
+    page_figures.whole_method(scene, caption, kept, grouped, labels, CLASSES),
+    caption="The fourth scene of the validation seed. Straw, grass, tile and the flower are found, "
+    "the bell only in part.",
+    alt="Four panels: a drawn scene with its caption; the pixels most like the caption, bright; "
+    "the pixels gathered into units of one colour; and the segmentation with its legend.",
+    name="fig-problem-whole",
+)
 
 # %% [markdown]
 # ## Captions sort images
@@ -248,7 +288,7 @@ figures.show(
 #
 # ## Too few units, and too many
 #
-# The second difficulty is what gets a name. The paper's Figure 1 sets two answers against each
+# The second difficulty is what gets a label. The paper's Figure 1 sets two answers against each
 # other. *Group units*, few and large, merge what differs: under-segmentation. *Pixel units* break
 # up what belongs together: over-segmentation.
 #

@@ -32,6 +32,42 @@ def photo_row(title: str, results: Mapping[str, Segmentation]) -> Figure:
     return plots.panels([row], size, legend=overlays.key(classes), columns=len(classes))
 
 
+def whole_method(
+    picture: Image.Image,
+    caption: str,
+    kept: Any,
+    units: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:
+    """A scene with its caption, the pixels that the caption keeps, the units, and the segmentation.
+
+    Args:
+        picture: The scene, square.
+        caption: Its caption.
+        kept: Indices of the pixel embeddings that the caption keeps.
+        units: (h, h) unit of each pixel embedding.
+        labels: (H, H) segmentation, indices into the classes.
+        classes: The words.
+    """
+    cells = len(units)
+    step = picture.width // cells
+    blocks = np.asarray(picture).reshape(cells, step, cells, step, 3).mean(axis=(1, 3))
+    colours = np.stack([blocks[units == own].mean(axis=0) for own in units.flat])
+    flat = np.kron(colours.reshape(cells, cells, 3), np.ones((step, step, 1))).astype(np.uint8)
+    present = np.argsort(-np.bincount(labels.ravel(), minlength=len(classes)))
+    present = present[np.isin(present, labels)]
+    segmented = overlays.over(labels, picture, overlays.own_colours(classes, present))
+    row = [
+        Panel(picture, "image and caption", below=textwrap.fill(f"“{caption}”", 26)),
+        Panel(overlays.dimmed(picture, kept, cells), "pixels kept"),
+        Panel(flat, "units"),
+        Panel(segmented, "segmentation"),
+    ]
+    names = [classes[k] for k in present]
+    return plots.panels([row], (7, 2.6), legend=overlays.key(names), columns=6)
+
+
 def outlined(
     rows: Sequence[Mapping[str, Any]],
     outlines: Sequence[np.ndarray],
