@@ -132,7 +132,7 @@ scene = (picture, truth, data.classes, assignment.view(cells).numpy())
 figure = unit_steps.steps_figure(*scene, named_by)
 figures.show(
     figure,
-    caption=f"One scene, the first of the test set. Right are {right[0]:.0f} % of its pixels "
+    caption=f"One scene, the first of the test set. Of its pixels {right[0]:.0f} % are correct "
     f"when each is named by itself, {right[1]:.0f} % with {side**2} units and "
     f"{right[2]:.0f} % with 4; connected regions of one class: {regions[0]},"
     f" {regions[1]} and {regions[2]}, against "

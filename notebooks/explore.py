@@ -11,9 +11,9 @@
 # ---
 
 # %% [markdown]
-# # Handle it yourself
+# # Two figures to try in the browser
 #
-# Two figures to handle: what the model thinks of each pixel of a photograph, and the numbers behind
+# Two figures that answer to your hand: what the model thinks of each pixel of a photograph, and the numbers behind
 # the ablations. They work with the mouse, with a finger and with the keyboard, without a server and
 # without a network. A third, which moves the number of meta-points, is on the page of
 # [the adaptive unit](adaptive_unit.ipynb).

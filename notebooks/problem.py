@@ -137,7 +137,7 @@ def saying(word: str) -> torch.Tensor:
 
 
 def directions(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of the images with the word, and that less the mean of the others."""
+    """The mean of the images with the word, and that minus the mean of the others."""
     return means[said].mean(dim=0), means[said].mean(dim=0) - means[~said].mean(dim=0)
 
 

@@ -18,7 +18,7 @@
 # as the negative and pushes it away from the caption.
 #
 # This page draws such hard negatives, says on [drawn scenes](scenes_world.ipynb) what they are, and
-# how often they are no negatives at all. [Method](../method.md) has all equations; this page is
+# how often they are false negatives. [Method](../method.md) has all equations; this page is
 # about Eq. 6 and comes after [the object level](object_level.ipynb).
 
 # %% tags=["parameters"]
@@ -120,8 +120,8 @@ for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of ot
 figures.show(
     plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
-    "captions of others. The orange suit and the helmet go for the motorcycle and the flag for the "
-    "flower. For the rocket it is the model of a space shuttle: a negative that is none.",
+    "captions of others. The orange suit and the helmet are taken for the motorcycle and the flag for the "
+    "flower. For the rocket it is the model of a space shuttle: a false negative.",
     alt="A woman in a space suit in front of a flag and a model rocket, and a cup on a table, each "
     "three times with other small regions kept and the rest faded.",
     name="fig-region-photos",
@@ -212,7 +212,7 @@ more = (top["region"] > top["before"]).sum()
 figures.show(
     level_figures.mistakes(top),
     caption="What the region shows for a word that is not in the picture: the most frequent "
-    "mistakes after training, things above, stuffs below. The content has up to "
+    "mistakes after training, things above, stuff below. The content has up to "
     f"{(top['region'] / top['image']).max():.0f} times the share of the region that it has of the "
     f"image. {more} of the {len(top)} were less frequent before training.",
     alt="For fourteen pairs of a word and a content, the share of the image that the content has, "
@@ -243,7 +243,7 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Negatives that are none
+# ## False negatives
 #
 # The caption of another image may name something that this image has too. The region then shows
 # just that, and pushing it away is wrong. Scenes have 30 classes, so this happens often.

@@ -108,7 +108,7 @@ figures.show(small_clip.epochs(losses, chance), **said)
 # ## What it knows of pixels
 #
 # The first validation scenes, and the similarity of every pixel to the thing that is largest in
-# them, less its mean over the image: where in the image the word is seen. {term}`Plain CLIP <plain
+# them, minus its mean over the image: where in the image the word is seen. {term}`Plain CLIP <plain
 # CLIP>` is the network as it was trained, {term}`MaskCLIP` has the last attention block reduced to
 # its values, and MGCA has its trained decoder on top of the latter. All maps have one colour scale.
 

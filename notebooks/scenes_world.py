@@ -72,14 +72,14 @@ HTML(overlays.gallery(list(zip(first, captions, strict=True)), width=110))
 # %% [markdown]
 # ## What there is
 #
-# One example of each thing and stuff. Things have several drawings and ten colours, stuffs several
+# One example of each thing and stuff. Things have several drawings and ten colours, each stuff several
 # textures; turn, size, mirror image, tint, light and noise differ from scene to scene.
 
 # %% tags=["remove-input"]
 examples = world.examples(seed)
 display(Markdown(f"**{len(THINGS)} things**"))
 display(HTML(overlays.gallery([(examples[name], name) for name in THINGS], width=70)))
-display(Markdown(f"**{len(STUFFS)} stuffs**"))
+display(Markdown(f"**{len(STUFFS)} kinds of stuff**"))
 display(HTML(overlays.gallery([(examples[name], name) for name in STUFFS], width=70)))
 
 # %% [markdown]
@@ -137,12 +137,12 @@ figures.show(
     caption=f"What is larger is named more often, in {number:,} captions. A "
     f"caption names {contents['named'].sum() / number:.1f} of the "
     f"{len(contents) / number:.1f} contents that one sees: {share['thing']:.0f} % of the "
-    f"things and {share['stuff']:.0f} % of the stuffs. Things below 5 % of the image are "
+    f"things and {share['stuff']:.0f} % of the kinds of stuff. Things below 5 % of the image are "
     f"named in {100 * things[small]['named'].mean():.0f} % of the captions, things of "
     f"20 % and more in {100 * things[large]['named'].mean():.0f} %. Of all names "
     f"{100 * wrong / names:.1f} % are wrong. Line: the probability that was designed, before the "
     "wrong names.",
-    alt="Two bar charts, things and stuffs: the share of the captions that name what is visible, "
+    alt="Two bar charts, things and stuff: the share of the captions that name what is visible, "
     "against its area, with the designed probability as a line.",
     name="fig-named",
 )
@@ -191,8 +191,8 @@ figures.show(
 # | set | asks for | background |
 # |---|---|---|
 # | `things` | the things | all stuff |
-# | `scenes` | things and stuffs | none |
-# | `open` | things in colours that training leaves out, stuffs by other words | none |
+# | `scenes` | things and stuff | none |
+# | `open` | things in colours that training leaves out, stuff by other words | none |
 #
 # Each set has images of its own. `things` stands for the sets with a background class of the paper,
 # `scenes` for those without. Decisions, such as the learning rate and the threshold of the
@@ -214,7 +214,7 @@ for name in SETS:
 # ## Held-out combinations and synonyms
 #
 # A thing is never seen in two of the ten colours, except in `open`, where it has no others. There
-# the stuffs go by words that no caption uses. What is asked for is then new to MGCA, though not to
+# the stuff goes by words that no caption uses. What is asked for is then new to MGCA, though not to
 # the sentence encoder, which was trained on other texts.
 
 # %% tags=["remove-input"]
@@ -234,7 +234,7 @@ figures.show(
 pairs = training_pairs(IMAGES, TRAINING_SEED)
 figures.table(
     world.synonyms(pairs.captions),
-    caption="Words for stuffs, and how often they stand in the "
+    caption="Words for stuff, and how often they stand in the "
     f"{IMAGES * CAPTIONS:,} captions of the training set.",
 )
 

@@ -801,6 +801,30 @@ def test_actions_are_pinned(workflow):
             assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1"))
 
 
+def test_listings_have_no_docstrings():
+    import book_pages
+
+    source = '''\
+    def f(x):
+        """What it does.
+
+        Args:
+            x: A number.
+        """
+
+        # Why.
+        def g():
+            "Inner."
+            return """kept"""
+
+        return g
+'''
+    bare = 'def f(x):\n    # Why.\n    def g():\n        return """kept"""\n\n    return g'
+    assert book_pages.without_docstrings(source) == bare
+    only = 'class E(Error):\n    """Alone it is the body."""'
+    assert book_pages.without_docstrings(only) == only
+
+
 def test_the_buttons_open_the_branch_that_the_workflow_writes(workflow):
     import book_pages
 

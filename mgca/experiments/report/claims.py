@@ -178,7 +178,7 @@ class _OwnIsBest(Claim):
         gain = column.gain(
             self.ablation, (f"{name}={best:g}", "pixel"), (f"{name}={own:g}", "pixel")
         )
-        return Verdict(bool(best == own), f"{best:g} less the own {own:g}: {gain}")
+        return Verdict(bool(best == own), f"{best:g} minus the own {own:g}: {gain}")
 
 
 class _Between(Claim):

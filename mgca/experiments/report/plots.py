@@ -117,7 +117,7 @@ def word_maps(
         [Panel(own[k], f"{words[k]}, {title}", mask == k, options=options) for k in contents]
         for title, own in differences.items()
     ]
-    label, side = "cosine less its mean over words", mask.shape[0]
+    label, side = "cosine minus its mean over words", mask.shape[0]
     return panels(rows, (6.6, 5.3), side=side, colorbar=label, location="bottom")
 
 

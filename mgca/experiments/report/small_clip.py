@@ -119,7 +119,7 @@ def word_maps(
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    label = "cosine similarity less its mean"
+    label = "cosine similarity minus its mean"
     figure.colorbar(last, ax=axes[:, 2:], label=label, location="bottom", shrink=0.7)
     return figure
 
