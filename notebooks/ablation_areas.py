@@ -22,6 +22,8 @@
 # **How it is measured here.** One decoder per value and seed, everything else as in the scale's
 # configuration: `alpha_neg` with all three levels and without the pixel level, `alpha` with all
 # three. The unit is the pixel; `results/<scale>/areas.csv` has the numbers with 36 meta-points too.
+#
+# **After this page you can** say how much the two areas matter on scenes.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config

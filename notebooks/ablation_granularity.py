@@ -24,6 +24,8 @@
 # {term}`plain CLIP`, which the paper compares with, and {term}`MaskCLIP`, which the decoders build
 # on and which is the stronger of the two. As in the paper, the unit is the pixel, so that the units
 # of inference play no part.
+#
+# **After this page you can** say what each level adds on scenes, and over which baseline.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config

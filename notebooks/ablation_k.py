@@ -23,6 +23,8 @@
 # else as in the scale's configuration. The rank `k_neg` of the hard negative is a share of the
 # object's area too: 0 is the pixel most like the unpaired text. The unit is the pixel;
 # `results/<scale>/k.csv` has the numbers with 36 meta-points too.
+#
+# **After this page you can** say how much the ranks of the two pixels matter on scenes.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config

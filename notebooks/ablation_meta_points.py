@@ -23,6 +23,9 @@
 # which counts only pixels within 2 % of the diagonal from a contour, and the number of connected
 # components of the prediction over that of the truth: above 1 is over-segmentation, below 1
 # under-segmentation.
+#
+# **After this page you can** choose a number of meta-points, and say what it costs in contents
+# and gains in contours.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config

@@ -20,6 +20,9 @@
 #
 # Nothing is trained for it. It is a way to read pixel embeddings, and it can be put on those of any
 # other method.
+#
+# **After this page you can** write the adaptive unit in ten lines, and measure over- and
+# under-segmentation.
 
 # %% tags=["parameters"]
 side = 6  # meta-points along each side; the paper has 6, which makes 36 units
@@ -282,8 +285,17 @@ figures.show(
 #
 # ## Try it
 #
-# * Set `side = 2` at the top: what happens to the smallest thing of the scene, and to the share of
-#   pixels that are mended and spoilt?
-# * In `adaptive_units`, drop step 3's average and name each unit by its meta-point alone,
-#   `units = flat[points]`. How much of the gain was the average?
-# * Set `image = 7`, and look for a unit that lies in several pieces. Is that a mistake?
+# 1. Set `side = 2` at the top: what happens to the smallest thing of the scene, and to the share of
+#    pixels that are mended and spoilt?
+# 2. In `adaptive_units`, drop step 3's average and name each unit by its meta-point alone,
+#    `units = flat[points]`. How much of the gain was the average?
+# 3. Set `image = 7`, and look for a unit that lies in several pieces. Is that a mistake?
+#
+# ```{dropdown} What to expect
+# 1. On this scene 4 units are right for slightly fewer pixels than single pixels are: the figure
+#    above has both. Over all scenes mIoU falls steeply below 16 meta-points.
+# 2. Then the noise of one pixel names the whole unit. Compare the pixels that are right with those
+#    of the figure above.
+# 3. No. Distance plays no part in the assignment: things of one kind in two places are one
+#    unit.
+# ```

@@ -38,6 +38,9 @@
 # more so. The curves here are of other images: of VOC some of its training split, and scenes of a
 # validation seed. One pair serves all lines of a table, so that none is favoured by a choice of its
 # own.
+#
+# **After this page you can** choose threshold and temperature of a background off the images that
+# a table reports.
 
 # %% tags=["remove-input"]
 from mgca.experiments.report import background

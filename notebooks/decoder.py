@@ -19,6 +19,9 @@
 #
 # This page takes a block apart, counts its parameters, watches the gates open, and shows what the
 # trained decoder changes.
+#
+# **After this page you can** write a gated block by hand, count its parameters, and say why
+# training starts from the backbone itself.
 
 # %% tags=["parameters"]
 shown = 4  # the validation scene of the maps

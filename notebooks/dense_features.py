@@ -22,6 +22,9 @@
 # The CLIP of this page is the [small one of the scenes](scenes_clip.ipynb), whose transformer is
 # built as that of ViT-B/16. There it is measured how much it knows of images and of pixels; here it
 # is about why.
+#
+# **After this page you can** write the changed last block in four lines, and say why plain CLIP
+# is poor at pixels and MaskCLIP is not.
 
 # %% tags=["parameters"]
 shown = 4  # the validation scene of the figures
@@ -330,3 +333,12 @@ figures.show(
 # 1. Set `patch` to a place on another content. Does the attention depend on the patch at all?
 # 2. Set `compared = "naclip"`, then `"sclip"`. Which maps are smoother, and which are sharper?
 # 3. Set `words` to three others, one of which is not in the photograph.
+#
+# ```{dropdown} What to expect
+# 1. Hardly. As trained, a patch spreads its attention over 163 of 197 tokens, so that all
+#    patches take in nearly the same mean.
+# 2. The blocks that attend to alike patches smooth the maps; `value` and `value-bare` mix
+#    nothing and are the sharpest.
+# 3. The word that is not there gets a map too, in the range of the others: only the comparison
+#    of words decides.
+# ```

@@ -45,6 +45,9 @@
 # their authors' constants. The one [threshold](background.ipynb) of the background was chosen on
 # MGCA and on MaskCLIP, not on all methods.
 # ```
+#
+# **After this page you can** compare every method that runs here under one protocol, and say what
+# is not even about it.
 
 # %% tags=["remove-input"]
 import pandas as pd

@@ -20,6 +20,9 @@
 # A correspondence that a model makes for itself is a guess. This page draws the guess, and on
 # [drawn scenes](scenes_world.ipynb), where the truth is known, measures how good it is.
 # [Method](../method.md) has all equations; this page is about Eq. 3 to 5.
+#
+# **After this page you can** compute Eq. 3 to 5 by hand, and say how good the object is that a
+# caption picks.
 
 # %% tags=["parameters"]
 alpha_photos = 0.4  # the paper's, for CC3M
@@ -304,8 +307,17 @@ Markdown(
 #
 # ## Try it
 #
-# * Set `temperature` to 1. The matrix of cosines stays as it is; what becomes of the loss?
-# * Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
-#   captions?
-# * In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
-#   check against the library will fail, as it should.)
+# 1. Set `temperature` to 1. The matrix of cosines stays as it is; what becomes of the loss?
+# 2. Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
+#    captions?
+# 3. In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
+#    check against the library will fail, as it should.)
+#
+# ```{dropdown} What to expect
+# 1. The loss rises to just under $\log 7 = 1.95$: cosines that differ by a few tenths hardly
+#    move a softmax at temperature 1.
+# 2. Look at the diagonal of the matrix. Seven pixels are the most similar ones, so the object
+#    is the caption's best place, and says least about the rest of what it names.
+# 3. Those whose weights were most uneven, such as the motorcycle: with equal weights every kept
+#    pixel counts, also those beside the thing.
+# ```

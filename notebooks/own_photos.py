@@ -23,6 +23,9 @@
 # The photographs of this page are three that ship with [scikit-image](https://scikit-image.org):
 # the cat *Chelsea* (Stéfan van der Walt, CC0), *coffee* (Rachel Michetti, CC0) and a rocket launch
 # (SpaceX, public domain). Name a folder of yours instead to see your own.
+#
+# **After this page you can** segment folders of photographs from the shell and in Python, hand
+# the labels to other tools, and ask why a word was chosen.
 
 # %% tags=["parameters"]
 folder = ""  # of your photographs; empty: the three of scikit-image

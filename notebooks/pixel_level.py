@@ -20,6 +20,8 @@
 # This page draws these pixels, and on [drawn scenes](scenes_world.ipynb) measures at which rank
 # they stop being right. [Method](../method.md) has all equations; this page is about Eq. 7 and
 # comes after [the object level](object_level.ipynb) and [the region level](region_level.ipynb).
+#
+# **After this page you can** compute Eq. 7 by hand, and say what the rank of the positive trades.
 
 # %% tags=["parameters"]
 alpha = 0.4  # area of the object, the paper's
@@ -237,6 +239,16 @@ figures.table(
 #
 # ## Try it
 #
-# * Set `k` to 0.5 and look at the first figure again: is the star still on the object?
-# * Set `alpha_scenes` to 0.1. The hardest positive moves forward; how much of the trust comes back?
-# * Give the photographs captions of one word. Which of the curves become steeper?
+# 1. Set `k` to 0.5 and look at the first figure again: is the star still on the object?
+# 2. Set `alpha_scenes` to 0.1. The hardest positive moves forward; how much of the trust comes
+#    back?
+# 3. Give the photographs captions of one word. Which of the curves become steeper?
+#
+# ```{dropdown} What to expect
+# 1. With $k = 0.5$ the positive is at rank 157 of 313. It lies on what a caption names in 86 %
+#    of the scenes, and on a single class in 43 %: the table above has both.
+# 2. With $\alpha = 0.1$ the object has 78 pixels, and the last of them is about as trustworthy
+#    as rank 67 of the table: right for two thirds of the single classes, against 24 %.
+# 3. Where the caption named several things: one word covers less of the picture, so that what it
+#    names ends at an earlier rank.
+# ```

@@ -19,6 +19,9 @@
 #
 # Pictures persuade too easily. So no image here was picked: a rule, stated at each figure, says
 # which are shown, and the last figures are failures found by a rule.
+#
+# **After this page you can** tell group, pixel and adaptive unit apart in a picture, and look for
+# failures by a rule.
 
 # %% tags=["parameters"]
 shown = (0, 1, 2)  # which images of a test set; the rule is "the first three"

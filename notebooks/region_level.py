@@ -20,6 +20,9 @@
 # This page draws such hard negatives, says on [drawn scenes](scenes_world.ipynb) what they are, and
 # how often they are false negatives. [Method](../method.md) has all equations; this page is
 # about Eq. 6 and comes after [the object level](object_level.ipynb).
+#
+# **After this page you can** compute Eq. 6 by hand, and say what a hard negative shows and how
+# often it is a false one.
 
 # %% tags=["parameters"]
 alpha = 0.4  # area of the positive object, the paper's
@@ -120,7 +123,7 @@ for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of ot
 figures.show(
     plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
-    "captions of others. The orange suit and the helmet are taken for the motorcycle and the flag for the "
+    "captions of others. The orange suit and the helmet are taken for the motorcycle, the flag for the "
     "flower. For the rocket it is the model of a space shuttle: a false negative.",
     alt="A woman in a space suit in front of a flag and a model rocket, and a cup on a table, each "
     "three times with other small regions kept and the rest faded.",
@@ -278,8 +281,18 @@ figures.table(
 #
 # ## Try it
 #
-# * Set `alpha_neg` to 0.4. By how much do the cosines of the region level fall?
-# * Set `alpha_neg` to 0.002, one pixel. That is nearly [the pixel level](pixel_level.ipynb): what
-#   differs?
-# * Write a caption of your own in place of one of the seven. Which photograph has the hardest
-#   region for it?
+# 1. Set `alpha_neg` to 0.4. By how much do the cosines of the region level fall?
+# 2. Set `alpha_neg` to 0.002, one pixel. That is nearly [the pixel level](pixel_level.ipynb): what
+#    differs?
+# 3. Write a caption of your own in place of one of the seven. Which photograph has the hardest
+#    region for it?
+#
+# ```{dropdown} What to expect
+# 1. They fall towards those of the object level: a region of 40 % cannot be the best place
+#    alone, and averages what is unlike the text.
+# 2. $\lfloor 0.002 \cdot 784 \rfloor = 1$ pixel is left. The pixel level also takes the most
+#    similar pixel as its negative, but compares dot products over $\sqrt C$ instead of cosines
+#    over $\tau$, and its positive is one pixel, not a region.
+# 3. Any photograph in which something resembles what you named; its row in the matrix has the
+#    largest number off the diagonal.
+# ```

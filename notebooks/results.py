@@ -15,6 +15,9 @@
 #
 # All numbers of this project on this page were measured by it, and come from `results/`. Those of
 # the paper and of other publications stand in tables of their own and are marked as published.
+#
+# **After this page you can** say what was measured on photographs, what it can be compared with,
+# and what was not run.
 
 # %% tags=["remove-input"]
 import pandas as pd

@@ -16,6 +16,9 @@
 # This page trains MGCA's decoder on [the world](scenes_world.ipynb) from nothing, on top of
 # [the small CLIP](scenes_clip.ipynb), and asks it for masks. It needs no data and no network. No
 # mask is seen in training, only images and captions.
+#
+# **After this page you can** train the decoder from nothing, evaluate it, and compare it with
+# both baselines.
 
 # %% tags=["parameters"]
 seed = 0
@@ -230,6 +233,21 @@ figures.show(
 temporary.cleanup()
 
 # %% [markdown]
+# ## What to take away
+#
+# * The decoder trains in minutes from captions alone, and gains 16 points per pixel over MaskCLIP
+#   on `scenes`; over plain CLIP it is 32, of which half is MaskCLIP's.
+# * The 36 units add about 2 points, without training.
+#
+# ## Try it
+#
+# 1. Set `losses = ["object"]`. Which of the three sets gains least over MaskCLIP?
+#
+# ```{dropdown} What to expect
+# 1. `open`: the published runs have −0.2 ± 0.6 points there ([the
+#    levels](ablation_granularity.ipynb)).
+# ```
+#
 # **With other parameters**: [after](#one-notebook) `make
 # notebooks/scenes_training.ipynb`,
 # `papermill notebooks/scenes_training.ipynb out.ipynb -p steps 60 -p losses pixel`.

@@ -20,6 +20,9 @@
 #
 # A scene is a pure function of a configuration, a seed and an index. Nothing is stored: images,
 # captions and masks are drawn when they are asked for.
+#
+# **After this page you can** say what is in a scene, what its captions tell, and how the three
+# evaluation sets differ.
 
 # %% tags=["parameters"]
 seed = 0  # of the scenes shown and counted; 0 is the seed of the training set
@@ -72,8 +75,8 @@ HTML(overlays.gallery(list(zip(first, captions, strict=True)), width=110))
 # %% [markdown]
 # ## What there is
 #
-# One example of each thing and stuff. Things have several drawings and ten colours, each stuff several
-# textures; turn, size, mirror image, tint, light and noise differ from scene to scene.
+# One example of each thing and stuff. Things have several drawings and ten colours, each stuff
+# several textures; turn, size, mirror image, tint, light and noise differ from scene to scene.
 
 # %% tags=["remove-input"]
 examples = world.examples(seed)
@@ -276,6 +279,25 @@ card = world.card(config, pairs.captions[:scenes], seed)
 figures.table(card, caption="The card of the data.")
 
 # %% [markdown]
+# ## What to take away
+#
+# * A scene, its captions and its mask are drawn together, so that what a caption leaves out is
+#   known exactly.
+# * Decisions are taken on one seed and results measured on another; `open` asks for what training
+#   never saw.
+#
+# ## Try it
+#
+# 1. How many combinations of a thing and a colour does training leave out, and why are there none
+#    of a stuff and a colour?
+# 2. Set `seed = 5`. Which of the numbers of this page change by more than a tenth?
+#
+# ```{dropdown} What to expect
+# 1. Two of ten colours for each of 20 things: 40 of 200. Stuff has a texture and no colour of its
+#    own; `open` asks for it by other words instead.
+# 2. Means over 1,000 scenes hardly move; counts of a single combination, of 8 to 35, do.
+# ```
+#
 # **With other parameters**: [after](#one-notebook) `make
 # notebooks/scenes_world.ipynb`,
 # `papermill notebooks/scenes_world.ipynb out.ipynb -p seed 5`.

@@ -16,6 +16,9 @@
 # This page trains MGCA's decoder at the *photos* scale: captions and photographs of Flickr8k, the
 # two frozen encoders of `lite`, and the names that the image encoder's own classifier recognises.
 # No mask is seen in training. What is trained is then asked to segment Pascal VOC, COCO and CamVid.
+#
+# **After this page you can** train alignment and decoder on captioned photographs, and say what
+# the published runs found.
 
 # %% tags=["parameters"]
 scale = "photos"
