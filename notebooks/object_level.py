@@ -82,9 +82,11 @@ pixels = lite.pixels(features)  # Eq. 1
 # similar ones:
 #
 # $$
-# A^n_{ii} = \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \qquad
-# M^n_{ii} = \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
-# \rfloor \cr 0 & \text{otherwise} \end{cases} \tag{3}
+# \begin{aligned}
+# A^n_{ii} &= \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \cr
+# M^n_{ii} &= \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
+# \rfloor \cr 0 & \text{otherwise} \end{cases}
+# \end{aligned} \tag{3}
 # $$
 #
 # $$
@@ -151,9 +153,11 @@ figures.show(
 # objects, by cosine similarity $\varphi$ at the temperature $\tau = 0.07$:
 #
 # $$
-# \mathcal{L}_\mathrm{object} = -\frac{1}{2B} \sum_i \left[
-# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{ii}, t_j)/\tau}} +
-# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{jj}, t_i)/\tau}} \right] \tag{5}
+# \begin{aligned}
+# \mathcal{L}_\mathrm{object} = -\frac{1}{2B} \sum_i \Big[
+# & \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{ii}, t_j)/\tau}} \cr
+# + & \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{jj}, t_i)/\tau}} \Big]
+# \end{aligned} \tag{5}
 # $$
 
 # %%

@@ -58,14 +58,14 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 # $k$ of their ranks, the hard negative is the first:
 #
 # $$
-# z_{ij} = \frac{1}{\sqrt{C}} \begin{cases}
+# \begin{aligned}
+# z_{ij} &= \frac{1}{\sqrt{C}} \begin{cases}
 # s_{ii}^{(\lceil k \lfloor \alpha N \rfloor \rceil)} & i = j \cr
 # s_{ij}^{(1)} & i \ne j
-# \end{cases}
-# \qquad
-# \mathcal{L}_\mathrm{pixel} = -\frac{1}{2B} \sum_i \left[
+# \end{cases} \cr
+# \mathcal{L}_\mathrm{pixel} &= -\frac{1}{2B} \sum_i \left[
 # \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ij}}} + \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ji}}} \right]
-# \tag{7}
+# \end{aligned} \tag{7}
 # $$
 #
 # With the paper's $\alpha = 0.4$, $k = 0.06$ and $N = 784$ this is rank 19 of 313. The similarities

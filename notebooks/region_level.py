@@ -67,14 +67,14 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 # area $\alpha_\mathrm{neg} = 0.05$, 39 of 784 pixels, in place of $\alpha$:
 #
 # $$
-# z_{ij} = \frac{1}{\tau} \begin{cases}
+# \begin{aligned}
+# z_{ij} &= \frac{1}{\tau} \begin{cases}
 # \varphi\big(o_{ii}(\alpha), t_i\big) & i = j \cr
 # \varphi\big(o_{ij}(\alpha_\mathrm{neg}), t_j\big) & i \ne j
-# \end{cases}
-# \qquad
-# \mathcal{L}_\mathrm{region} = -\frac{1}{2B} \sum_i \left[
+# \end{cases} \cr
+# \mathcal{L}_\mathrm{region} &= -\frac{1}{2B} \sum_i \left[
 # \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ij}}} + \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ji}}} \right]
-# \tag{6}
+# \end{aligned} \tag{6}
 # $$
 #
 # Each pair of image and caption has a region of its own. The diagonal is as at object level.
@@ -123,7 +123,7 @@ for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of ot
 figures.show(
     plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
-    "captions of others. The orange suit and the helmet are taken for the motorcycle, the flag for the "
+    "captions of others. The orange suit and the helmet pass for the motorcycle, the flag for the "
     "flower. For the rocket it is the model of a space shuttle: a false negative.",
     alt="A woman in a space suit in front of a flag and a model rocket, and a cup on a table, each "
     "three times with other small regions kept and the rest faded.",

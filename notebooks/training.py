@@ -40,7 +40,7 @@ from mgca.backbone.lite import Lite
 from mgca.data.masks import load_masked
 from mgca.evaluation.results import read_run
 from mgca.experiments import photos
-from mgca.experiments.report import charts, figures
+from mgca.experiments.report import charts, figures, words
 from mgca.experiments.report.page import open_page
 from mgca.experiments.report.short_runs import fall, reached, shortened
 from mgca.experiments.report.tables import mean_and_std
@@ -70,6 +70,57 @@ HTML(
     f'<div class="admonition {kind}"><p class="admonition-title">'
     f"{kind.capitalize()}</p><p>{text}</p></div>"
 )
+
+# %% [markdown]
+# ## What the published runs found
+#
+# Three seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
+# its configuration, and `results/photos/runs/<run>.json` says how it came about.
+
+# %% tags=["hide-input"]
+main = page.read("photos/main.csv")
+runs = main[main["variant"] == "mgca"].groupby("seed")["run"].first()
+curves = pd.concat(
+    pd.read_csv(page.results / "runs" / f"{run}.csv").assign(seed=number)
+    for number, run in runs.items()
+)
+first, last = fall(curves.groupby("step")["total"].mean(), 5)
+
+# %% tags=["remove-input"]
+figures.show(
+    charts.losses(curves),
+    caption=f"The total goes from {first:.2f} in the first fifth of the steps to "
+    f"{last:.2f} in the last, mean of the seeds: on a linear alignment there is "
+    "little for the losses to gain.",
+    alt="Four line charts against the step, a line for each seed: the total loss, and "
+    "those of object, region and pixel level.",
+    name="fig-photos-losses",
+    results="photos/main.csv",
+)
+
+# %% tags=["remove-input"]
+means = mean_and_std(main[main["dataset"].isin(photos.DATASETS)]).sort_index()
+figures.table(
+    words.relabelled(means[sorted(means)], "photos"),
+    caption="The published runs: mIoU in percent, mean ± standard deviation over the "
+    "seeds.",
+    results="photos/main.csv",
+)
+
+# %% [markdown]
+# The mean is over the classes that occur in each set. `unit` is `pixel` or the number of
+# meta-points per window.
+
+# %% tags=["remove-input"]
+run = runs.iloc[0]
+record = read_run(page.results, run)
+card = {name: record[name] for name in ("commit", "device")}
+card |= {"wall time": f"{record['seconds'] / 60:.0f} min", "date": record["date"]}
+config = record["config"] | record["config"].get("settings", {})
+for part in ("train", "align"):
+    card |= {f"{part}.{key}": str(value) for key, value in config[part].items()}
+card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
+figures.table(card, caption="The first of the runs.", results="photos/main.csv")
 
 # %% [markdown]
 # ## A short run, from nothing
@@ -112,7 +163,7 @@ else:
 
 # %% tags=["hide-input"]
 if corpus_found:
-    models = {"alignment": Model(backbone), "mgca": Model(backbone, decoder)}
+    models = {words.ALONE: Model(backbone), "MGCA": Model(backbone, decoder)}
     sets = [load_masked(name, page.data) for name in photos.DATASETS]
     few = reached(models, [each.first(evaluate_images) for each in sets])
     few = few.sort_index().round(1)
@@ -121,57 +172,6 @@ if corpus_found:
     figures.table(few[sorted(few)], caption=caption)
 else:
     print("not run: no masks here")
-
-# %% [markdown]
-# ## The published runs
-#
-# Three seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
-# its configuration, and `results/photos/runs/<run>.json` says how it came about.
-
-# %% tags=["hide-input"]
-main = page.read("photos/main.csv")
-runs = main[main["variant"] == "mgca"].groupby("seed")["run"].first()
-curves = pd.concat(
-    pd.read_csv(page.results / "runs" / f"{run}.csv").assign(seed=number)
-    for number, run in runs.items()
-)
-first, last = fall(curves.groupby("step")["total"].mean(), 5)
-
-# %% tags=["remove-input"]
-figures.show(
-    charts.losses(curves),
-    caption=f"The total goes from {first:.2f} in the first fifth of the steps to "
-    f"{last:.2f} in the last, mean of the seeds: on a linear alignment there is "
-    "little for the losses to gain.",
-    alt="Four line charts against the step, a line for each seed: the total loss, and "
-    "those of object, region and pixel level.",
-    name="fig-photos-losses",
-    results="photos/main.csv",
-)
-
-# %% tags=["remove-input"]
-means = mean_and_std(main[main["dataset"].isin(photos.DATASETS)]).sort_index()
-figures.table(
-    means[sorted(means)],
-    caption="The published runs: mIoU in percent, mean ± standard deviation over the "
-    "seeds.",
-    results="photos/main.csv",
-)
-
-# %% [markdown]
-# The mean is over the classes that occur in each set. `unit` is `pixel` or the number of
-# meta-points per window.
-
-# %% tags=["remove-input"]
-run = runs.iloc[0]
-record = read_run(page.results, run)
-card = {name: record[name] for name in ("commit", "device")}
-card |= {"wall time": f"{record['seconds'] / 60:.0f} min", "date": record["date"]}
-config = record["config"] | record["config"].get("settings", {})
-for part in ("train", "align"):
-    card |= {f"{part}.{key}": str(value) for key, value in config[part].items()}
-card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
-figures.table(card, caption="The first of the runs.", results="photos/main.csv")
 
 # %% [markdown]
 # **With other parameters**: [after](#one-notebook) `make
