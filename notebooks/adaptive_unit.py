@@ -16,7 +16,7 @@
 # Training gives an embedding to every pixel. What should be compared with the words: each pixel by
 # itself, or pixels together? Single pixels are noisy and the segmentation falls into specks. A few
 # large groups are quiet, but swallow what is small. MGCA's *adaptive semantic unit* lies between:
-# pixels gather around a grid of *meta-points*, and the average of each gathering is named.
+# pixels gather around a grid of *meta-points*, and the average of each gathering is labelled.
 #
 # Nothing is trained for it. It is a way to read pixel embeddings, and it can be put on those of any
 # other method.
@@ -111,7 +111,7 @@ torch.testing.assert_close(units, library.units[0])
 scores = model.scores(embedded.pixels, texts, side)
 assert torch.equal(named, scores.table.argmax(dim=1)[scores.index[0]].flatten())
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 cells = pixels.shape[1:]
 alone = [np.where(assignment.view(cells) == unit, 0, 255) for unit in range(side**2)]
 parted = sum(count_components(unit, ignore=255) > 1 for unit in alone)
@@ -124,19 +124,21 @@ Markdown(
 # %% [markdown]
 # ## Before and after
 
-# %% tags=["hide-input"]
+# %%
 results = [model.segment(embedded, data.classes, n) for n in (None, side**2, 4)]
 labels = [result.labels.numpy() for result in results]
-titles = ("pixels named", f"{side**2} units named", "4 units named")
-named_by = dict(zip(titles, labels, strict=True))
-right = [100 * (own == truth).mean() for own in labels]
+right = [100 * (own == truth).mean() for own in labels]  # % of the pixels
 regions = [count_components(own) for own in labels]
+
+# %% tags=["hide-input"]
+titles = ("pixels labelled", f"{side**2} units labelled", "4 units labelled")
+named_by = dict(zip(titles, labels, strict=True))
 scene = (picture, truth, data.classes, assignment.view(cells).numpy())
 figure = unit_steps.steps_figure(*scene, named_by)
 figures.show(
     figure,
     caption=f"One scene, the first of the test set. Of its pixels {right[0]:.0f} % are correct "
-    f"when each is named by itself, {right[1]:.0f} % with {side**2} units and "
+    f"when each is labelled by itself, {right[1]:.0f} % with {side**2} units and "
     f"{right[2]:.0f} % with 4; connected regions of one class: {regions[0]},"
     f" {regions[1]} and {regions[2]}, against "
     f"{count_components(truth)} in the mask.",
@@ -204,7 +206,7 @@ figures.show(
 # scenes, also a set with background. Beside them the paper's Table 4, from photographs and CLIP
 # ViT-B/16: only the order of its rows can be compared.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 assert (curve.loc["784"] == curve.loc["pixel"]).all()
 published = page.read("scenes/meta_points.csv")
 means = group_means(published, setting.groups)
@@ -222,7 +224,7 @@ figures.table(
 # alike to the model is independent, their average has less of it. The price: a pixel that joined
 # the wrong gathering is lost, even if it was labelled correctly by itself.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 means = unit_steps.averaged(model, data, side, kept)
 Markdown(
     f"On these {scenes} scenes the {side**2} units mend **{means['mended']:.1f} %** of all pixels "

@@ -132,7 +132,7 @@ for channels in (96, 384, 512):
     decoder = GatedConvDecoder(channels)
     assert parameters(channels) == sum(p.numel() for p in decoder.parameters())
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 sizes = {"scenes": 96, "lite": 384, "CLIP ViT-B/16": 512}
 frame = pd.DataFrame({"encoder": list(sizes), "channels C": list(sizes.values())})
 frame["parameters"] = frame["channels C"].map(parameters).map("{:,}".format)
@@ -222,7 +222,7 @@ for step in range(1, steps + 1):
 curve = pd.DataFrame(curve).set_index("step")
 assert (curve.loc[1, ["convolutions", "normalisations"]] == 0).all()
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 rows = curve.loc[[1, 2, 3, steps]].rename(
     columns={name: f"gradient, {name}" for name in parts}
 )
@@ -268,7 +268,7 @@ with torch.no_grad():
     _, windows = lite.windows(skimage.data.chelsea())
     photograph = lite.backbone.project(lite.features(windows))
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 rows = {}
 for name, of, on in (("scenes", trained, dense), ("lite", lite.decoder, photograph)):
     first, second = (torch.tanh(block.gate).item() for block in of.blocks)

@@ -209,7 +209,7 @@ figures.show(
 # Value-only is one of several answers to the question whom a patch should attend to. Later ones
 # are: to those with similar queries or keys, or to its neighbours. None is trained.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 embeddings = {
     name: visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
     for name in LAST_BLOCKS

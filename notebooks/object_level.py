@@ -275,7 +275,7 @@ figures.show(
     name="fig-object-quality",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 size, at = area_in_pixels(alpha_scenes, 784), grid.index(alpha_scenes)
 scores = own_scores(scenes.trained, scenes.single.embeddings)
 weights = scores.topk(size).values.softmax(-1)

@@ -159,7 +159,7 @@ figures.show(
 # pair. The table has both for several $k$, and what decoders trained with each $k$ reach ([the
 # ablation](ablation_k.ipynb)).
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 trained = page.read("scenes/k.csv")
 trained = trained[(trained["unit"] == "pixel") & (trained["metric"] == "miou")]
 reached = trained.groupby(["variant", "dataset"])["value"].mean().round(1)
@@ -175,7 +175,7 @@ figures.table(
     results="scenes/k.csv",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 low, half, last = table.loc["0"], table.loc["0.06"], table.loc["1"]
 column = "right, one class it names (%)"
 Markdown(
@@ -215,7 +215,7 @@ figures.show(
 # has too, and the most similar pixel is the likeliest to show it. A lower rank, `k_neg` above 0, is
 # safer and easier.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 kinds = {"a caption": scenes.captions, "one class": scenes.single}
 table = truth.negatives(scenes, kinds, (0, 0.06, 0.25, 1), size, batch)
 for name in ("things", "scenes"):

@@ -146,7 +146,7 @@ def maps(direction: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     return torch.einsum("c,chw->hw", direction, feature)
 
 
-# %% tags=["hide-input"]
+# %%
 shuffle = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
 said = {word: saying(word) for word in CLASSES if saying(word).any()}
 found = [

@@ -191,7 +191,7 @@ figures.show(
     name="fig-units-scenes",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 figures.table(
     frame.rename_axis("unit").round(2),
     caption=f"Over- and under-segmentation on the first {scenes} test scenes: regions are connected"
@@ -199,7 +199,7 @@ figures.table(
     "than a tenth of it is labelled correctly.",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 regions, lost = frame["regions / those of the mask"], frame["contents lost (%)"]
 between = all(column.rank()["36 units"] == 2 for column in (regions, lost))
 Markdown(

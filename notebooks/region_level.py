@@ -223,7 +223,7 @@ figures.show(
     name="fig-region-mistakes",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 area = shares[:, : len(THINGS)].sum(1).mean().item()
 before, after = (truth.things_in_regions(shown, shares) for shown in (frozen, trained))
 Markdown(
@@ -236,7 +236,7 @@ Markdown(
 # Does a colour in the text draw the region to things of that colour? Here the thing is absent
 # again, and something of the colour is there.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 of_image, without, with_colour = truth.colour_in_regions(scenes, alpha_neg)
 Markdown(
     f"Things of the colour cover {100 * of_image:.0f} % of the image. They have "
@@ -251,7 +251,7 @@ Markdown(
 # The caption of another image may name something that this image has too. The region then shows
 # just that, and pushing it away is wrong. Scenes have 30 classes, so this happens often.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 single = (scenes.trained, scenes.single, shares)
 rows = {"a caption": negatives}
 rows["one class it names"], _ = truth.foreign_pairs(*single, **foreign)

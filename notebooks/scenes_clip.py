@@ -63,7 +63,7 @@ models = {
 # sentence encoder of the photos scale and a trained linear map. The contrast is CLIP's: whole
 # images against whole captions.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 figures.table(
     small_clip.parts(models["MGCA"]),
     caption="The parts of the small CLIP, and MGCA's decoder.",
@@ -80,7 +80,7 @@ figures.table(
 # own caption is among the k most similar captions of all images. *By chance* is what a random class
 # would reach.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 card = page.read("scenes/clip.csv")
 run = card["run"].iloc[0]
 validation = evaluation_set("scenes", compared, seed=VALIDATION_SEED)
@@ -90,14 +90,14 @@ order = [*chance, "R@1", "R@5"]
 image_level = card.set_index("metric")["value"].reindex(order).rename("%").to_frame()
 image_level["by chance"] = [f"{chance[m]:.1f}" if m in chance else "" for m in order]
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 record, file = read_run(page.results, run), "scenes/clip.csv"
 caption = "The small CLIP on whole test scenes."
 figures.table(image_level.round(1), caption=caption, results=file)
 trained = small_clip.how_trained(run, record)
 figures.table(trained, caption="How it was trained.", results=file)
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 losses = pd.read_csv(page.results / "runs" / f"{run}.csv")
 chance = np.log(record["config"]["batch_size"])
 start, end = losses["loss"].iloc[[0, -1]]
@@ -115,18 +115,20 @@ figures.show(small_clip.epochs(losses, chance), **said)
 # CLIP>` is the network as it was trained, {term}`MaskCLIP` has the last attention block reduced to
 # its values, and MGCA has its trained decoder on top of the latter. All maps have one colour scale.
 
-# %% tags=["remove-input"]
+# %%
+gap = small_clip.gap(models, validation)  # a line for each model
+
+# %% tags=["hide-input"]
 shown = [(image, mask) for _, image, mask in validation.first(scenes)]
-gap = small_clip.gap(models, validation)
 top = image_level.loc["top word present", "%"]
 ordered = gap["ordered", "things"].map("{:.0f} %".format)
 text = ", ".join(f"{share} ({name})" for name, share in ordered.items())
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 alt = "A grid. Each row: a scene, the mask of its largest thing, and the similarity "
 alt += "of every pixel to that thing's word with plain CLIP, MaskCLIP and MGCA."
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 figures.show(
     small_clip.word_maps(models, shown),
     caption="The similarity to a word, pixel by pixel. For whole images the top word "
@@ -137,7 +139,7 @@ figures.show(
     name="fig-gap",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 titles = {"ordered": "pairs of pixels in the right order, %"}
 titles["right"] = "pixels labelled correctly, %"
 caption = f"The order of pixels, and their labels, over {compared} validation scenes."
@@ -151,11 +153,11 @@ figures.table(gap.round(1).rename(columns=titles), caption=caption)
 #
 # All 30 words compete for each pixel of the same scenes.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 columns = {name: (model, None, {}) for name, model in models.items()}
 columns["MGCA, 36 units"] = (models["MGCA"], 36, {})
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 figures.show(
     pictures(validation.first(scenes), columns, range(scenes)),
     caption="All 30 words compete: plain CLIP labels little correctly, MaskCLIP more, "
@@ -171,7 +173,7 @@ figures.show(
 #
 # mIoU in percent on the test sets. Nothing is trained for pixels here, so seeds do not differ.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 file = "scenes/granularity.csv"
 frozen = page.read(file)
 frozen = frozen[frozen["variant"].isin(["baseline", "maskclip"])]
@@ -182,7 +184,7 @@ figures.table(shown, caption=caption, results=file)
 lines = frozen.set_index(["metric", "dataset", "unit", "variant"])["value"].sort_index()
 accuracy = lines.loc["accuracy", "scenes", "pixel"]
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 Markdown(
     f"In `scenes` plain CLIP labels {accuracy['baseline']:.0f} % of the pixels "
     f"correctly, MaskCLIP {accuracy['maskclip']:.0f} %. For whole images the "
