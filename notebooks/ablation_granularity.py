@@ -14,7 +14,7 @@
 # # Ablation: granularity of the alignment
 #
 # **What the paper claims** (Section 4.3, Table 3, Fig. 5). Every level of alignment improves dense
-# prediction over the frozen features: the object level by 10.6 and the region level by 8.7 points
+# prediction over plain CLIP: the object level by 10.6 and the region level by 8.7 points
 # on sets with a background class. The pixel level brings most, 15.3 points by itself there and 14.3
 # on sets without, and all three together are best, 16.1 and 14.9. In pictures, the object and
 # region levels remove noisy patches, and the pixel level makes masks more complete and accurate.

@@ -178,11 +178,11 @@ def granularity(
     rows = []
     for mask, trunk in zip(masks, trunks.split(1), strict=True):
         for title, encode in encoders.items():
-            pixels, whole = encode(trunk)
-            pixels = enlarged(pixels, mask.shape)[0].flatten(1)  # (C, N)
+            coarse, whole = encode(trunk)
+            pixels = enlarged(coarse, mask.shape)[0].flatten(1)  # (C, N)
             whole = pixels.mean(dim=1) if whole is None else whole
             rows.append((title, "image", float((names @ whole).argmax().item() in mask)))
-            found = (names @ F.normalize(pixels, dim=0)).argmax(dim=0)
+            found = enlarged(similarities(coarse, names), mask.shape)[0].argmax(dim=0).flatten()
             for number in np.unique(mask):
                 within = torch.from_numpy(mask.ravel() == number)
                 mean = pixels[:, within].mean(dim=1)
