@@ -107,17 +107,16 @@ print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixel
 
 
 # %% tags=["hide-input"]
-for name, classes in vocabulary.items():
-    shares, results = [], {}
-    for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
-        result = model.segment(embedded[name], classes, points)
-        results[f"{unit} unit"] = result
-        word, share = max(result.areas().items(), key=lambda item: item[1])
-        covered = f"*{word}*, {100 * share:.0f} % of the pixels"
-        shares.append(f"with the {unit} unit it is {covered}")
+units = {"pixel unit": None, "adaptive unit": meta_points}
+for number, (name, classes) in enumerate(vocabulary.items()):
+    photo = embedded[name]
+    results = {unit: model.segment(photo, classes, n) for unit, n in units.items()}
+    by_pixel, by_unit = (result.labels for result in results.values())
+    same = 100 * (by_pixel == by_unit).float().mean()
     figures.show(
-        page_figures.photo_row(name, results),
-        caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
+        page_figures.photo_row(name, results, large=number < 2),
+        caption=f"{name.capitalize()}, by pixel and by unit, which agree on {same:.0f} % of the "
+        "pixels.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
         name=f"fig-quickstart-{name}",

@@ -22,12 +22,24 @@ _GREYS = (70, 220)  # of words of what is not in a scene, so that wrong pieces a
 _MEAN_GREY = (153, 153, 153)
 
 
-def photo_row(title: str, results: Mapping[str, Segmentation]) -> Figure:
-    """A photograph, beside it under the colours of its words by title, and their legend below."""
+def photo_row(title: str, results: Mapping[str, Segmentation], *, large: bool = False) -> Figure:
+    """A photograph, beside it under the colours of its words by title, and their legend.
+
+    Args:
+        title: What the photograph is called.
+        results: Two segmentations of the photograph by title.
+        large: Whether two panels are as wide as the page, and not all three.
+    """
     first = next(iter(results.values()))
     photo, classes = first.image, first.classes
     row = [Panel(photo, title)]
     row += [Panel(overlays.coloured(result), name) for name, result in results.items()]
+    if large:
+        size = (6.8, 6.8 * photo.height / photo.width)
+        figure = plots.panels([row[:2], [row[2], None]], size)
+        figure.axes[-1].axis("off")
+        figure.axes[-1].legend(handles=overlays.key(classes), loc="center left")
+        return figure
     size = (6.8, 6.8 / len(row) * photo.height / photo.width + 0.7)
     return plots.panels([row], size, legend=overlays.key(classes), columns=len(classes))
 
