@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 # The real images and captions. Without them the book builds and the tests pass, less what needs them.
 DEFAULT_DATA := ../shared/data
 MGCA_DATA ?= $(DEFAULT_DATA)
-ifneq ($(wildcard $(MGCA_DATA)),)
-# Absolute, because notebooks run in their own folder.
-override export MGCA_DATA := $(abspath $(MGCA_DATA))
+# Absolute, because notebooks run in their own folder; by the shell, because make splits at spaces.
+FOUND_DATA := $(shell cd "$(MGCA_DATA)" 2>/dev/null && pwd)
+ifneq ($(FOUND_DATA),)
+override export MGCA_DATA := $(FOUND_DATA)
 DATA_NOTE := Real data: $(MGCA_DATA)
 else ifeq ($(MGCA_DATA),$(DEFAULT_DATA))
 unexport MGCA_DATA
@@ -32,7 +33,7 @@ export HF_HUB_OFFLINE := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_NO_CONFIG := 1
-export IPYTHONDIR := $(abspath _build/ipython)
+export IPYTHONDIR := $(CURDIR)/_build/ipython
 
 LIBRARY := $(shell find mgca -type f -not -path '*/__pycache__/*')
 # With its folders, whose time changes when a file in them is removed.
@@ -50,14 +51,19 @@ FIRST_PAGE := _build/html/index.html
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "make notebooks/NAME.ipynb: one notebook, for Jupyter and papermill; mgca ablate executes some"
 
 book: data-note $(FIRST_PAGE) ## execute the notebooks and build the book
-	@echo "The book: $(abspath $(FIRST_PAGE))"
+	@echo "The book: $(CURDIR)/$(FIRST_PAGE)"
 
 # Compares contents, not times; with FRESH=1 in the environment or on the command line it executes
 # all notebooks, and they compute what they otherwise read from results/.
 notebooks: data-note $(ENVIRONMENT) ## execute the notebooks that changed; all, anew, with FRESH=1
 	$(BIN)/python book/_ext/execute.py
+
+# For Jupyter and papermill. Git ignores it: the source stays the .py.
+notebooks/%.ipynb: notebooks/%.py $(ENVIRONMENT)
+	$(BIN)/jupytext --quiet --from py:percent --to ipynb --output $@ $<
 
 print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium is installed
 	$(BIN)/python book/_ext/one_page.py
@@ -159,8 +165,12 @@ $(VENV)/.lock-installed: requirements.lock requirements-cuda.lock
 	@touch $@
 
 # Without isolation: the lock has installed the build backend already.
+# A double click in JupyterLab then opens a .py of notebooks/ as the notebook that it is.
 $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
 	$(INSTALL) --no-build-isolation --editable .
+	@mkdir -p $(VENV)/etc/jupyter/labconfig
+	$(BIN)/jupytext-config --settings-file \
+		$(VENV)/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	@touch $@
 
 $(TESTS): $(ENVIRONMENT) requirements-test.lock

@@ -15,6 +15,9 @@
 #
 # All numbers of this project on this page were measured by it, and come from `results/`. Those of
 # the paper and of other publications stand in tables of their own and are marked as published.
+#
+# **After this page you can** say what was measured on photographs, what it can be compared with,
+# and what was not run.
 
 # %% tags=["remove-input"]
 import pandas as pd
@@ -22,7 +25,7 @@ from IPython.display import HTML, Markdown
 
 from mgca.evaluation.results import read_run
 from mgca.experiments.photos import UNTOUCHED
-from mgca.experiments.report import charts, figures, published
+from mgca.experiments.report import charts, figures, published, words
 from mgca.experiments.report.page import open_page
 from mgca.experiments.report.tables import (
     mean_and_std,
@@ -59,7 +62,7 @@ def with_mean(rows: pd.DataFrame) -> pd.DataFrame:
     table["mean of the three"] = [
         f"{mean:.1f} ± {std:.1f}" for mean, std in mean_over_sets(rows).to_numpy()
     ]
-    return table.rename(index=units, columns=titles)
+    return words.relabelled(table.rename(index=units, columns=titles), "photos")
 
 
 # %% tags=["remove-input"]
@@ -74,12 +77,11 @@ for text, rows in which.items():
     figures.table(with_mean(rows), caption=caption, results="photos/main.csv")
 
 # %% tags=["remove-input"]
-shown = whole[whole["metric"] == "miou"]
+shown = words.relabelled(whole[whole["metric"] == "miou"], "photos")
 method = shown["variant"] + ", " + shown["unit"].replace({"36": "36 units"})
 shown = shown.assign(method=method, set=shown["dataset"].map(titles))
-methods = [
-    f"{name}, {u}" for name in ("alignment", "mgca") for u in ("pixel", "36 units")
-]
+names = (words.ALONE, "MGCA")
+methods = [f"{name}, {u}" for name in names for u in ("pixel", "36 units")]
 places = {"order": [titles[name] for name in order], "hue_order": methods}
 mean = shown.groupby("method")["value"].mean()
 

@@ -17,8 +17,8 @@
 # two frozen encoders of `lite`, and the names that the image encoder's own classifier recognises.
 # No mask is seen in training. What is trained is then asked to segment Pascal VOC, COCO and CamVid.
 #
-# Change the parameters with papermill, for example
-# `papermill training.ipynb out.ipynb -p steps 120 -p seed 1`.
+# **After this page you can** train alignment and decoder on captioned photographs, and say what
+# the published runs found.
 
 # %% tags=["parameters"]
 scale = "photos"
@@ -40,8 +40,8 @@ from mgca.backbone.lite import Lite
 from mgca.data.masks import load_masked
 from mgca.evaluation.results import read_run
 from mgca.experiments import photos
-from mgca.experiments.report import charts, figures
-from mgca.experiments.report.page import listed, open_page
+from mgca.experiments.report import charts, figures, words
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.short_runs import fall, reached, shortened
 from mgca.experiments.report.tables import mean_and_std
 from mgca.model import Model
@@ -72,58 +72,7 @@ HTML(
 )
 
 # %% [markdown]
-# ## A short run, from nothing
-#
-# The same code as the published runs: pooled features are aligned with the captions' sentence
-# embeddings by one linear map; on top of its dense features the decoder learns from the object, the
-# region and the pixel level at once. `decoder=None` is the alignment alone. So few steps on so few
-# images show that it trains, not how well.
-
-# %%
-if corpus_found:
-    work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
-    corpus = photos.load_corpus(page.data, work, images=images)
-    short = {"seed": seed, "steps": steps, "batch_size": 32}
-    config = shortened(photos.photos_training(), listed(losses), **short)
-    alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
-
-    backbone = Lite(pretrained=False)
-    aligned = photos.align(alignment, backbone, corpus)
-    curve = []
-    trainer = Trainer(config, backbone, photos.training_data(backbone, corpus))
-    decoder = trainer.run(work / "run", on_step=curve.append)
-
-# %% tags=["remove-input"]
-if corpus_found:
-    aligned = pd.Series(aligned, name="value").round(3)
-    figures.table(
-        aligned.rename(lambda key: key.replace("_", " ")).to_frame(),
-        caption="The alignment: loss and temperature at its end, recall in percent on "
-        "held-out photographs, and the share of the pixels that a text's softmax "
-        "spreads over.",
-    )
-
-# %% tags=["remove-input"]
-if corpus_found:
-    shown = pd.DataFrame(curve).set_index("step").iloc[:: max(1, steps // 5)]
-    figures.table(shown.round(4), caption="The short run, step by step.")
-else:
-    print("not run: no captions here")
-
-# %% tags=["hide-input"]
-if corpus_found:
-    models = {"alignment": Model(backbone), "mgca": Model(backbone, decoder)}
-    sets = [load_masked(name, page.data) for name in photos.DATASETS]
-    few = reached(models, [each.first(evaluate_images) for each in sets])
-    few = few.sort_index().round(1)
-    caption = "After so little training: mIoU in percent on "
-    caption += f"{evaluate_images} images a set."
-    figures.table(few[sorted(few)], caption=caption)
-else:
-    print("not run: no masks here")
-
-# %% [markdown]
-# ## The published runs
+# ## What the published runs found
 #
 # Three seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
 # its configuration, and `results/photos/runs/<run>.json` says how it came about.
@@ -152,7 +101,7 @@ figures.show(
 # %% tags=["remove-input"]
 means = mean_and_std(main[main["dataset"].isin(photos.DATASETS)]).sort_index()
 figures.table(
-    means[sorted(means)],
+    words.relabelled(means[sorted(means)], "photos"),
     caption="The published runs: mIoU in percent, mean ± standard deviation over the "
     "seeds.",
     results="photos/main.csv",
@@ -172,3 +121,59 @@ for part in ("train", "align"):
     card |= {f"{part}.{key}": str(value) for key, value in config[part].items()}
 card = pd.Series(card, name=f"run {run}").to_frame().astype(str)
 figures.table(card, caption="The first of the runs.", results="photos/main.csv")
+
+# %% [markdown]
+# ## A short run, from nothing
+#
+# The same code as the published runs: pooled features are aligned with the captions' sentence
+# embeddings by one linear map; on top of its dense features the decoder learns from the object, the
+# region and the pixel level at once. `decoder=None` is the alignment alone. So few steps on so few
+# images show that it trains, not how well.
+
+# %%
+if corpus_found:
+    work = Path(tempfile.mkdtemp(prefix="mgca-training-"))
+    corpus = photos.load_corpus(page.data, work, images=images)
+    short = {"seed": seed, "steps": steps, "batch_size": 32}
+    config = shortened(photos.photos_training(), losses, **short)
+    alignment = AlignConfig(seed=seed, batch_size=min(images, 128))
+
+    backbone = Lite(pretrained=False)
+    aligned = photos.align(alignment, backbone, corpus)
+    curve = []
+    trainer = Trainer(config, backbone, photos.training_data(backbone, corpus))
+    decoder = trainer.run(work / "run", on_step=curve.append)
+
+# %% tags=["remove-input"]
+if corpus_found:
+    aligned = pd.Series(aligned, name="value").round(3)
+    figures.table(
+        aligned.rename(lambda key: key.replace("_", " ")).to_frame(),
+        caption="The alignment: loss and temperature at its end, recall in percent on "
+        "held-out photographs, and the share of the pixels that a text's softmax "
+        "spreads over.",
+    )
+
+# %% tags=["remove-input"]
+if corpus_found:
+    shown = pd.DataFrame(curve).set_index("step").iloc[:: max(1, steps // 5)]
+    figures.table(shown.round(4), caption="The short run, step by step.")
+else:
+    print("not run: no captions here")
+
+# %% tags=["hide-input"]
+if corpus_found:
+    models = {words.ALONE: Model(backbone), "MGCA": Model(backbone, decoder)}
+    sets = [load_masked(name, page.data) for name in photos.DATASETS]
+    few = reached(models, [each.first(evaluate_images) for each in sets])
+    few = few.sort_index().round(1)
+    caption = "After so little training: mIoU in percent on "
+    caption += f"{evaluate_images} images a set."
+    figures.table(few[sorted(few)], caption=caption)
+else:
+    print("not run: no masks here")
+
+# %% [markdown]
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/training.ipynb`,
+# `papermill notebooks/training.ipynb out.ipynb -p steps 120 -p seed 1`.

@@ -83,7 +83,7 @@ def test_curves():
     assert matters.held and matters.numbers == "1.00 with it, 3.00 without"
     assert not small.held and small.difference.mean == -3
     (own,) = (c.judge(one) for c in claims.CLAIMS if c.ablation == "areas" and not c.paper)
-    assert not own.held and own.numbers == "0.8 less the own 0.4: +2.00 ± 0.00"
+    assert not own.held and own.numbers == "0.8 minus the own 0.4: +2.00 ± 0.00"
 
     ranks = column("k", curve("k", {0: 20, 0.06: 23, 0.5: 24, 1: 22}))
     (between,) = (c.judge(ranks) for c in claims.CLAIMS if c.text.startswith("The best value"))
@@ -116,7 +116,7 @@ def test_an_ablation_and_the_page_of_what_held_say_the_same():
         said = f"<b>{'held' if held else 'did not hold'}</b><br>{numbers}"
         assert re.search(rf"<tr><td>{re.escape(claim)}</td>.*?{re.escape(said)}", html)
     # The scale has no "maskclip", which three of our own lines compare with.
-    assert "frozen values" not in text
+    assert "MaskCLIP" not in text
 
 
 def test_what_was_not_run_is_said():

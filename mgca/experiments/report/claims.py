@@ -178,7 +178,7 @@ class _OwnIsBest(Claim):
         gain = column.gain(
             self.ablation, (f"{name}={best:g}", "pixel"), (f"{name}={own:g}", "pixel")
         )
-        return Verdict(bool(best == own), f"{best:g} less the own {own:g}: {gain}")
+        return Verdict(bool(best == own), f"{best:g} minus the own {own:g}: {gain}")
 
 
 class _Between(Claim):
@@ -227,7 +227,7 @@ _SMALLEST, _LARGEST = "alpha_neg={alpha_neg:g},no pixel", f"alpha_neg={max(ALPHA
 CLAIMS = (
     *(
         Claim(
-            text=_ALONE.format(level, "the frozen features"),
+            text=_ALONE.format(level, "plain CLIP"),
             ablation="granularity",
             more=level,
             less=("baseline",),
@@ -236,7 +236,7 @@ CLAIMS = (
     ),
     *(
         Claim(
-            text=_ALONE.format(level, "the frozen values"),
+            text=_ALONE.format(level, "MaskCLIP"),
             ablation="granularity",
             more=level,
             less=("maskclip",),
