@@ -179,8 +179,8 @@ $(TESTS): $(ENVIRONMENT) requirements-test.lock
 $(NOTEBOOKS) $(EXECUTED): notebooks ;
 
 # The model alone: the scripts of the page are no part of it.
-$(TRY): book/_ext/try_assets.py book/extra/try/words.txt $(wildcard mgca/weights/lite-*) \
-	$(addprefix mgca/,backbone/lite.py decoder.py inference/export.py prompts.py) $(ENVIRONMENT)
+$(TRY): $(wildcard book/_ext/try_assets.py book/extra/try/words.txt mgca/weights/lite-* \
+	$(addprefix mgca/,backbone/lite.py decoder.py inference/export.py prompts.py)) $(ENVIRONMENT)
 	$(BIN)/python book/_ext/try_assets.py
 
 # From scratch each time: an incremental build warns only of the pages that it reads again.

@@ -121,10 +121,9 @@ def nearest_point() -> onnx.ModelProto:
 
 
 def quantised(embeddings: Tensor) -> bytes:
-    """Embeddings (n, C) in one byte a number, and behind them each row's step (n,) float32."""
-    step = embeddings.abs().amax(dim=1) / 127
-    rows = (embeddings / step[:, None]).round().to(torch.int8)
-    return rows.numpy().tobytes() + step.float().numpy().tobytes()
+    """Directions of embeddings (n, C), one byte a number: each row's largest becomes 127."""
+    rows = 127 * embeddings / embeddings.abs().amax(dim=1, keepdim=True)
+    return rows.round().to(torch.int8).numpy().tobytes()
 
 
 class Remembered(torch.nn.Module):
@@ -152,6 +151,24 @@ class Remembered(torch.nn.Module):
         return torch.from_numpy(np.load(path)).float()
 
 
+def without_repeats(embeddings: Tensor) -> tuple[Tensor, list[float]]:
+    """What of the embeddings (n, C) the table keeps, and how they are made of it.
+
+    Where the second half of every embedding is the first half again, up to a factor, one half is
+    kept.
+
+    Returns:
+        Unit vectors (n, c), and the lengths of the parts of an embedding, all in their direction.
+    """
+    first, second = embeddings.split([embeddings.shape[1] // 2, -(-embeddings.shape[1] // 2)], 1)
+    length = float(first.norm(dim=1).mean()), float(second.norm(dim=1).mean())
+    if first.shape == second.shape and min(length) > 0:
+        ways = first / length[0], second / length[1]
+        if torch.allclose(*ways, atol=1e-5):
+            return ways[0], list(length)
+    return embeddings, [1.0]
+
+
 def table_key(model: Model) -> str:
     """Digest of all that the words' table is made of."""
     made_of = "\n".join([model.backbone.text_digest, *CLASS_TEMPLATES, WORDS.read_text()])
@@ -175,9 +192,10 @@ def write_table(model: Model) -> None:
         parts.append(class_embeddings(model.backbone, words[start : start + 500]))
         print(f"{start + len(parts[-1])} of {len(words)} words", flush=True)
     model.backbone.text = encoder
+    kept, lengths = without_repeats(torch.cat(parts))
     with replacing(TABLE) as temporary:
-        temporary.write_bytes(gzip.compress(quantised(torch.cat(parts)), 9, mtime=0))
-    facts = {"words": len(words), "dim": parts[0].shape[1], "key": table_key(model)}
+        temporary.write_bytes(gzip.compress(quantised(kept), 9, mtime=0))
+    facts = {"words": len(words), "dim": kept.shape[1], "parts": lengths, "key": table_key(model)}
     write_text(TABLE_FACTS, json.dumps(facts, indent=2) + "\n")
 
 
@@ -203,14 +221,13 @@ def write_photos(model: Model) -> None:
 
 
 def write_about(model: Model) -> None:
-    """Write what the scripts need to know, and how many bytes they load."""
+    """Write what the scripts need to know, and how many bytes the worker loads."""
     config = dataclasses.asdict(model.config)
     if (config["placement"], config["average"]) != ("centre", "raw"):
         raise ValueError("units.js knows meta-points in the centre and raw averages only")
-    runtime = EXTRA / "onnxruntime"
     loaded = [
-        *(path for path in runtime.iterdir() if ".mjs" in path.name or ".wasm" in path.name),
-        *(path for path in (EXTRA / "try").iterdir() if path.suffix != ".LICENSE"),
+        EXTRA / "onnxruntime" / "ort-wasm-simd-threaded.wasm.gz",
+        *(EXTRA / "try" / name for name in ("words.txt", "words.bin.gz")),
         *(BUILT / name for name in ("model.onnx", "nearest.onnx")),
     ]
     backbone = model.backbone

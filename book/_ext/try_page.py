@@ -2,9 +2,7 @@
 
 import csv
 import html
-import json
 from pathlib import Path
-from typing import Any
 
 RESULTS = "results/browser/photographs.csv"
 ALT = "A photograph of a temple under the colours of three words, beside their legend."
@@ -32,31 +30,38 @@ WHAT = {
 }
 
 
-def about(root: Path) -> dict[str, Any] | None:
-    """What ``make try`` wrote of the files that it made; None without them."""
-    path = root / "_build" / "try" / "about.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def loaded(root: Path) -> dict[str, int]:
+    """Bytes of what the page loads once started, by name, the largest first; {} without it."""
+    extra, built = root / "book" / "extra", root / "_build" / "try"
+    if not (built / "about.json").is_file():
+        return {}
+    kinds = {extra / "onnxruntime": (".js", ".gz"), extra / "try": (".js", ".css", ".txt", ".gz")}
+    kinds[built] = (".onnx", ".json", ".jpg")
+    sizes = {
+        f"{folder.name}/{path.name}": path.stat().st_size
+        for folder, suffixes in kinds.items()
+        for path in folder.iterdir()
+        if path.suffix in suffixes
+    }
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
 def start(root: Path) -> str:
     """The place where the page is handled."""
-    facts = about(root)
-    if facts is None:
-        return MISSING
-    return START.format(size=sum(facts["bytes"].values()), alt=html.escape(ALT))
+    size = sum(loaded(root).values())
+    return START.format(size=size, alt=html.escape(ALT)) if size else MISSING
 
 
 def sizes(root: Path) -> str:
-    """The size of every file that is loaded."""
-    facts = about(root)
-    if facts is None:
+    """A table of the sizes."""
+    found = loaded(root)
+    if not found:
         return ""
-    rows = [
-        f"| {WHAT.get(name, f'`{name}`')} | {size / 1e6:.2f} |"
-        for name, size in sorted(facts["bytes"].items(), key=lambda item: -item[1])
-    ]
-    whole = f"| together | {sum(facts['bytes'].values()) / 1e6:.2f} |"
-    return "\n".join(["| file | MB |", "|---|--:|", *rows, whole])
+    rest = sum(size for name, size in found.items() if name not in WHAT)
+    rows = {WHAT[name]: size for name, size in found.items() if name in WHAT}
+    rows |= {"scripts and photographs": rest, "together": sum(found.values())}
+    lines = (f"| {what} | {size / 1e6:.2f} |" for what, size in rows.items())
+    return "\n".join(["| file | MB |", "|---|--:|", *lines])
 
 
 def measured(root: Path) -> str:

@@ -32,7 +32,7 @@ INTEGRITY = {
     RUNTIME: "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",  # noqa: E501
     WORDNET: "zVyFsvE+mq9MCmwXUWHIcpfbrHHClZWZiVOzKSxNJruIcFn2RbY55zkhiAMMxM8zCVSmtNiViq8FsAZSFpMYag==",  # noqa: E501
 }
-SCRIPT, BINARY = "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"
+SCRIPT, BINARY = "ort.wasm.bundle.min", "ort-wasm-simd-threaded.wasm"
 
 NUMBER = 20_000
 # WordNet's lexicographer files of nouns that can be seen: animals, artefacts, bodies, food,
@@ -72,11 +72,11 @@ def fetch(package: str, folder: Path) -> Path:
 def write_runtime(package: Path, folder: Path) -> None:
     """Write ONNX Runtime's script and its program, compressed, with their licence and digests."""
     folder.mkdir(parents=True, exist_ok=True)
-    script = (package / "dist" / SCRIPT).read_text(encoding="utf-8")
+    script = (package / "dist" / f"{SCRIPT}.mjs").read_text(encoding="utf-8")
     # Its map of sources is not here, and a browser's tools would ask for it.
     script = re.sub(r"\n//# sourceMappingURL=\S+\s*$", "\n", script)
-    with replacing(folder / SCRIPT) as temporary:
-        temporary.write_text(script, encoding="utf-8")
+    # Some servers do not know that .mjs is a script.
+    write_text(folder / f"{SCRIPT}.js", script)
     program = (package / "dist" / BINARY).read_bytes()
     with replacing(folder / f"{BINARY}.gz") as temporary:
         temporary.write_bytes(gzip.compress(program, 9, mtime=0))
@@ -89,7 +89,7 @@ def write_runtime(package: Path, folder: Path) -> None:
         )
         write_text(folder / name, text)
     digests = {
-        SCRIPT: hashlib.sha256(script.encode()).hexdigest(),
+        f"{SCRIPT}.js": hashlib.sha256(script.encode()).hexdigest(),
         BINARY: hashlib.sha256(program).hexdigest(),
     }
     source = {"package": RUNTIME, "integrity": f"sha512-{INTEGRITY[RUNTIME]}", "sha256": digests}

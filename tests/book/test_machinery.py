@@ -831,6 +831,8 @@ def built(tmp_path):
         (tmp_path / ".venv/bin" / name).chmod(0o755)
     for path in tmp_path.rglob("*"):
         os.utime(path, (1e9, 1e9))
+    (tmp_path / "_build/try").mkdir(parents=True)
+    (tmp_path / "_build/try/about.json").touch()
     for place, name in enumerate((".lock-installed", ".mgca-installed")):
         (tmp_path / ".venv" / name).touch()
         os.utime(tmp_path / ".venv" / name, (1.1e9 + place,) * 2)

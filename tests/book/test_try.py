@@ -303,13 +303,24 @@ def test_the_nearest_meta_points_are_those_of_the_units(assets):
     assert np.array_equal(assignment, expected)
 
 
-def test_a_row_of_the_table_is_off_by_half_a_step(assets):
+@pytest.mark.parametrize("lengths", [None, (0.8, 0.6)])
+def test_the_table_keeps_directions(assets, modules, lengths):
+    """In a byte a number, and halves that are the same once."""
     torch.manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(7, 24), dim=1)
-    packed = assets.quantised(rows)
-    steps = torch.from_numpy(np.frombuffer(packed, np.float32, offset=7 * 24).copy())
-    kept = torch.from_numpy(np.frombuffer(packed, np.int8, 7 * 24).copy()).view(7, 24)
-    assert (kept * steps[:, None] - rows).abs().max() <= 0.5001 * steps.max()
+    given = rows if lengths is None else torch.cat([part * rows for part in lengths], 1)
+    kept, parts = assets.without_repeats(given)
+    assert kept.shape == rows.shape and parts == pytest.approx(lengths or [1.0])
+    found = modules(
+        """const table = new words.Embeddings(Int8Array.from(given.bytes).buffer, given.facts);
+        return [0, 1, 2, 3, 4, 5, 6].map(number => [...table.of(number)]);""",
+        {
+            "bytes": np.frombuffer(assets.quantised(kept), np.int8).tolist(),
+            "facts": {"words": 7, "dim": 24, "parts": parts},
+        },
+    )
+    torch.testing.assert_close(torch.tensor(found), given, atol=0.004, rtol=0)
+    assert torch.nn.functional.cosine_similarity(torch.tensor(found), given).min() > 0.9999
 
 
 def test_another_text_encoder_asks_for_another_table(assets):

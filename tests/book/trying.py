@@ -88,7 +88,7 @@ class Trying:
         self.page.evaluate(f"() => {{ delete {READY}.{name} }}")
 
     def _told(self, name: str) -> float:
-        self.page.wait_for_function(f"{READY}.{name} || {READY}.state === 'failed'")
+        self.page.wait_for_function(f"{READY}.{name}")
         return float(self.page.evaluate(f"{READY}.{name}"))
 
 

@@ -248,18 +248,22 @@ class Handling {
       Object.assign(this.bar, { hidden: false, value: 0 });
       try {
         this.photo = await this.model.ask("open", { file });
-      } catch (error) {
-        const other = error.message.includes("decode") ? "This is no photograph that the browser can read." : error.message;
-        throw new Error(other);
       } finally {
         this.bar.hidden = true;
       }
+      this.forget();
       this.views.forEach((view) => view.open(this.photo));
       root.classList.add("try-open");
       this.took = start;
       if (words) this.take([...words]);
       else this.update();
     });
+  }
+
+  /** There are no labels, of another photograph or of no words. */
+  forget() {
+    Object.assign(this, { maps: null, shares: null, repaint: null });
+    this.save.disabled = true;
   }
 
   /** Segment as is asked now; what was asked for meanwhile is done after, once. */
@@ -272,6 +276,7 @@ class Handling {
         while (this.again) {
           this.again = false;
           if (!this.names.length) {
+            this.forget();
             this.views.forEach((view) => view.paint(() => null));
             this.ready("Type words for what is in the photograph.");
             continue;

@@ -53,18 +53,15 @@ function edits(a, b) {
   return last[b.length];
 }
 
-/** The embeddings (n, C) in bytes, with a step for each word. */
+/** The words' embeddings: a row of bytes for each, a direction, repeated in parts of some lengths. */
 export class Embeddings {
-  constructor(bytes, count, dim) {
-    this.dim = dim;
-    this.rows = new Int8Array(bytes, 0, count * dim);
-    this.steps = new Float32Array(bytes.slice(count * dim));
+  constructor(bytes, { words, dim, parts }) {
+    Object.assign(this, { dim, parts, rows: new Int8Array(bytes, 0, words * dim) });
   }
 
   /** The unit vector (C,) of a word. */
   of(number) {
-    const row = this.rows.subarray(number * this.dim, (number + 1) * this.dim);
-    const length = Math.hypot(...row);
-    return Float32Array.from(row, (value) => value / length);
+    const row = this.rows.subarray(number * this.dim, (number + 1) * this.dim), length = Math.hypot(...row);
+    return Float32Array.from(this.parts.flatMap((part) => Array.from(row, (value) => (part * value) / length)));
   }
 }

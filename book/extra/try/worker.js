@@ -1,6 +1,6 @@
 /* The worker: loads the model and the words, and answers the page. Nothing is sent anywhere: all that
    is asked for over the network are the files of this site that about.json lists. */
-import * as ort from "../onnxruntime/ort.wasm.bundle.min.mjs";
+import * as ort from "../onnxruntime/ort.wasm.bundle.min.js";
 import { axisTaps, Resizer, resizedSize, windowStarts } from "./geometry.js";
 import { labelImage } from "./png.js";
 import * as unit from "./units.js";
@@ -43,7 +43,7 @@ async function start() {
   network = await ort.InferenceSession.create(new Uint8Array(model));
   nearest = await ort.InferenceSession.create(new Uint8Array(product));
   words = new Words(new TextDecoder().decode(list).trimEnd().split("\n"));
-  embeddings = new Embeddings(table, about.table.words, about.table.dim);
+  embeddings = new Embeddings(table, about.table);
   return { words: words.list, about };
 }
 
@@ -51,7 +51,8 @@ async function start() {
 async function open({ file }) {
   const { config } = about;
   // As mgca.utils.images.open_image: upright, colours as stored, laid on white where transparent.
-  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" });
+  const bitmap = await createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" })
+    .catch(() => { throw new Error("This is no photograph that the browser can read."); });
   const { width, height } = bitmap;
   const [tall, wide] = resizedSize(height, width, config);
   if (Math.min(tall, wide) < config.window) {
