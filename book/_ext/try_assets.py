@@ -82,7 +82,8 @@ def half_weights(model: onnx.ModelProto) -> None:
     """
     graph, casts = model.graph, []
     for weight in graph.initializer:
-        if weight.data_type != onnx.TensorProto.FLOAT or np.prod(weight.dims) < 256:
+        # Statistics and biases, of one axis, are few.
+        if weight.data_type != onnx.TensorProto.FLOAT or len(weight.dims) < 2:
             continue
         name, values = weight.name, onnx.numpy_helper.to_array(weight)
         weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))

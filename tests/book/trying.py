@@ -22,7 +22,6 @@ class Trying:
 
     def __init__(self, page) -> None:
         self.page = page
-        page.set_default_timeout(WAITING)
         start = monotonic()
         page.click(".try-start")
         page.wait_for_selector(".try-ready")
@@ -96,6 +95,7 @@ class Trying:
 def trying(browser, address: str, **context):
     """The page, started, in a context of its own, and the requests that it made: (url, bytes)."""
     opened = browser.new_context(accept_downloads=True, **context)
+    opened.set_default_timeout(WAITING)
     page = opened.new_page()
     requests: list[tuple[str, int]] = []
 

@@ -288,7 +288,7 @@ class Handling {
           const seconds = (performance.now() - start) / 1000;
           root.dataset[this.took ? "first" : "next"] = seconds;
           this.took = null;
-          if (!this.again) this.ready(`Computed in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s.`);
+          if (!this.again) this.ready(`Computed in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s. Beside each word is its share, pixel · adaptive unit.`);
         }
       } finally {
         this.running = false;
