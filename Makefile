@@ -44,10 +44,11 @@ EXECUTED := $(patsubst notebooks/%.py,_build/executed/%.ipynb,$(wildcard noteboo
 ENVIRONMENT := $(VENV)/.mgca-installed
 TESTS := $(VENV)/.tests-installed
 FIRST_PAGE := _build/html/index.html
+TRY := _build/try/about.json
 
 .DELETE_ON_ERROR:
-.PHONY: help book notebooks print quick test fuzz lint ablations bench verify rehearse lock platforms
-.PHONY: lowest clean distclean data-note
+.PHONY: help book notebooks try vendor print quick test fuzz lint ablations bench verify rehearse lock
+.PHONY: platforms lowest clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +65,11 @@ notebooks: data-note $(ENVIRONMENT) ## execute the notebooks that changed; all, 
 # For Jupyter and papermill. Git ignores it: the source stays the .py.
 notebooks/%.ipynb: notebooks/%.py $(ENVIRONMENT)
 	$(BIN)/jupytext --quiet --from py:percent --to ipynb --output $@ $<
+
+try: $(TRY) ## export the model and embed the words of the page "Try it"
+
+vendor: $(ENVIRONMENT) ## write anew, with npm, the packages that the page "Try it" has from there
+	$(BIN)/python book/_ext/try_vendor.py
 
 print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium is installed
 	$(BIN)/python book/_ext/one_page.py
@@ -109,7 +115,7 @@ BESIDE_CUDA := $(addprefix --no-emit-package ,$(OF_CUDA))
 
 lock: $(TESTS) ## write the locks anew from pyproject.toml
 	$(COMPILE) $(BESIDE_CUDA) --all-extras pyproject.toml -o requirements-test.lock
-	$(COMPILE) $(BESIDE_CUDA) $(addprefix --extra ,book benchmarks train formats app) \
+	$(COMPILE) $(BESIDE_CUDA) $(addprefix --extra ,book benchmarks train onnx formats app) \
 		--constraint requirements-test.lock pyproject.toml -o requirements.lock
 	grep ^torch== requirements.lock | cut -d' ' -f1 | \
 		$(COMPILE) --constraint requirements.lock -o requirements-cuda.lock -
@@ -182,7 +188,12 @@ $(TESTS): $(ENVIRONMENT) requirements-test.lock
 # executed again has another record all the same, which the page on the build's status tells.
 $(NOTEBOOKS) $(EXECUTED): notebooks ;
 
+# The model alone: the scripts of the page are no part of it.
+$(TRY): $(wildcard book/_ext/try_assets.py book/extra/try/words.txt mgca/weights/lite-* \
+	$(addprefix mgca/,backbone/lite.py decoder.py inference/export.py prompts.py)) $(ENVIRONMENT)
+	$(BIN)/python book/_ext/try_assets.py
+
 # From scratch each time: an incremental build warns only of the pages that it reads again.
-$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(NOTEBOOKS) $(EXECUTED) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
+$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(TRY) $(NOTEBOOKS) $(EXECUTED) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going

@@ -5,6 +5,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import try_page
 from docutils import nodes
 from provenance_page import ARCHIVE, archive, provenance
 from publish import REPOSITORY
@@ -80,6 +81,9 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     for page, mark, text in (
         ("status", "<!-- status -->", lambda: status(ROOT, _in_order(app))),
         ("provenance", "<!-- provenance -->", lambda: provenance(ROOT)),
+        ("try", "<!-- try -->", lambda: try_page.start(ROOT)),
+        ("try", "<!-- try sizes -->", lambda: try_page.sizes(ROOT)),
+        ("try", "<!-- try measured -->", lambda: try_page.measured(ROOT)),
     ):
         if docname == page:
             source[0] = source[0].replace(mark, text())
