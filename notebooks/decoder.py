@@ -33,11 +33,9 @@ rate = 6e-3  # learning rate, that of the scenes scale
 # %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
-import skimage.data
 import torch
 from torch.nn import functional as F
 
-import mgca
 from mgca.backbone import load_backbone
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
 from mgca.decoder import GatedConvBlock, GatedConvDecoder, upsample2
@@ -133,10 +131,10 @@ for channels in (96, 384, 512):
     assert parameters(channels) == sum(p.numel() for p in decoder.parameters())
 
 # %% tags=["hide-input"]
-sizes = {"scenes": 96, "lite": 384, "CLIP ViT-B/16": 512}
+sizes = {"scenes": 96, "CLIP ViT-B/16": 512}
 frame = pd.DataFrame({"encoder": list(sizes), "channels C": list(sizes.values())})
 frame["parameters"] = frame["channels C"].map(parameters).map("{:,}".format)
-frame["paper"] = ["", "", "4.72 M"]
+frame["paper"] = ["", "4.72 M"]
 figures.table(
     frame.set_index("encoder"),
     caption="The decoder's parameters for the encoders of this book.",
@@ -263,24 +261,9 @@ def change(decoder: GatedConvDecoder, features: torch.Tensor) -> float:
     return ((decoder(features) - before).norm(dim=1) / before.norm(dim=1)).mean().item()
 
 
-lite = mgca.load("lite")
-with torch.no_grad():
-    _, windows = lite.windows(skimage.data.chelsea())
-    photograph = lite.backbone.project(lite.features(windows))
-
-# %% tags=["hide-input"]
-rows = {}
-for name, of, on in (("scenes", trained, dense), ("lite", lite.decoder, photograph)):
-    first, second = (torch.tanh(block.gate).item() for block in of.blocks)
-    rows[name] = [f"{first:+.3f}", f"{second:+.3f}", f"{change(of, on):.2f}"]
-columns = ["tanh of gate 1", "tanh of gate 2", "change, share of the length"]
-frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-figures.table(
-    frame.rename_axis("decoder"),
-    caption=f"The published decoders, on {scenes} scenes and on one photograph. That of the scenes "
-    "adds nearly as much as there was; that of `lite`, which gains nothing by it, adds little.",
-    name="tab-decoder-change",
-)
+first, second = (torch.tanh(block.gate).item() for block in trained.blocks)
+print(f"tanh of the gates {first:+.3f} and {second:+.3f}")
+print(f"what is added is {change(trained, dense):.2f} of the length of what was there")
 
 # %% tags=["hide-input"]
 before, after = upsample2(dense), trained(dense)

@@ -14,10 +14,10 @@ PLAIN, MASKCLIP, ALONE = "plain CLIP", "MaskCLIP", "alignment alone"
 _MODELS = {
     **{"baseline": PLAIN, "clip": PLAIN, "maskclip": MASKCLIP, "dense": MASKCLIP},
     **{"sclip": "SCLIP", "clearclip": "ClearCLIP", "naclip": "NACLIP"},
-    **{"tcl": "TCL's loss", "mgca": "MGCA", "alignment": ALONE, "hybrid": "hybrid"},
+    **{"tcl": "TCL's loss", "mgca": "MGCA", "alignment": ALONE},
     **{"object": "object", "region": "region", "pixel": "pixel"},
     **{"object+region": "object + region", "all": "all three (MGCA)"},
-    **{"hybrid maskclip": "hybrid, MaskCLIP", "hybrid mgca": "hybrid, MGCA"},
+    **{"image": "image level", "decoder": "decoder on top"},
     "tcl, its own background": "TCL's loss, own background",
 }
 _OF_LITE = {"baseline": ALONE, "clip": ALONE, "dense": ALONE}
