@@ -230,6 +230,8 @@ class SegmentConfig:
         words: How several words make the score of one class: ``"largest"``, the largest of theirs,
             which serves words of one meaning and words of many things alike, or ``"mean"``, that of
             the mean of their embeddings.
+        refine: ``"pamr"`` to let contours follow the image's own edges
+            (:mod:`mgca.inference.refine`); empty for the scores as they are, as in every table.
     """
 
     short_side: int = 448
@@ -245,6 +247,7 @@ class SegmentConfig:
     positions: str = added("antialiased")
     affinity: str = added("")
     words: str = added("largest")
+    refine: str = added("")
 
     def __post_init__(self) -> None:
         if min(self.short_side, self.long_side, self.window, self.stride) < 1:
@@ -256,6 +259,7 @@ class SegmentConfig:
         _choice(self, "placement", ("centre", "corner"))
         _choice(self, "average", ("raw", "normalised"))
         _choice(self, "blend", ("equal", "middle"))
+        _choice(self, "refine", ("", "pamr"))
         _choice(self, "resize", ("pillow", "opencv"))
         _choice(self, "padding", ("corner", "centre"))
         _choice(self, "positions", POSITIONS)

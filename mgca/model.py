@@ -17,7 +17,7 @@ from mgca.backbone.base import state_digest
 from mgca.backbone.lite import own_alignment, take_alignment
 from mgca.config import BACKGROUND, PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
-from mgca.inference.refine import check_refinement, refined
+from mgca.inference.refine import refined
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import (
     SIGMOID,
@@ -227,8 +227,7 @@ class Model:
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
                 the classes, or what the decoder has learned.
             refine: ``"pamr"`` to let the contours follow the image's own edges, which takes some
-                seconds (:mod:`mgca.inference.refine`); None for the scores as they are, as in every
-                table.
+                seconds, or ``""`` for the scores as they are; the configuration's by default.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
@@ -241,7 +240,7 @@ class Model:
                 "is for decoders trained with TCL's objective, 'groupvit' for GroupViT"
             )
         chosen = self.scoring[rule]
-        check_refinement(refine)
+        config = self.config if refine is None else dataclasses.replace(self.config, refine=refine)
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
         words = check_words(classes)
@@ -266,7 +265,7 @@ class Model:
             scores = scores._replace(table=against_rest(scores.table, temperature))
         if alone or not chosen.softmax:
             temperature = None
-        if refine is not None:
+        if config.refine:
             embedded, scores = refined(embedded, scores, temperature)
             temperature = None
         return Segmentation(embedded, names, scores, background=background, temperature=temperature)

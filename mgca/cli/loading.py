@@ -77,6 +77,14 @@ Words = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine",
+        help="Let contours follow the image's own edges (PAMR), which takes some seconds an image.",
+        rich_help_panel=MODEL,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(

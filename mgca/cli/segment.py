@@ -19,6 +19,7 @@ from mgca.cli.loading import (
     Device,
     ModelName,
     Pretrained,
+    Refine,
     Words,
     examples,
     load_for_photographs,
@@ -86,6 +87,7 @@ def segment(
         ),
     ] = "36",
     affinity: Affinity = "",
+    refine: Refine = False,
     device: Device = "auto",
     workers: Annotated[
         int,
@@ -170,7 +172,13 @@ def segment(
     kinds = _kinds(overlay, rle, polygons, probabilities, confidence)
     found, others = named_images(images)
     loaded, shown = load_for_photographs(
-        device, model, decoder, pretrained, words=words, affinity=affinity
+        device,
+        model,
+        decoder,
+        pretrained,
+        words=words,
+        affinity=affinity,
+        refine="pamr" if refine else "",
     )
     settings = settings_of(loaded, shown, names, points, threshold)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
