@@ -65,6 +65,8 @@ def test_a_photograph_stands_beside_its_segmentations(model):
     _, scene, _ = evaluation_set("scenes", 1, seed=TEST_SEED)[0]
     embedded = model.embed(scene)
     results = {title: model.segment(embedded, WORDS, n) for title, n in (("a", None), ("b", 36))}
+    large = page_figures.photo_row("a scene", results, large=True)
+    assert len(large.axes) == 4 and large.axes[-1].get_legend() is not None
     figure = page_figures.photo_row("a scene", results)
     assert titles(figure) == ["a scene", "a", "b"]
     assert (figure.axes[0].images[0].get_array() == np.asarray(scene)).all()
