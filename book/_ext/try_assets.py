@@ -121,10 +121,22 @@ def nearest_point() -> onnx.ModelProto:
     return make.make_model(graph, opset_imports=opset, ir_version=10)
 
 
-def quantised(embeddings: Tensor) -> bytes:
-    """Directions of embeddings (n, C), one byte a number: each row's largest becomes 127."""
-    rows = 127 * embeddings / embeddings.abs().amax(dim=1, keepdim=True)
-    return rows.round().to(torch.int8).numpy().tobytes()
+def quantised(embeddings: Tensor, parts: Sequence[int]) -> bytes:
+    """Embeddings (n, C) in one byte a number; each part of a row has a step of its own.
+
+    Args:
+        embeddings: Unit vectors.
+        parts: Lengths of the parts, which follow one another along a row.
+
+    Returns:
+        The bytes (n, C), where the largest of each part is 127, then its steps (n, parts) float32.
+    """
+    rows, steps = [], []
+    for part in embeddings.split(list(parts), dim=1):
+        step = part.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / 127
+        rows.append((part / step).round().to(torch.int8))
+        steps.append(step)
+    return torch.cat(rows, 1).numpy().tobytes() + torch.cat(steps, 1).numpy().tobytes()
 
 
 class Remembered(torch.nn.Module):
@@ -152,22 +164,10 @@ class Remembered(torch.nn.Module):
         return torch.from_numpy(np.load(path)).float()
 
 
-def without_repeats(embeddings: Tensor) -> tuple[Tensor, list[float]]:
-    """What of the embeddings (n, C) the table keeps, and how they are made of it.
-
-    Where the second half of every embedding is the first half again, up to a factor, one half is
-    kept.
-
-    Returns:
-        Unit vectors (n, c), and the lengths of the parts of an embedding, all in their direction.
-    """
-    first, second = embeddings.split([embeddings.shape[1] // 2, -(-embeddings.shape[1] // 2)], 1)
-    length = float(first.norm(dim=1).mean()), float(second.norm(dim=1).mean())
-    if first.shape == second.shape and min(length) > 0:
-        ways = first / length[0], second / length[1]
-        if torch.allclose(*ways, atol=1e-5):
-            return ways[0], list(length)
-    return embeddings, [1.0]
+def parts_of(model: Model) -> list[int]:
+    """Lengths of the parts of an embedding: what is learned from captions, and the classes'."""
+    learned = model.backbone.learned
+    return [learned, model.backbone.dim - learned] if learned < model.backbone.dim else [learned]
 
 
 def table_key(model: Model) -> str:
@@ -188,15 +188,15 @@ def write_table(model: Model) -> None:
     words = WORDS.read_text().split("\n")[:-1]
     encoder = model.backbone.text
     model.backbone.text = Remembered(encoder, BUILT.with_name("try-sentences"))
-    parts = []
+    found = []
     for start in range(0, len(words), 500):
-        parts.append(class_embeddings(model.backbone, words[start : start + 500]))
-        print(f"{start + len(parts[-1])} of {len(words)} words", flush=True)
+        found.append(class_embeddings(model.backbone, words[start : start + 500]))
+        print(f"{start + len(found[-1])} of {len(words)} words", flush=True)
     model.backbone.text = encoder
-    kept, lengths = without_repeats(torch.cat(parts))
+    parts = parts_of(model)
     with replacing(TABLE) as temporary:
-        temporary.write_bytes(gzip.compress(quantised(kept), 9, mtime=0))
-    facts = {"words": len(words), "dim": kept.shape[1], "parts": lengths, "key": table_key(model)}
+        temporary.write_bytes(gzip.compress(quantised(torch.cat(found), parts), 9, mtime=0))
+    facts = {"words": len(words), "parts": parts, "key": table_key(model)}
     write_text(TABLE_FACTS, json.dumps(facts, indent=2) + "\n")
 
 

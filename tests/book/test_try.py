@@ -212,7 +212,7 @@ def test_a_reader_on_a_phone(whole, browser):
         page.fill("#try-word", "zorse")
         page.click(".try-form button")
         told = page.text_content(".try-told")
-        assert "“zorse” is not among the 20,000 words" in told and "horse" in told
+        assert "“zorse” is not among the 18,000 words" in told and "horse" in told
         page.click(".try-told >> text=horse >> nth=0")
         handled.wait()
         assert page.locator(".try-word").count() == 4
@@ -303,24 +303,26 @@ def test_the_nearest_meta_points_are_those_of_the_units(assets):
     assert np.array_equal(assignment, expected)
 
 
-@pytest.mark.parametrize("lengths", [None, (0.8, 0.6)])
-def test_the_table_keeps_directions(assets, modules, lengths):
-    """In a byte a number, and halves that are the same once."""
+@pytest.mark.parametrize("parts", [[24], [16, 8]])
+def test_the_table_is_off_by_half_a_step(assets, modules, parts):
+    """A part with small numbers has small steps."""
     torch.manual_seed(0)
-    rows = torch.nn.functional.normalize(torch.randn(7, 24), dim=1)
-    given = rows if lengths is None else torch.cat([part * rows for part in lengths], 1)
-    kept, parts = assets.without_repeats(given)
-    assert kept.shape == rows.shape and parts == pytest.approx(lengths or [1.0])
+    rows = torch.randn(7, 24)
+    rows[:, :16] *= 0.01 if len(parts) > 1 else 1
+    rows = torch.nn.functional.normalize(rows, dim=1)
     found = modules(
         """const table = new words.Embeddings(Int8Array.from(given.bytes).buffer, given.facts);
         return [0, 1, 2, 3, 4, 5, 6].map(number => [...table.of(number)]);""",
         {
-            "bytes": np.frombuffer(assets.quantised(kept), np.int8).tolist(),
-            "facts": {"words": 7, "dim": 24, "parts": parts},
+            "bytes": np.frombuffer(assets.quantised(rows, parts), np.int8).tolist(),
+            "facts": {"words": 7, "parts": parts},
         },
     )
-    torch.testing.assert_close(torch.tensor(found), given, atol=0.004, rtol=0)
-    assert torch.nn.functional.cosine_similarity(torch.tensor(found), given).min() > 0.9999
+    for part, expected in zip(
+        torch.tensor(found).split(parts, 1), rows.split(parts, 1), strict=True
+    ):
+        half = expected.abs().amax() / 127 / 2
+        torch.testing.assert_close(part, expected, atol=1.1 * half.item(), rtol=2e-3)
 
 
 def test_another_text_encoder_asks_for_another_table(assets):

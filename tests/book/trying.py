@@ -87,7 +87,8 @@ class Trying:
         self.page.evaluate(f"() => {{ delete {READY}.{name} }}")
 
     def _told(self, name: str) -> float:
-        self.page.wait_for_function(f"{READY}.{name}")
+        self.page.wait_for_function(f"{READY}.{name} || {READY}.state === 'failed'")
+        assert self.page.evaluate(f"{READY}.{name}"), self.page.text_content(".try-status")
         return float(self.page.evaluate(f"{READY}.{name}"))
 
 

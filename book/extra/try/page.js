@@ -101,14 +101,14 @@ class Handling {
     this.running = false;
     this.views = [new View("Pixel unit"), new View("Adaptive unit")];
     this.bar = make("progress", { max: 1, value: 0, hidden: true, "aria-label": "Computing" });
-    this.status = make("p", { className: "try-status", role: "status" }, "Choose a photograph.");
+    this.status = make("p", { className: "try-status", role: "status" });
     this.under = make("p", { className: "try-under" });
     this.legend = make("ul", { className: "try-legend" });
     this.model.progress = (share) => { this.bar.value = share; };
     root.append(this.photographs(), this.wordForm(), this.legend, this.sliders(), this.status, this.bar,
       make("div", { className: "try-views" }, ...this.views.map((view) => view.figure)), this.under, this.saving());
     this.views.forEach((view) => this.follow(view.canvas));
-    this.ready();
+    this.ready("Choose a photograph.");
   }
 
   // ---------------------------------------------------------------- what is asked for
@@ -229,7 +229,7 @@ class Handling {
 
   ready(text) {
     root.dataset.state = "ready";
-    if (text) this.status.textContent = text;
+    this.status.textContent = text;
   }
 
   /** Say what went wrong, where something does. */
@@ -237,7 +237,8 @@ class Handling {
     try {
       await work();
     } catch (error) {
-      this.ready(error.message);
+      root.dataset.state = "failed";
+      this.status.textContent = error.message;
     }
   }
 

@@ -53,15 +53,24 @@ function edits(a, b) {
   return last[b.length];
 }
 
-/** The words' embeddings: a row of bytes for each, a direction, repeated in parts of some lengths. */
+/** The words' embeddings (n, C) in bytes, then a step for each part of each row. */
 export class Embeddings {
-  constructor(bytes, { words, dim, parts }) {
-    Object.assign(this, { dim, parts, rows: new Int8Array(bytes, 0, words * dim) });
+  constructor(bytes, { words, parts }) {
+    this.parts = parts;
+    this.dim = parts.reduce((a, b) => a + b, 0);
+    this.rows = new Int8Array(bytes, 0, words * this.dim);
+    this.steps = new Float32Array(bytes.slice(words * this.dim));
   }
 
   /** The unit vector (C,) of a word. */
   of(number) {
-    const row = this.rows.subarray(number * this.dim, (number + 1) * this.dim), length = Math.hypot(...row);
-    return Float32Array.from(this.parts.flatMap((part) => Array.from(row, (value) => (part * value) / length)));
+    const out = Float32Array.from(this.rows.subarray(number * this.dim, (number + 1) * this.dim));
+    this.parts.reduce((start, part, n) => {
+      const step = this.steps[number * this.parts.length + n];
+      for (let c = start; c < start + part; c++) out[c] *= step;
+      return start + part;
+    }, 0);
+    const length = Math.hypot(...out);
+    return out.map((value) => value / length);
   }
 }
