@@ -165,9 +165,10 @@ class Remembered(torch.nn.Module):
 
 
 def parts_of(model: Model) -> list[int]:
-    """Lengths of the parts of an embedding: what is learned from captions, and the classes'."""
-    learned = model.backbone.learned
-    return [learned, model.backbone.dim - learned] if learned < model.backbone.dim else [learned]
+    """Lengths of the parts of an embedding: of ``lite``, what captions taught, and the classes."""
+    dim = model.backbone.dim
+    learned = model.backbone.learned or dim
+    return [learned, dim - learned] if learned < dim else [dim]
 
 
 def table_key(model: Model) -> str:
