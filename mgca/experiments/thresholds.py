@@ -7,28 +7,34 @@ from pathlib import Path
 import pandas as pd
 
 from mgca.config import config_hash, to_dict
+from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.results import write_run
 from mgca.evaluation.thresholds import TEMPERATURES, threshold_curve
 from mgca.experiments.scale import Scale
 from mgca.model import Model
 from mgca.utils.files import replacing
 from mgca.utils.provenance import provenance
-from mgca.weights import load_weights
+from mgca.weights import HEADS, load_weights
 from mgca.weights.decoders import decoder_from
 
 COLUMNS = ["variant", "dataset", "unit", "seed", "temperature", "threshold", "miou", "run"]
 
 
 def scale_curves(scale: Scale, out: str | os.PathLike) -> pd.DataFrame:
-    """Curves of the published models of a scale, with and without their decoder, both units.
+    """Curves of the published models of a scale, with and without a decoder, both units.
 
     Writes ``<out>/background.csv`` and the run's provenance.
     """
     began = time.perf_counter()
     data = scale.calibration()
-    state, meta = load_weights(f"{scale.training.backbone}-mgca")
     backbone = scale.published_backbone()
-    decoders = {"dense": None, "mgca": decoder_from(state, meta, backbone)}
+    decoders: dict[str, GatedConvDecoder | None]
+    if backbone.name in HEADS:
+        _, meta = load_weights(f"{backbone.name}-alignment")
+        decoders = {"mgca": None}
+    else:
+        state, meta = load_weights(f"{backbone.name}-mgca")
+        decoders = {"dense": None, "mgca": decoder_from(state, meta, backbone)}
     config = {
         "scale": scale.name,
         "set": [data.name, data.digest, len(data)],
