@@ -197,7 +197,7 @@ class PaperScale(Scale):
                 )
             except BackboneUnavailable as error:
                 raise OSError(f"encoder: {error}") from error
-            except ValueError as error:  # no such name or tag, or no dense path
+            except (ValueError, TypeError) as error:  # no such name, tag or option, no dense path
                 raise ValueError(f"encoder: {error}") from error
         return _encoders[key]
 

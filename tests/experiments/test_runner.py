@@ -521,3 +521,26 @@ def test_two_at_once_do_not_compute_a_run_twice(tmp_path, monkeypatch):
         thread.join(120)
     assert len(computed) == 1
     pd.testing.assert_frame_equal(tables[1], tables[2])
+
+
+class Growing(TinyScale):
+    """A scale of which a set is not at hand at first."""
+
+    at_hand: tuple[str, ...] = ("things",)
+
+    def present(self, names):
+        return tuple(name for name in names if name in self.at_hand)
+
+
+def test_a_set_that_comes_later_trains_nothing_again(tmp_path):
+    scale = Growing(tmp_path)
+    first = run_ablation("meta_points", scale, [0], **folders(tmp_path))
+    assert set(first["dataset"]) == {"things"}
+    (decoder,) = (tmp_path / "work").glob("*/decoder.safetensors")
+    written = decoder.stat().st_mtime_ns
+    scale.at_hand = scale.datasets
+    both = run_ablation("meta_points", scale, [0], **folders(tmp_path))
+    assert set(both["dataset"]) == {"things", "stuff"} and set(both["run"]) == set(first["run"])
+    assert decoder.stat().st_mtime_ns == written
+    of_things = both[both["dataset"] == "things"].reset_index(drop=True)
+    assert of_things.equals(first.reset_index(drop=True))
