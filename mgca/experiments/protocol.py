@@ -318,3 +318,11 @@ def turned_around(table: pd.DataFrame) -> pd.DataFrame:
             count[1] += bool((now[one] - now[other]) * (before[one] - before[other]) < 0)
     rows = [[knob, pairs, turned] for knob, (pairs, turned) in counts.items()]
     return pd.DataFrame(rows, columns=["knob", "pairs", "turned"])
+
+
+def read_protocol(folder: str | os.PathLike[str]) -> pd.DataFrame:
+    """The table that a results folder holds; no rows if there is none."""
+    path = Path(folder) / "protocol.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(path, dtype={"value": str, "unit": str})

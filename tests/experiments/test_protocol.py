@@ -15,6 +15,7 @@ from mgca.experiments.protocol import (
     interval,
     miou,
     protocol_table,
+    read_protocol,
     spread,
     turned_around,
     turns,
@@ -32,7 +33,9 @@ def computed(tmp_path_factory):
 
 def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
     scale, folder, table = computed
-    assert list(pd.read_csv(folder / "results" / "protocol.csv").columns) == list(table.columns)
+    read = read_protocol(folder / "results")
+    pd.testing.assert_frame_equal(read, table, check_dtype=False)
+    assert not len(read_protocol(folder / "nowhere"))
     known = {turn.knob for turn in turns(scale.segment())} - {"affinity"}  # tiny has no early stage
     assert set(table["knob"]) == known | {USUAL}
     assert set(table["method"]) == set(scale.frozen)
@@ -44,7 +47,8 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
         ("normalised", dataclasses.replace(scale.segment(), average="normalised"), 0.35),
     ]:
         model = Model(scale.backbone(0, "attention"), None, config)
-        found = evaluate(model, data, (16,), background=threshold, **background)
+        how = {"background": threshold, "features": scale.cache}
+        found = evaluate(model, data, (16,), **how, **background)
         row = table.query("method == 'clip' and value == @value and unit == '16'").iloc[0]
         assert row["miou"] == pytest.approx(found["16"].miou, abs=6e-4)
     usual = table[table["knob"] == USUAL]

@@ -1,0 +1,84 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What the protocol moves
+#
+# A number on a benchmark is made by a method and by a protocol: templates, statistics of pixels,
+# sizes and windows, padding, thresholds, units. Papers compare methods, and seldom under one
+# protocol. Here every knob is turned alone, for every method, with all else as in the scale's own
+# tables.
+#
+# The table is computed by `mgca experiment protocol --scale scenes --publish`. Where it was not run
+# this page says so. Intervals are of the difference to the usual value: the images are drawn anew a
+# thousand times, the same ones for both, and 95 % of the differences lie within.
+#
+# Not among the knobs are those that this library does not have: embeddings averaged over windows in
+# the place of scores, and a softmax before resizing.
+
+# %% tags=["parameters"]
+scale = "scenes"  # "scenes" or "photos"
+unit = "36"  # "pixel", "16", "36" or "64"
+
+# %% tags=["hide-input"]
+from IPython.display import Markdown, display
+
+from mgca.experiments.protocol import read_protocol, spread, turned_around
+from mgca.experiments.report import figures
+from mgca.experiments.report.page import open_page
+
+page = open_page("protocol")
+table = read_protocol(page.project / "results" / scale)
+if not len(table):
+    display(Markdown(f"**Not run** at the scale {scale}."))
+
+# %% [markdown]
+# ## How far each knob moves each method
+#
+# The largest mIoU minus the smallest over the values of a knob, in points. The last column is how
+# far the methods are apart with all knobs as usual: a knob that moves more than that decides which
+# method is the best.
+
+# %% tags=["remove-input"]
+if len(table):
+    found = (
+        spread(table).reset_index().query("unit == @unit").drop(columns="unit").round(1)
+    )
+    caption = f"What a knob moves, unit {unit}, scale {scale}: points of mIoU."
+    figures.table(found, caption=caption, results=f"{scale}/protocol.csv")
+
+# %% [markdown]
+# ## How often two methods change places
+
+# %% tags=["remove-input"]
+if len(table):
+    caption = (
+        f"Pairs of methods, over all sets, units and values of a knob, scale {scale}."
+    )
+    figures.table(
+        turned_around(table), caption=caption, results=f"{scale}/protocol.csv"
+    )
+
+# %% [markdown]
+# ## Every value
+
+# %% tags=["remove-input"]
+if len(table):
+    shown = (
+        table.query("unit == @unit and knob != 'usual'")
+        .drop(columns=["unit", "run"])
+        .round(2)
+    )
+    caption = (
+        f"Each value of each knob beside the usual one, unit {unit}, scale {scale}."
+    )
+    figures.table(shown, caption=caption, results=f"{scale}/protocol.csv")
