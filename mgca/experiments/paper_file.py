@@ -9,6 +9,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from mgca.config import PRECISIONS, SegmentConfig, TrainConfig
 from mgca.data.benchmarks import benchmark_names
@@ -230,10 +231,19 @@ def read_paper_file(path: str | os.PathLike) -> PaperFile:
             f"{path} lacks {'[background]' if 'background' not in table else 'shards.source'}: "
             f"{Path(__file__).with_name('paper.toml')} shows what it is"
         )
+    return _absolute(made_of(table, str(path)), path.resolve().parent)
+
+
+def made_of(table: dict[str, Any], source: str = "") -> PaperFile:
+    """The description that a table of values is, as a file has it or :func:`mgca.config.to_dict`.
+
+    Raises:
+        ValueError: For an unknown name or a value that will not do.
+    """
     # Built whole: half of the two ways to a background is none.
-    background = from_table(Background, table.pop("background"), str(path), "background")
-    file = from_table(PaperFile(), table, str(path))
-    return _absolute(dataclasses.replace(file, background=background), path.resolve().parent)
+    background = from_table(Background, table["background"], source, "background")
+    rest = {name: value for name, value in table.items() if name != "background"}
+    return dataclasses.replace(from_table(PaperFile(), rest, source), background=background)
 
 
 _PRESET = "the preset says how long is trained"

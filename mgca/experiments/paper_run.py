@@ -4,19 +4,23 @@ They train together and share the images of the benchmarks out. The process that
 finds decoder and counts in the run's folder (:meth:`mgca.experiments.paper.PaperScale.join`).
 """
 
+import dataclasses
+import json
 import logging
 import os
-import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
-from mgca.experiments.grid import Variant
+from mgca.config import to_dict
+from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.paper import PaperScale
+from mgca.experiments.paper_file import made_of
 from mgca.experiments.runner import compute
 from mgca.training.resources import launch
+from mgca.utils.files import write_text
 from mgca.utils.processes import exit_with_parent
 
 _PATIENCE = 120  # seconds that processes have to write a checkpoint after Ctrl-C
@@ -35,8 +39,9 @@ def together(scale: PaperScale, variant: Variant, seed: int, folder: Path) -> No
         RuntimeError: If they do not come to their end; what they computed is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    task, log = folder / "task.pickle", folder / "log.txt"
-    task.write_bytes(pickle.dumps((scale, variant, seed, folder)))
+    task, log = folder / "task.json", folder / "log.txt"
+    about = {"file": to_dict(scale.file), "run": variant.run(scale, seed), "seed": seed}
+    write_text(task, json.dumps(about | {"units": variant.units}))
     words = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.file.devices)]
     words += ["-m", "mgca.experiments.paper_run", str(task), str(os.getpid())]
     with log.open("w", encoding="utf-8") as lines:
@@ -74,11 +79,15 @@ def main(task: str, parent: str) -> None:
     """Compute a task as one of several processes.
 
     Args:
-        task: File that the task lies in, which none but this user's own process has written.
+        task: File that says which, in the run's folder.
         parent: Number of the process that waits for it.
     """
     exit_with_parent(int(parent))
-    scale, variant, seed, folder = pickle.loads(Path(task).read_bytes())
+    folder, about = Path(task).parent, json.loads(Path(task).read_text(encoding="utf-8"))
+    scale, seed = PaperScale(made_of(about["file"])), about["seed"]
+    every = (variant for name in ABLATIONS for variant in grid(name, scale))
+    variant = next(variant for variant in every if variant.run(scale, seed) == about["run"])
+    variant = dataclasses.replace(variant, units=tuple(about["units"]))
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     scale.process = launch(scale.file.resources, scale.training)
     if scale.process.is_global_zero:
