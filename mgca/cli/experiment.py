@@ -22,7 +22,7 @@ app = typer.Typer(
     epilog=examples(
         "mgca experiment run granularity k --scale scenes --jobs 2",
         "mgca experiment run main --scale photos --data DIR --publish",
-        "mgca experiment verify",
+        "mgca experiment publish scenes-decoders",
     ),
 )
 
@@ -190,33 +190,6 @@ def timing(
     for row in () if as_json else rows:
         typer.echo(f"{row['variant']:16} {row['unit']:>6} {row['dataset']:8} {row['value']:.4f} s")
     notice(out / "benchmarks.csv")
-
-
-@app.command(epilog=examples("mgca experiment verify", "mgca experiment verify --seed 1"))
-@speaking
-def verify(
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the runs.")] = 0,
-    tolerance: Annotated[
-        float,
-        typer.Option(min=0, metavar="POINTS", help="Of mIoU, allowed on another kind of machine."),
-    ] = 1.0,
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="The published results of the scenes.")
-    ] = Path("results/scenes"),
-    as_json: AsJson = False,
-) -> None:
-    """Compute a part of the published results from nothing. Exit code 1 if they differ."""
-    from mgca.experiments.verify import judge, recompute
-
-    both, identical = recompute(results, seed)
-    shown = both[both["metric"] == "miou"].drop(columns=["variant", "seed", "metric"])
-    if not as_json:
-        typer.echo(shown.to_string(index=False))
-    verdict = judge(both, identical, tolerance)
-    if as_json:
-        echo_json({"verdict": verdict, "rows": both.to_dict("records")})
-    else:
-        typer.echo(verdict)
 
 
 @app.command(epilog=examples("mgca experiment publish scenes-decoders"))

@@ -52,7 +52,7 @@ WORKS = {
     "experiment run": ("k", "mgca.experiments.runner.run_ablations"),
     "experiment thresholds": ("", "mgca.experiments.thresholds.scale_curves"),
     "experiment timing": ("", "mgca.experiments.timing.seconds_per_image"),
-    "experiment verify": ("", "mgca.experiments.verify.recompute"),
+    "verify": ("", "mgca.experiments.verify.inconsistencies"),
     "experiment publish": ("scenes-decoders", "mgca.experiments.publish.scenes_decoders"),
     "models": ("", "mgca.weights.catalogue.models"),
     "doctor": ("", "mgca.cli.doctor.diagnose"),
@@ -94,7 +94,15 @@ def test_exit_codes(here, monkeypatch, capsys, name):
 
         return raises
 
-    resumes = name.split()[0] in ("segment", "evaluate", "data", "train", "ablate", "experiment")
+    resumes = name.split()[0] in (
+        "segment",
+        "evaluate",
+        "data",
+        "train",
+        "ablate",
+        "experiment",
+        "verify",
+    )
     further = "; the same command goes on from here" if resumes else ""
     assert main([*name.split(), "--nothing"]) == 2
     assert "--nothing" in capsys.readouterr().err
