@@ -192,6 +192,39 @@ def timing(
     notice(out / "benchmarks.csv")
 
 
+@app.command(epilog=examples("mgca experiment intervals --scale scenes --publish"))
+@speaking
+def intervals(
+    scale: ScaleName = "scenes",
+    seeds: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Seeds whose runs are taken.")
+    ] = "0,1,2,3,4",
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the runs' decoders.",
+            show_default="_build/SCALE",
+        ),
+    ] = None,
+    publish: Publish = False,
+    as_json: AsJson = False,
+) -> None:
+    """Draw images again from what each run counted, and say how sure the claims are of them."""
+    from mgca.experiments.intervals import image_intervals, write_intervals
+    from mgca.experiments.runner import folders
+
+    numbers, places = seeds_of(seeds), folders(scale, publish=publish)
+    found = image_intervals(_load(scale, None, None), numbers, work or places["work"])
+    path = write_intervals(places["out"], found)
+    if as_json:
+        echo_json(found)
+    for one in () if as_json else found["claims"]:
+        ends = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
+        typer.echo(f"{one['mean']:+.2f} {ends:16} {one['group']}: {one['claim']}")
+    notice(path)
+
+
 @app.command(epilog=examples("mgca experiment publish scenes-decoders"))
 @speaking
 def publish(

@@ -53,6 +53,7 @@ WORKS = {
     "experiment thresholds": ("", "mgca.experiments.thresholds.scale_curves"),
     "experiment timing": ("", "mgca.experiments.timing.seconds_per_image"),
     "verify": ("", "mgca.experiments.verify.inconsistencies"),
+    "experiment intervals": ("", "mgca.experiments.intervals.image_intervals"),
     "experiment publish": ("scenes-decoders", "mgca.experiments.publish.scenes_decoders"),
     "models": ("", "mgca.weights.catalogue.models"),
     "doctor": ("", "mgca.cli.doctor.diagnose"),
