@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from checks_page import compute, verified
 from docutils import nodes
 from provenance_page import ARCHIVE, archive, provenance
 from publish import REPOSITORY
@@ -53,6 +54,8 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     for page, mark, text in (
         ("status", "<!-- status -->", lambda: status(ROOT, _in_order(app))),
         ("provenance", "<!-- provenance -->", lambda: provenance(ROOT)),
+        ("verified", "<!-- verified -->", lambda: verified(ROOT)),
+        ("impact", "<!-- compute -->", lambda: compute(ROOT)),
     ):
         if docname == page:
             source[0] = source[0].replace(mark, text())
