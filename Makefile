@@ -9,9 +9,10 @@ BIN := $(VENV)/bin
 # The real images and captions. Without them the book builds and the tests pass, less what needs them.
 DEFAULT_DATA := ../shared/data
 MGCA_DATA ?= $(DEFAULT_DATA)
-ifneq ($(wildcard $(MGCA_DATA)),)
-# Absolute, because notebooks run in their own folder.
-override export MGCA_DATA := $(abspath $(MGCA_DATA))
+# Absolute, because notebooks run in their own folder; by the shell, because make splits at spaces.
+FOUND_DATA := $(shell cd "$(MGCA_DATA)" 2>/dev/null && pwd)
+ifneq ($(FOUND_DATA),)
+override export MGCA_DATA := $(FOUND_DATA)
 DATA_NOTE := Real data: $(MGCA_DATA)
 else ifeq ($(MGCA_DATA),$(DEFAULT_DATA))
 unexport MGCA_DATA
@@ -32,7 +33,7 @@ export HF_HUB_OFFLINE := 1
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1
 export JUPYTER_NO_CONFIG := 1
-export IPYTHONDIR := $(abspath _build/ipython)
+export IPYTHONDIR := $(CURDIR)/_build/ipython
 
 LIBRARY := $(shell find mgca -type f -not -path '*/__pycache__/*')
 # With its folders, whose time changes when a file in them is removed.
@@ -43,21 +44,32 @@ EXECUTED := $(patsubst notebooks/%.py,_build/executed/%.ipynb,$(wildcard noteboo
 ENVIRONMENT := $(VENV)/.mgca-installed
 TESTS := $(VENV)/.tests-installed
 FIRST_PAGE := _build/html/index.html
+TRY := _build/try/about.json
 
 .DELETE_ON_ERROR:
-.PHONY: help book notebooks print quick test fuzz lint ablations bench verify rehearse lock platforms
-.PHONY: lowest clean distclean data-note
+.PHONY: help book notebooks try vendor print quick test fuzz lint ablations bench verify rehearse lock
+.PHONY: platforms lowest clean distclean data-note
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "make notebooks/NAME.ipynb: one notebook, for Jupyter and papermill; mgca ablate executes some"
 
 book: data-note $(FIRST_PAGE) ## execute the notebooks and build the book
-	@echo "The book: $(abspath $(FIRST_PAGE))"
+	@echo "The book: $(CURDIR)/$(FIRST_PAGE)"
 
 # Compares contents, not times; with FRESH=1 in the environment or on the command line it executes
 # all notebooks, and they compute what they otherwise read from results/.
 notebooks: data-note $(ENVIRONMENT) ## execute the notebooks that changed; all, anew, with FRESH=1
 	$(BIN)/python book/_ext/execute.py
+
+# For Jupyter and papermill. Git ignores it: the source stays the .py.
+notebooks/%.ipynb: notebooks/%.py $(ENVIRONMENT)
+	$(BIN)/jupytext --quiet --from py:percent --to ipynb --output $@ $<
+
+try: $(TRY) ## export the model and embed the words of the page "Try it"
+
+vendor: $(ENVIRONMENT) ## write anew, with npm, the packages that the page "Try it" has from there
+	$(BIN)/python book/_ext/try_vendor.py
 
 print: $(NOTEBOOKS) ## put the book on one page, and into a PDF where Chromium is installed
 	$(BIN)/python book/_ext/one_page.py
@@ -103,7 +115,7 @@ BESIDE_CUDA := $(addprefix --no-emit-package ,$(OF_CUDA))
 
 lock: $(TESTS) ## write the locks anew from pyproject.toml
 	$(COMPILE) $(BESIDE_CUDA) --all-extras pyproject.toml -o requirements-test.lock
-	$(COMPILE) $(BESIDE_CUDA) $(addprefix --extra ,book benchmarks train formats app) \
+	$(COMPILE) $(BESIDE_CUDA) $(addprefix --extra ,book benchmarks train onnx formats app) \
 		--constraint requirements-test.lock pyproject.toml -o requirements.lock
 	grep ^torch== requirements.lock | cut -d' ' -f1 | \
 		$(COMPILE) --constraint requirements.lock -o requirements-cuda.lock -
@@ -159,8 +171,12 @@ $(VENV)/.lock-installed: requirements.lock requirements-cuda.lock
 	@touch $@
 
 # Without isolation: the lock has installed the build backend already.
+# A double click in JupyterLab then opens a .py of notebooks/ as the notebook that it is.
 $(ENVIRONMENT): $(VENV)/.lock-installed pyproject.toml
 	$(INSTALL) --no-build-isolation --editable .
+	@mkdir -p $(VENV)/etc/jupyter/labconfig
+	$(BIN)/jupytext-config --settings-file \
+		$(VENV)/etc/jupyter/labconfig/default_setting_overrides.json set-default-viewer python
 	@touch $@
 
 $(TESTS): $(ENVIRONMENT) requirements-test.lock
@@ -172,7 +188,12 @@ $(TESTS): $(ENVIRONMENT) requirements-test.lock
 # executed again has another record all the same, which the page on the build's status tells.
 $(NOTEBOOKS) $(EXECUTED): notebooks ;
 
+# The model alone: the scripts of the page are no part of it.
+$(TRY): $(wildcard book/_ext/try_assets.py book/extra/try/words.txt mgca/weights/lite-* \
+	$(addprefix mgca/,backbone/lite.py decoder.py inference/export.py prompts.py)) $(ENVIRONMENT)
+	$(BIN)/python book/_ext/try_assets.py
+
 # From scratch each time: an incremental build warns only of the pages that it reads again.
-$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(NOTEBOOKS) $(EXECUTED) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
+$(FIRST_PAGE): _config.yml CITATION.cff $(PAGES) $(TRY) $(NOTEBOOKS) $(EXECUTED) $(LIBRARY) $(RESULTS) $(ENVIRONMENT)
 	rm -rf _build/html _build/.doctrees
 	$(BIN)/jupyter-book build book --path-output . --config _config.yml -W -n --keep-going

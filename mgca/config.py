@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 DIRECTIONS = ("both", "image", "text")
 MEASURES = ("dot", "cosine")
+POSITIONS = ("antialiased", "plain")
 BACKGROUND = "background"
 PRECISIONS = ("float32", "bfloat16", "float16")
 
@@ -217,6 +218,20 @@ class SegmentConfig:
         blend: How windows that overlap are joined: ``"equal"``, their mean, as the paper's protocol
             and all published numbers have it, or ``"middle"``, weighted towards the middle of
             each, so that no label changes along a window's edge for that reason alone.
+        resize: Bilinear filter that images are resized by: ``"pillow"``, its own, which averages
+            where it shrinks, or ``"opencv"``, its own, which looks at four pixels.
+        padding: Where a window is padded whose side is no multiple of the encoder's stride:
+            ``"corner"``, at the bottom and right, or ``"centre"``, on both sides.
+        positions: How positional embeddings are resized for another grid, bicubic both:
+            ``"antialiased"``, as open_clip does, or ``"plain"``.
+        affinity: Map that pixels are grouped in: the empty string for the pixel embeddings
+            themselves, as the paper has it, or a name that
+            :func:`mgca.backbone.affinity.affinity_of` knows.
+        words: How several words make the score of one class: ``"largest"``, the largest of theirs,
+            which serves words of one meaning and words of many things alike, or ``"mean"``, that of
+            the mean of their embeddings.
+        refine: ``"pamr"`` to let contours follow the image's own edges
+            (:mod:`mgca.inference.refine`); empty for the scores as they are, as in every table.
     """
 
     short_side: int = 448
@@ -227,6 +242,12 @@ class SegmentConfig:
     placement: str = "centre"
     average: str = "raw"
     blend: str = added("equal")
+    resize: str = added("pillow")
+    padding: str = added("corner")
+    positions: str = added("antialiased")
+    affinity: str = added("")
+    words: str = added("largest")
+    refine: str = added("")
 
     def __post_init__(self) -> None:
         if min(self.short_side, self.long_side, self.window, self.stride) < 1:
@@ -238,6 +259,11 @@ class SegmentConfig:
         _choice(self, "placement", ("centre", "corner"))
         _choice(self, "average", ("raw", "normalised"))
         _choice(self, "blend", ("equal", "middle"))
+        _choice(self, "refine", ("", "pamr"))
+        _choice(self, "resize", ("pillow", "opencv"))
+        _choice(self, "padding", ("corner", "centre"))
+        _choice(self, "positions", POSITIONS)
+        _choice(self, "words", ("largest", "mean"))
 
 
 def grid_side(meta_points: int) -> int:

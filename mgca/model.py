@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.backbone import Backbone, check_known, load_backbone
+from mgca.backbone.affinity import affinity_of
 from mgca.backbone.base import state_digest
 from mgca.backbone.lite import own_alignment, take_alignment
-from mgca.config import PRECISIONS, SegmentConfig, grid_side
+from mgca.config import BACKGROUND, PRECISIONS, SegmentConfig, grid_side
 from mgca.decoder import GatedConvDecoder
-from mgca.inference.refine import check_refinement, refined
+from mgca.inference.refine import refined
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.scoring import SIGMOID, SOFTMAX, Rule, against_rest, rest_of, rules
+from mgca.inference.scoring import (
+    SIGMOID,
+    SOFTMAX,
+    Rule,
+    against_rest,
+    largest_of_words,
+    rest_of,
+    rules,
+)
 from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
-from mgca.prompts import check_classes, class_embeddings
+from mgca.prompts import CLASS_TEMPLATES, ClassWords, check_words, class_embeddings
 from mgca.units import semantic_units
 from mgca.utils.devices import pick_device
 from mgca.utils.files import write_text
@@ -42,16 +51,19 @@ class Model:
         decoder: The trained decoder, or None to use the backbone's dense features as they are.
         config: Sliding window and units; by default the paper's, at the backbone's own window.
         scoring: Rules by which scores become probabilities, by name, as
-            :func:`mgca.inference.scoring.rules` gives them; by default the softmax alone.
+            :func:`mgca.inference.scoring.rules` gives them; by default the softmax, and the
+            sigmoid that the backbone was trained with, if it was.
 
     Attributes:
         pretrained: Weights of the backbone, as in :func:`mgca.backbone.load_backbone`.
         precision: Number format of the products and convolutions of image encoder and decoder:
             ``"float32"``; ``"bfloat16"``, about half the time; or ``"float16"``, for GPUs. May be
             set.
+        templates: Sentences that the words of classes are put into. May be set.
     """
 
     pretrained: bool | str = True
+    templates: Sequence[str] = CLASS_TEMPLATES
     _precision: str = "float32"
 
     def __init__(
@@ -64,8 +76,9 @@ class Model:
         self.backbone = backbone
         self.decoder = decoder.requires_grad_(False).eval() if decoder is not None else None
         self.config = config or _usual(backbone)
-        self.scoring = dict(scoring or rules())
-        self._texts: dict[tuple[str, ...], Tensor] = {}
+        self.scoring = dict(scoring or rules(backbone.sigmoid))
+        self._affinity: tuple[str, Callable[[Tensor], Tensor]] | None = None
+        self._texts: dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = {}
 
     @property
     def precision(self) -> str:
@@ -85,7 +98,8 @@ class Model:
             FileNotFoundError, ImageError: As :func:`mgca.utils.images.open_image`.
         """
         geometry, windows = self.windows(image)
-        return dataclasses.replace(geometry, pixels=self.pixels(self.features(windows)))
+        pixels = self.pixels(self.features(windows))
+        return dataclasses.replace(geometry, pixels=pixels, affinity=self.affinity(windows))
 
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
         """The geometry of an image's windows, and the normalised windows (n, 3, h, w) themselves.
@@ -98,15 +112,17 @@ class Model:
         tensor = to_tensor(resized, self.backbone.mean, self.backbone.std)
         size = (resized.height, resized.width)
         boxes = window_boxes(*size, self.config.window, self.config.stride)
-        windows = cut_windows(tensor, boxes, self.backbone.stride)
+        windows = cut_windows(tensor, boxes, self.backbone.stride, self.config.padding)
         padded = (windows.shape[-2], windows.shape[-1])
-        return Embedded(original, size, boxes, padded, torch.empty(0), self.config.blend), windows
+        joined = (self.config.blend, self.config.padding)
+        return Embedded(original, size, boxes, padded, torch.empty(0), *joined), windows
 
     @torch.inference_mode()
     def features(self, windows: Tensor) -> Tensor:
         """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
         device = next(self.backbone.parameters()).device
         parts = torch.split(windows, _WINDOWS_AT_ONCE)
+        self.backbone.positions = self.config.positions
         with self._autocast(device):
             return torch.cat([self.backbone.features(part.to(device)) for part in parts])
 
@@ -120,34 +136,73 @@ class Model:
         # Similarities, units and labels are computed in float32 all the same.
         return torch.cat(parts) if self.precision == "float32" else torch.cat(parts).float()
 
+    @torch.inference_mode()
+    def affinity(self, windows: Tensor) -> Tensor | None:
+        """The map (n, A, h, w) that the configuration groups pixels in; None for their embeddings.
+
+        Args:
+            windows: (n, 3, H, W) normalised windows.
+        """
+        grouping = self.grouping
+        if grouping is None:
+            return None
+        device = next(self.backbone.parameters()).device
+        parts = torch.split(windows, _WINDOWS_AT_ONCE)
+        return torch.cat([grouping(part.to(device)) for part in parts])
+
+    @property
+    def grouping(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes the map of :meth:`affinity`, loaded where it is asked for first; or None.
+
+        Raises:
+            ValueError, UnsupportedBackbone, BackboneUnavailable: As
+                :func:`mgca.backbone.affinity.affinity_of`.
+        """
+        name = self.config.affinity
+        if not name:
+            return None
+        if self._affinity is None or self._affinity[0] != name:
+            self._affinity = (name, affinity_of(name, self.backbone))
+        return self._affinity[1]
+
     def _autocast(self, device: torch.device) -> torch.autocast:
         kind: torch.dtype = getattr(torch, self.precision)
         return torch.autocast(device.type, kind, enabled=kind != torch.float32)
 
-    def texts(self, classes: Sequence[str]) -> Tensor:
+    def texts(self, classes: ClassWords) -> Tensor:
         """Embeddings (K, C) of the classes; those of the last lists asked for are kept.
 
+        Where classes have several words, those (W, C) of the words, class by class, unless the
+        configuration takes their mean.
+
         Raises:
-            ValueError: For names that :func:`mgca.prompts.check_classes` refuses, and for two
-                classes that the text encoder cannot tell apart: they would share the probability,
-                and neither would reach a threshold.
+            ValueError: For names that :func:`mgca.prompts.check_words` refuses, and for words of
+                two classes that the text encoder cannot tell apart: they would share the
+                probability, and neither would reach a threshold.
         """
-        key = tuple(check_classes(classes))
+        words = check_words(classes)
+        counts = [len(several) for several in words.values()]
+        every = tuple(word for several in words.values() for word in several)
+        key = (every, tuple(self.templates))
         if key not in self._texts:
-            embeddings = class_embeddings(self.backbone, key)
-            _check_apart(key, embeddings)
+            embeddings = class_embeddings(self.backbone, every, self.templates)
+            _check_apart(every, embeddings, counts)
             if len(self._texts) >= 8:
                 self._texts.pop(next(iter(self._texts)))
             self._texts[key] = embeddings
-        return self._texts[key]
+        embeddings = self._texts[key]
+        if self.config.words == "mean" and len(counts) < len(every):
+            means = [part.mean(dim=0) for part in embeddings.split(counts)]
+            return F.normalize(torch.stack(means), dim=-1)
+        return embeddings
 
     @torch.inference_mode()
     def segment(
         self,
         image: ImageSource | Embedded,
-        classes: Sequence[str],
+        classes: ClassWords,
         meta_points: int | None = _UNSET,
-        background: float | None = None,
+        background: float | Mapping[str, float] | None = None,
         temperature: float | None = None,
         rule: str = SOFTMAX,
         refine: str | None = None,
@@ -157,20 +212,22 @@ class Model:
         Args:
             image: The image as a path, the bytes of a file, a PIL image, an array, a tensor, or the
                 result of :meth:`embed`.
-            classes: Words or short phrases, such as "cat" or "a wooden table".
+            classes: Words or short phrases, such as "cat" or "a wooden table"; or, by the name of
+                each class, the words that it stands for: ``{"sofa": ["sofa", "couch"]}``. Words of
+                a class ``"background"`` are background, beside what the threshold leaves.
             meta_points: Square number of meta-points per window, or None for the pixel unit; the
                 configuration's (36) by default. Windows with fewer pixels than that along a side
                 get as many as fit.
             background: Threshold of the largest probability: a pixel where it is not above this is
                 background. None: every pixel gets a class. One class alone is held against words
-                for the rest, :data:`mgca.inference.scoring.REST`.
+                for the rest, :data:`mgca.inference.scoring.REST`. Thresholds of single classes are
+                given by name; a class without one is kept wherever it leads.
             temperature: Temperature of the softmax over classes; by default the one the backbone
                 was trained with.
             rule: Name of the rule that makes probabilities, one of ``scoring``: ``"softmax"`` over
                 the classes, or what the decoder has learned.
             refine: ``"pamr"`` to let the contours follow the image's own edges, which takes some
-                seconds (:mod:`mgca.inference.refine`); None for the scores as they are, as in every
-                table.
+                seconds, or ``""`` for the scores as they are; the configuration's by default.
 
         Raises:
             FileNotFoundError, ImageError: If the image cannot be read.
@@ -183,29 +240,35 @@ class Model:
                 "is for decoders trained with TCL's objective, 'groupvit' for GroupViT"
             )
         chosen = self.scoring[rule]
-        check_refinement(refine)
+        config = self.config if refine is None else dataclasses.replace(self.config, refine=refine)
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)
-        classes = check_classes(classes)
-        check_background(classes, background)
-        # One word has nothing to be less likely than, so that its softmax is always 1.
-        alone = chosen.softmax and background is not None and len(classes) == 1
-        texts = self.texts([*classes, *rest_of(classes[0])] if alone else classes)
+        words = check_words(classes)
+        check_background(words, background)
+        if background is not None and BACKGROUND in words:
+            words = {BACKGROUND: words[BACKGROUND]} | words
+        names = [name for name in words if background is None or name != BACKGROUND]
+        # One class has nothing to be less likely than, so that its softmax is always 1.
+        alone = chosen.softmax and background is not None and len(words) == 1
+        if alone:
+            words |= {other: (other,) for other in rest_of(names[0], *words[names[0]])}
+        texts = self.texts(words)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
-        scores = self.scores(embedded.pixels, texts, side)
-        scores = scores._replace(table=chosen.scores(scores.table))
+        scores = self.scores(embedded.pixels, texts, side, **embedded.grouped)
+        table = scores.table
+        if len(texts) > len(words):
+            table = largest_of_words(table, [len(several) for several in words.values()])
+        scores = scores._replace(table=chosen.scores(table))
         if temperature is None:
             temperature = self.backbone.temperature
         if alone:
             scores = scores._replace(table=against_rest(scores.table, temperature))
         if alone or not chosen.softmax:
             temperature = None
-        if refine is not None:
+        if config.refine:
             embedded, scores = refined(embedded, scores, temperature)
             temperature = None
-        return Segmentation(
-            embedded, classes, scores, background=background, temperature=temperature
-        )
+        return Segmentation(embedded, names, scores, background=background, temperature=temperature)
 
     def to(self, device: str | torch.device) -> "Model":
         """Move the model to a device, such as ``"cuda"``, or ``"auto"``; returns the model itself.
@@ -302,20 +365,31 @@ class Model:
             write_text(Path(folder, "README.md"), card)
             return hub.upload(folder, repo, private=private, token=token)
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = None
+    ) -> ScoreMap:
         """Cosine similarities of the units of windows, or of their pixels, to the classes.
 
         Args:
             pixels: (n, C, H', W') pixel embeddings of the windows.
             texts: (K, C) unit vectors of the classes.
             side: Number of meta-points along each side of the grid, or None for the pixel unit.
+            affinity: (n, A, h, w) map that the units are grouped in; it is resized to the pixels'.
         """
         if side is None:
             maps = torch.einsum("kc,nchw->nkhw", texts, F.normalize(pixels, dim=1))
             return ScoreMap.of_maps(maps)
         grid = (min(side, pixels.shape[2]), min(side, pixels.shape[3]))
+        if affinity is not None:
+            affinity = F.interpolate(
+                affinity.float(), pixels.shape[-2:], mode="bilinear", align_corners=False
+            )
         assignment, units = semantic_units(
-            pixels, grid, placement=self.config.placement, average=self.config.average
+            pixels,
+            grid,
+            placement=self.config.placement,
+            average=self.config.average,
+            affinity=affinity,
         )
         table = F.normalize(units, dim=-1).flatten(0, 1) @ texts.t()
         first = torch.arange(len(units), device=units.device) * units.shape[1]
@@ -387,15 +461,17 @@ def _load(
     state, meta = load_weights(f"{name}-mgca") if decoder == "mgca" else read_decoder(decoder)
     backbone = load_backbone(name, pretrained, last_block=meta.get("last_block", "value"))
     trained = decoder_from(state, meta, backbone)
-    model = Model(backbone, trained, config, rules(learned_sigmoid(meta)))
+    model = Model(backbone, trained, config, rules(learned_sigmoid(meta) or backbone.sigmoid))
     model.pretrained = pretrained
     return model
 
 
-def _check_apart(classes: Sequence[str], embeddings: Tensor) -> None:
-    """Refuse two classes (K, C) that are one to the text encoder."""
+def _check_apart(classes: Sequence[str], embeddings: Tensor, counts: Sequence[int]) -> None:
+    """Refuse words (W, C) of two classes, of so many words each, that the text encoder cannot tell
+    apart."""
+    owner = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(embeddings.device)
     same = (embeddings @ embeddings.t()).triu(diagonal=1) > _SAME
-    for one, other in same.nonzero().tolist():
+    for one, other in (same & (owner[:, None] != owner)).nonzero().tolist():
         raise ValueError(
             f"the text encoder cannot tell {classes[one]!r} from {classes[other]!r}: leave one out"
         )
@@ -434,6 +510,8 @@ def _from_folder(
     trained, sigmoid = None, None
     if decoder and state is not None:
         trained, sigmoid = decoder_from(*state, backbone), learned_sigmoid(state[1])
-    model = Model(backbone, trained, config or description.segment, rules(sigmoid))
+    model = Model(
+        backbone, trained, config or description.segment, rules(sigmoid or backbone.sigmoid)
+    )
     model.pretrained = encoder.pretrained
     return model

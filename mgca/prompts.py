@@ -1,8 +1,10 @@
-"""Texts: prompt templates around class names, and captions made of a caption's nouns."""
+"""Texts: the words of classes, and the prompt templates around them."""
 
+import os
 import re
 from collections import Counter
-from collections.abc import KeysView, Mapping, Sequence, Set
+from collections.abc import Iterable, KeysView, Mapping, Sequence, Set
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +26,8 @@ CLIP_TEMPLATES = (
 )
 #: The nine that classes are embedded with at inference, as in TCL's evaluation.
 CLASS_TEMPLATES = (*CLIP_TEMPLATES, "a photo of many {}.", "a photo of {}s.")
+#: Classes by one word each, or by their names and the words that each stands for.
+ClassWords = Sequence[str] | Mapping[str, Sequence[str]]
 _ARTICLE = re.compile(r"^(a|an|the)\s+", re.IGNORECASE)
 
 
@@ -54,6 +58,98 @@ def check_classes(classes: Sequence[str]) -> list[str]:
     if twice:
         raise ValueError(f"class names given more than once: {', '.join(twice)}")
     return names
+
+
+def check_words(classes: ClassWords) -> dict[str, tuple[str, ...]]:
+    """The words of each class by its name, stripped; of a class given by one word, that word.
+
+    Raises:
+        TypeError, ValueError: As :func:`check_classes`, for names and for words; and if two classes
+            share a word, which could then be neither.
+    """
+    if not isinstance(classes, Mapping):
+        return {name: (name,) for name in check_classes(classes)}
+    names = check_classes(list(classes))
+    words: dict[str, tuple[str, ...]] = {}
+    owner: dict[str, str] = {}
+    for name, given in zip(names, classes.values(), strict=True):
+        several = [given] if isinstance(given, str) else list(given)
+        # Said twice of one class does no harm; published files do so.
+        stripped = [word.strip() if isinstance(word, str) else word for word in several]
+        try:
+            words[name] = tuple(check_classes(list(dict.fromkeys(stripped))))
+        except ValueError as error:
+            raise ValueError(f"words of {name!r}: {error}") from None
+        for word in words[name]:
+            if owner.setdefault(word, name) != name:
+                raise ValueError(f"the word {word!r} is one of {owner[word]!r} and of {name!r}")
+    return words
+
+
+def named(groups: Iterable[Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Classes named by the first of their words.
+
+    Raises:
+        ValueError: As :func:`check_words`.
+    """
+    groups = list(groups)
+    check_classes([group[0] for group in groups])  # before a dictionary would merge two
+    return check_words({group[0].strip(): group for group in groups})
+
+
+def split_classes(text: str) -> list[list[str]]:
+    """The words of each class of a line such as ``cat, sofa|couch|settee, "washer, dryer"``.
+
+    Commas stand between classes and ``|`` between the words of one, but not inside of quotation
+    marks around a word.
+
+    Raises:
+        ValueError: If a quotation mark is not closed.
+    """
+    return _split(text, between=",", within="|")
+
+
+def read_classes(file: str | os.PathLike[str]) -> list[list[str]]:
+    """The words of each class of a UTF-8 file: a class a line, its words with commas between them.
+
+    The form that SCLIP and its successors keep class names in. Empty lines, and those that begin
+    with ``#``, are left out. A word that has a comma stands in quotation marks; ``|`` does as well
+    between words.
+
+    Raises:
+        FileNotFoundError, ValueError: If there is no such file, or it is no text.
+    """
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not a UTF-8 text file ({error})") from error
+    lines = [line.strip() for line in text.splitlines()]
+    try:
+        return [
+            _split(line, between="", within=",|")[0]
+            for line in lines
+            if line and not line.startswith("#")
+        ]
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+
+
+def _split(text: str, *, between: str, within: str) -> list[list[str]]:
+    """The words of the classes of a text, after the characters between classes and within one."""
+    classes, quoted = [[""]], False
+    for character in text:
+        words = classes[-1]
+        if character == '"' and (quoted or not words[-1].strip()):
+            quoted = not quoted
+        elif not quoted and character in between:
+            classes.append([""])
+        elif not quoted and character in within:
+            words.append("")
+        else:
+            words[-1] += character
+    if quoted:
+        raise ValueError(f"a quotation mark is not closed: {text!r}")
+    return [[word.strip() for word in words] for words in classes]
 
 
 def is_unicode(text: str) -> bool:

@@ -62,6 +62,7 @@ def semantic_units(
     *,
     placement: str = "centre",
     average: str = "raw",
+    affinity: Tensor | None = None,
 ) -> SemanticUnits:
     """Assign each pixel to its most similar meta-point and average each set of pixels.
 
@@ -74,6 +75,8 @@ def semantic_units(
         placement: Where the meta-points lie in their cells (choice D11).
         average: What is averaged, ``"raw"`` the embeddings as they are, ``"normalised"`` their
             directions (choice D12).
+        affinity: (B, A, H, W) map whose similarities group the pixels, such as another encoder's;
+            by default the pixel embeddings themselves. What is averaged are these in any case.
 
     Returns:
         :class:`SemanticUnits` with ``assignment`` (B, H, W) and ``units`` (B, rows * columns, C).
@@ -84,9 +87,10 @@ def semantic_units(
     index = meta_point_index(height, width, grid, placement).to(pixels.device)
     flat = pixels.flatten(2)  # (B, C, N)
     unit_length = F.normalize(flat, dim=1)
-    points = unit_length[:, :, index]  # (B, C, G)
+    space = unit_length if affinity is None else F.normalize(affinity.flatten(2), dim=1)
+    points = space[:, :, index]  # (B, C, G)
     # The indices of max are those of argmax, which takes four times as long across rows.
-    assignment = torch.einsum("bcg,bcn->bgn", points, unit_length).max(dim=1).indices  # (B, N)
+    assignment = torch.einsum("bcg,bcn->bgn", points, space).max(dim=1).indices  # (B, N)
 
     # A meta-point is its own most similar pixel. Saying so keeps rounding, ties and zero embeddings
     # from leaving a unit empty, and makes units of single pixels exactly the per-pixel prediction.

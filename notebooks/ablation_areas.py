@@ -23,10 +23,7 @@
 # configuration: `alpha_neg` with all three levels and without the pixel level, `alpha` with all
 # three. The unit is the pixel; `results/<scale>/areas.csv` has the numbers with 36 meta-points too.
 #
-# Change the parameters with papermill, for example
-# `papermill ablation_areas.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
+# **After this page you can** say how much the two areas matter on scenes.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -36,20 +33,29 @@ jobs = -1  # runs at a time where some are missing; -1: as many as there are cor
 config = ""  # TOML file of the scale "paper"
 
 # %% tags=["hide-input"]
-from mgca.experiments.report import charts
+from mgca.experiments.report import charts, words
 from mgca.experiments.report.ablation import open_ablation
 
 page = open_ablation("areas", scale, seeds, data=data, jobs=jobs, config=config)
 own = page.setting.training.loss
 
 # %% [markdown]
-# ## Table
+# ## In short
 
 # %% tags=["remove-input"]
-page.show_table(
-    "Areas of object and hard region: mIoU in percent, pixel unit, mean ± standard "
-    "deviation over the seeds."
-)
+page.show_verdict()
+
+# %% [markdown]
+# ## The areas in numbers
+
+# %% tags=["remove-input"]
+negative, positive = "area of the hard negative", "area of the object"
+for caption, *rows in (
+    ("The hard negative, all three levels", negative, r"^alpha_neg=([\d.]+)$"),
+    ("The same without the pixel level", negative, r"^alpha_neg=([\d.]+),no pixel$"),
+    ("The object, all three levels", positive, r"^alpha=([\d.]+)$"),
+):
+    page.show_table(caption, rows=rows)
 
 # %% [markdown]
 # ### What the paper reports
@@ -58,13 +64,13 @@ page.show_table(
 #
 # | of the paper | finding |
 # |---|---|
-# | `alpha_neg`, all three levels | alterations exert little effect |
-# | `alpha_neg`, no pixel level | a smaller area benefits the dense predictions |
-# | `alpha_neg` chosen | 0.05 |
-# | `alpha` chosen | 0.4, the average area of what the texts of CC3M describe |
+# | hard negative, all three levels | alterations exert little effect |
+# | hard negative, without the pixel level | a smaller area benefits the dense predictions |
+# | hard negative, chosen | 0.05 |
+# | object, chosen | 0.4, the average area of what the texts of CC3M describe |
 
 # %% [markdown]
-# ## Figure
+# ## The two curves
 
 # %% tags=["remove-input"]
 held = page.parameters(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)(?P<losses>,no pixel)?$")
@@ -75,10 +81,10 @@ mean = held.groupby(["dataset", "parameter", "losses", "share"])["value"].mean()
 # %% tags=["remove-input"]
 best = mean.unstack("share").idxmax(axis=1)
 found = ". ".join(
-    f"{group.capitalize()}: best `alpha_neg` is "
+    f"{group.capitalize()}: best area of the hard negative is "
     f"{best[group, 'alpha_neg', 'all three levels']:g} with all levels and "
     f"{best[group, 'alpha_neg', 'object and region']:g} without the pixel level, best "
-    f"`alpha` {best[group, 'alpha', 'all three levels']:g}"
+    f"area of the object {best[group, 'alpha', 'all three levels']:g}"
     for group in page.groups
 )
 
@@ -92,17 +98,16 @@ page.show(
 )
 
 # %% [markdown]
-# ## What holds here
+# ## Claim by claim
 #
 # A claim holds here if the difference, seed by seed, is positive by more than its standard
 # deviation over the seeds.
-
 
 # %% tags=["remove-input"]
 page.show_claims()
 
 # %% [markdown]
-# ## Pictures
+# ## What it looks like
 #
 # Small and large areas, on the same images as in the ablation of the granularity.
 
@@ -114,15 +119,16 @@ shown += [
     "alpha=0.05",
     "alpha=0.8",
 ]
-columns = {name: (name, None) for name in shown}
+columns = {words.worded(name): (name, None) for name in shown}
 page.show_pictures(columns, "Small and large areas, on the same images.")
 
 # %% [markdown]
-# ## Where each number comes from
+# ## The runs behind the numbers
 
 # %% tags=["remove-input", "hide-output"]
 page.show_runs()
 
 # %% [markdown]
-# `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
-# data and everything that was measured. A run that stands in several tables was computed once.
+# **With other parameters**: `mgca ablate areas --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_areas.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -20,6 +20,9 @@
 # **How it is measured.** One decoder per value and seed, everything else as in the scale's
 # configuration. D11 and D12 concern the units alone: the decoder is the same, and so the pixel's
 # numbers are. No value was chosen by these numbers: they were measured after all others.
+#
+# **After this page you can** say which of the twelve open choices move the numbers, and by how
+# much.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -78,7 +81,12 @@ Markdown(choices.which_matter(changes))
 # [page of the choices](#scenes-choices).
 
 # %% [markdown]
-# ## Where each number comes from
+# ## The runs behind the numbers
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 page.show_runs()
+
+# %% [markdown]
+# **With other parameters**: `mgca ablate choices --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_choices.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -24,10 +24,7 @@
 # object's area too: 0 is the pixel most like the unpaired text. The unit is the pixel;
 # `results/<scale>/k.csv` has the numbers with 36 meta-points too.
 #
-# Change the parameters with papermill, for example
-# `papermill ablation_k.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
+# **After this page you can** say how much the ranks of the two pixels matter on scenes.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -37,19 +34,27 @@ jobs = -1  # runs at a time where some are missing; -1: as many as there are cor
 config = ""  # TOML file of the scale "paper"
 
 # %% tags=["hide-input"]
-from mgca.experiments.report import charts
+from mgca.experiments.report import charts, words
 from mgca.experiments.report.ablation import open_ablation
 
 page = open_ablation("k", scale, seeds, data=data, jobs=jobs, config=config)
 
 # %% [markdown]
-# ## Table
+# ## In short
 
 # %% tags=["remove-input"]
-page.show_table(
-    "Ranks of the positive and the negative pixel: mIoU in percent, pixel unit, mean ± "
-    "standard deviation over the seeds."
-)
+page.show_verdict()
+
+# %% [markdown]
+# ## The ranks in numbers
+
+# %% tags=["remove-input"]
+for which, pattern in {
+    "positive": r"^k=([\d.]+)$",
+    "negative": r"^k_neg=([\d.]+)$",
+}.items():
+    caption = f"The rank of the {which} pixel, as a share of the object"
+    page.show_table(caption, rows=(f"rank of the {which}", pattern))
 
 # %% [markdown]
 # ### What the paper reports
@@ -64,15 +69,15 @@ page.show_table(
 # | hard negative chosen | the pixel most similar to the unpaired text |
 
 # %% [markdown]
-# ## Figure
+# ## The two curves
 
 # %% tags=["remove-input"]
 held = page.parameters(r"^(?P<parameter>\w+)=(?P<share>[\d.]+)$")
 mean = held.groupby(["dataset", "parameter", "share"])["value"].mean()
 found = ". ".join(
-    f"{group.capitalize()}: best `k` is {mean[group, 'k'].idxmax():g} "
+    f"{group.capitalize()}: best positive is at {mean[group, 'k'].idxmax():g} "
     f"({mean[group, 'k'].max():.1f}), "
-    f"best `k_neg` {mean[group, 'k_neg'].idxmax():g} ({mean[group, 'k_neg'].max():.1f})"
+    f"best negative at {mean[group, 'k_neg'].idxmax():g} ({mean[group, 'k_neg'].max():.1f})"
     for group in page.groups
 )
 
@@ -86,33 +91,34 @@ page.show(
 )
 
 # %% [markdown]
-# ## What holds here
+# ## Claim by claim
 #
 # A claim holds here if the difference, seed by seed, is positive by more than its standard
 # deviation over the seeds.
-
 
 # %% tags=["remove-input"]
 page.show_claims()
 
 # %% [markdown]
-# ## Pictures
+# ## What it looks like
 #
 # The two extremes and the value in between, on the same images as in the other ablations.
 
 # %% tags=["remove-input"]
 own = page.setting.training.loss
-columns = {name: (name, None) for name in ("k=0", f"k={own.k:g}", "k=1", "k_neg=1")}
+shown = ("k=0", f"k={own.k:g}", "k=1", "k_neg=1")
+columns = {words.worded(name): (name, None) for name in shown}
 page.show_pictures(
     columns, "The two extremes and the value between, on the same images."
 )
 
 # %% [markdown]
-# ## Where each number comes from
+# ## The runs behind the numbers
 
 # %% tags=["remove-input", "hide-output"]
 page.show_runs()
 
 # %% [markdown]
-# `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
-# data and everything that was measured. A run that stands in several tables was computed once.
+# **With other parameters**: `mgca ablate k --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_k.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -24,10 +24,8 @@
 # components of the prediction over that of the truth: above 1 is over-segmentation, below 1
 # under-segmentation.
 #
-# Change the parameters with papermill, for example
-# `papermill ablation_meta_points.ipynb out.ipynb -p scale photos -p seeds "[0]"`. What `results`
-# holds is read, what it lacks is computed; with `FRESH=1` in the environment everything is computed
-# again.
+# **After this page you can** choose a number of meta-points, and say what it costs in contents
+# and gains in contours.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes", "photos", or "paper" with a config
@@ -48,13 +46,20 @@ metrics = {"miou": "mIoU (%)", "boundary_iou": "boundary IoU (%)"}
 metrics["components"] = "components / those of the truth"
 
 # %% [markdown]
-# ## Tables
+# ## In short
+
+# %% tags=["remove-input"]
+page.show_verdict()
+
+# %% [markdown]
+# ## From the pixel to few units, in numbers
 
 # %% tags=["remove-input"]
 for metric, title in metrics.items():
     page.show_table(
-        f"By number of meta-points: {title}, mean ± standard deviation over the seeds.",
+        "By number of meta-points",
         metric,
+        measured=title,
         digits=2 if metric == "components" else 1,
         lines=units,
     )
@@ -66,7 +71,7 @@ for metric, title in metrics.items():
 page.show_paper(4)
 
 # %% [markdown]
-# ## Figure
+# ## The three curves
 
 # %% tags=["remove-input"]
 miou = page.means[page.means["metric"] == "miou"]
@@ -90,17 +95,16 @@ page.show(
 )
 
 # %% [markdown]
-# ## What holds here
+# ## Claim by claim
 #
 # A claim holds here if the difference, seed by seed, is positive by more than its standard
 # deviation over the seeds.
-
 
 # %% tags=["remove-input"]
 page.show_claims()
 
 # %% [markdown]
-# ## Pictures
+# ## What it looks like
 #
 # The same decoder with each unit, on the same images as in the other ablations.
 
@@ -110,11 +114,12 @@ columns |= {f"{points} points": ("all", points) for points in (121, 64, 36, 16)}
 page.show_pictures(columns, "The same decoder with each unit, on the same images.")
 
 # %% [markdown]
-# ## Where each number comes from
+# ## The runs behind the numbers
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 page.show_runs()
 
 # %% [markdown]
-# `results/<scale>/runs/<run>.json` holds the configuration, the environment, the digests of the
-# data and everything that was measured. A run that stands in several tables was computed once.
+# **With other parameters**: `mgca ablate meta_points --scale photos --seeds 0`, or
+# [papermill](#one-notebook) on `notebooks/ablation_meta_points.ipynb`. What `results` holds is
+# read, and what it lacks is computed.

@@ -38,6 +38,9 @@
 # more so. The curves here are of other images: of VOC some of its training split, and scenes of a
 # validation seed. One pair serves all lines of a table, so that none is favoured by a choice of its
 # own.
+#
+# **After this page you can** choose threshold and temperature of a background off the images that
+# a table reports.
 
 # %% tags=["remove-input"]
 from mgca.experiments.report import background
@@ -45,7 +48,7 @@ from mgca.experiments.report import background
 # %% [markdown]
 # ## Photographs
 #
-# `dense` is the alignment alone, `mgca` has the decoder on top; both as they come with the project.
+# The alignment alone, and MGCA with the decoder on top; both as they come with the project.
 
 # %% tags=["remove-input"]
 background.show("photos")
@@ -61,8 +64,7 @@ background.show("photos")
 #
 # The pair was chosen before these curves were drawn, on scenes of the same validation seed: the
 # best of a few thresholds, at the temperature that the small CLIP has learned
-# ([the scenes](#scenes-choices)). It was then left alone. `dense` has the last block reduced to its
-# values, which is MaskCLIP.
+# ([the scenes](#scenes-choices)). It was then left alone.
 
 # %% tags=["remove-input"]
 background.show("scenes")

@@ -22,13 +22,16 @@
 # The CLIP of this page is the [small one of the scenes](scenes_clip.ipynb), whose transformer is
 # built as that of ViT-B/16. There it is measured how much it knows of images and of pixels; here it
 # is about why.
+#
+# **After this page you can** write the changed last block in four lines, and say why plain CLIP
+# is poor at pixels and MaskCLIP is not.
 
 # %% tags=["parameters"]
 shown = 4  # the validation scene of the figures
 compared = "value"  # the last block of the maps of words; any name of the table below
 patch = (7, 7)  # row and column of the patch whose attention is shown, of 14 × 14
 words = ["woman", "flag", "spacesuit"]  # looked for in the last section's photograph
-scenes = 24  # validation scenes over which numbers are taken
+scenes = 40  # validation scenes over which numbers are taken
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -44,13 +47,14 @@ from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
 from mgca.experiments.report import figures, page_figures, plots, validation
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.scenes import SIDE
 from mgca.prompts import class_embeddings
 from mgca.utils.images import to_tensor
 
 torch.set_grad_enabled(False)
-figures.use_style()
+open_page("dense_features")
 
 # %%
 backbone = load_backbone("scenes")
@@ -74,8 +78,8 @@ print(f"{len(visual.transformer.resblocks)} blocks, tokens {tuple(tokens.shape)}
 # y_n = W_o \Big[ \textstyle\sum_m a_{nm} v_m \Big]_\text{heads} + b_o, \qquad v_m = W_v x_m + b_v,
 # $$
 #
-# with the weights $a_{nm} = \operatorname{softmax}_m \langle q_n, k_m \rangle / \sqrt d$ of its
-# query and all keys.
+# with the weights $a_{nm} = \operatorname{softmax}_m\big( \langle q_n, k_m \rangle / \sqrt d
+# \,\big)$ of its query and all keys.
 #
 # MaskCLIP's change, which TCL and MGCA take over ([D1](#d1)), is $a_{nn} = 1$ and nothing else:
 #
@@ -188,14 +192,14 @@ maps = {}
 for title, embeddings in (("trained", plain), (compared, changed)):
     cosines = F.normalize(embeddings[shown], dim=-1) @ texts.T  # (196, 30)
     maps[title] = cosines.T.unflatten(1, (14, 14))
-before, after = (patches.named_rightly(e, texts) for e in (plain, changed))
+before, after = (patches.labelled(e, texts) for e in (plain, changed))
 figures.show(
     plots.word_maps(maps, CLASSES, masks[shown]),
     caption="The three largest contents of a scene, outlined. As trained, the maps hardly say "
-    f"where a word is; with the changed block they do. Of the patches of {scenes} scenes "
-    f"{before[0]:.0f} % and {after[0]:.0f} % are named rightly, among 30 "
-    "words. The name given is of something in the scene, wherever, for "
-    f"{before[1]:.0f} % and {after[1]:.0f} %: *what* was known all along.",
+    f"where a word is; with the changed block they do for the two large contents, not for the "
+    f"ball. Of the pixels of {scenes} scenes {before[0]:.0f} % and {after[0]:.0f} % are labelled "
+    "correctly, among 30 words. The label is of something in the scene, wherever, for "
+    f"{before[1]:.0f} % and {after[1]:.0f} % of the patches: *what* was known all along.",
     alt="Maps of the similarity to three words, in two rows: as trained, and with the changed "
     "block; the contents are outlined.",
     name="fig-dense-words",
@@ -205,7 +209,7 @@ figures.show(
 # Value-only is one of several answers to the question whom a patch should attend to. Later ones
 # are: to those with similar queries or keys, or to its neighbours. None is trained.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 embeddings = {
     name: visual.ln_post(last_block(block, tokens, (14, 14), name)) @ visual.proj
     for name in LAST_BLOCKS
@@ -213,7 +217,7 @@ embeddings = {
 figures.table(
     validation.last_blocks(embeddings, patches, texts),
     caption=f"Choices of the last block (`last_block=`) on {scenes} validation scenes. The "
-    "cosines alone do not say which names most patches rightly.",
+    "cosines alone do not say which labels most pixels correctly.",
     name="tab-dense-blocks",
 )
 
@@ -251,9 +255,9 @@ torch.testing.assert_close(mine, interpolate_positions(positions, (14, 14), (28,
 # %% tags=["hide-input"]
 few = (pictures[:10], np.stack(masks[:10]), texts)
 learned, sides = positions.clone(), (56, 112, 168, 224)
-right = {side: validation.rightly_at(side, backbone, *few) for side in sides}
+right = {side: validation.correct_at(side, backbone, *few) for side in sides}
 positions[1:] = 0
-blank = {side: validation.rightly_at(side, backbone, *few) for side in sides}
+blank = {side: validation.correct_at(side, backbone, *few) for side in sides}
 positions[:] = learned
 grids = [interpolate_positions(positions, (14, 14), (n, n))[1:] for n in (14, 28)]
 lines = {"interpolated": right, "set to 0": blank}
@@ -261,9 +265,10 @@ figures.show(
     page_figures.positions(grids, lines, SIDE),
     caption="Cosines of the position in the middle with all others, as trained and interpolated. "
     "In this small CLIP neighbours are not alike: it has not learned where things are, and without "
-    f"its positions it names as much rightly ({blank[112]:.0f} % for {right[112]:.0f} % at 112²).",
+    f"its positions it labels as many pixels correctly ({blank[112]:.0f} % for {right[112]:.0f} % "
+    "at 112²).",
     alt="Two maps with one bright spot in the middle and noise around it, and a line plot of the "
-    "pixels named rightly against the side of the image, highest at 112; its two lines nearly "
+    "pixels labelled correctly against the side of the image, highest at 112; its two lines nearly "
     "coincide.",
     name="fig-dense-positions",
 )
@@ -328,3 +333,12 @@ figures.show(
 # 1. Set `patch` to a place on another content. Does the attention depend on the patch at all?
 # 2. Set `compared = "naclip"`, then `"sclip"`. Which maps are smoother, and which are sharper?
 # 3. Set `words` to three others, one of which is not in the photograph.
+#
+# ```{dropdown} What to expect
+# 1. Hardly. As trained, a patch spreads its attention over 163 of 197 tokens, so that all
+#    patches take in nearly the same mean.
+# 2. The blocks that attend to alike patches smooth the maps; `value` and `value-bare` mix
+#    nothing and are the sharpest.
+# 3. The word that is not there gets a map too, in the range of the others: only the comparison
+#    of words decides.
+# ```

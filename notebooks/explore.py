@@ -11,15 +11,18 @@
 # ---
 
 # %% [markdown]
-# # Handle it yourself
+# # Two figures to try in the browser
 #
-# Two figures to handle: what the model thinks of each pixel of a photograph, and the numbers behind
-# the ablations. They work with the mouse, with a finger and with the keyboard, without a server and
-# without a network. A third, which moves the number of meta-points, is on the page of
-# [the adaptive unit](adaptive_unit.ipynb).
+# Two figures that answer to your hand: what the model thinks of each pixel of a photograph, and the
+# numbers behind the ablations. They work with the mouse, with a finger and with the keyboard,
+# without a server and without a network. A third, which moves the number of meta-points, is on the
+# page of [the adaptive unit](adaptive_unit.ipynb).
 #
 # Everything shown was computed by the cells of this page or read from `results/`. Your own
 # photographs and words need the library: see [your own photographs](own_photos.ipynb).
+#
+# **After this page you can** read the similarities behind one pixel, and compare the ablations as
+# you like.
 
 # %% tags=["parameters"]
 side = 6  # meta-points along each side, for the second kind of unit

@@ -19,14 +19,14 @@
 #
 # | row | what it is | trained |
 # |---|---|---|
-# | `clip` | the plain dense features {cite:p}`radford2021clip` | nothing |
-# | `maskclip` | the last attention layer's values {cite:p}`zhou2022maskclip` | nothing |
-# | `sclip` | queries attend to queries and keys to keys {cite:p}`wang2024sclip` | nothing |
-# | `clearclip` | queries to queries; no residual, no MLP {cite:p}`lan2024clearclip` | nothing |
-# | `naclip` | as before, keys to keys, near ones preferred {cite:p}`hajimiri2025naclip` | nothing |
-# | `tcl` | TCL's objective {cite:p}`cha2023tcl` | MGCA's decoder, on value-only features |
-# | `mgca` | MGCA {cite:p}`liu2024mgca` | the same decoder, on the same features |
-# | `sclip+mgca` and so on | MGCA on that method's last block | that decoder, on those features |
+# | {term}`plain CLIP` | the dense features as trained {cite:p}`radford2021clip` | nothing |
+# | {term}`MaskCLIP` | the last attention layer's values {cite:p}`zhou2022maskclip` | nothing |
+# | SCLIP | queries attend to queries and keys to keys {cite:p}`wang2024sclip` | nothing |
+# | ClearCLIP | queries to queries; no residual, no MLP {cite:p}`lan2024clearclip` | nothing |
+# | NACLIP | as before, keys to keys, near ones preferred {cite:p}`hajimiri2025naclip` | nothing |
+# | TCL's loss | TCL's objective {cite:p}`cha2023tcl` | MGCA's decoder, on MaskCLIP |
+# | MGCA | MGCA {cite:p}`liu2024mgca` | the same decoder, on the same features |
+# | MGCA on SCLIP, and so on | MGCA on that method's last block | that decoder, on those features |
 #
 # Each is scored with two units: the pixel, and the 36 adaptive units of MGCA's inference.
 #
@@ -43,8 +43,11 @@
 # no other method was anything tuned. TCL has the weights, the expected area and the temperatures of
 # its release, with the rate, steps, batch and texts that suit MGCA. The training-free methods keep
 # their authors' constants. The one [threshold](background.ipynb) of the background was chosen on
-# MGCA's and on frozen features, not on all methods.
+# MGCA and on MaskCLIP, not on all methods.
 # ```
+#
+# **After this page you can** compare every method that runs here under one protocol, and say what
+# is not even about it.
 
 # %% tags=["remove-input"]
 import pandas as pd
@@ -100,11 +103,11 @@ describe(scenes)
 # ### Photographs
 #
 # `lite`, a linear alignment of two encoders on parts of three public sets. Its image encoder is
-# convolutional: it has no last attention block, so `clip` is the alignment alone, and the methods
-# that change attention do not apply. VOC21 and COCO with 81 classes have a background; VOC20 and
-# COCO with 80 are the same images with theirs ignored. VOC is the part of its validation split: the
-# [results](results.ipynb) have images of the training split beside it, on which the threshold was
-# chosen, so the numbers differ.
+# convolutional: it has no last attention block, so the baseline is the alignment alone, and the
+# methods that change attention do not apply. VOC21 and COCO with 81 classes have a background;
+# VOC20 and COCO with 80 are the same images with theirs ignored. VOC is the part of its validation
+# split: the [results](results.ipynb) have images of the training split beside it, on which the
+# threshold was chosen, so the numbers differ.
 
 # %% tags=["remove-input"]
 describe(photos)
@@ -160,7 +163,7 @@ Markdown("\n".join(text) or "Not run.")
 
 
 # %% tags=["remove-input"]
-GAIN = "36 units less pixel, points of mIoU"
+GAIN = "36 units minus pixel, points of mIoU"
 
 
 def range_of(gains: pd.DataFrame, group: str) -> str:
@@ -179,19 +182,20 @@ for each in found:
     text = "; ".join(range_of(gains, group) for group in each.groups)
     caption = f"What 36 units add to each method at the scale {scale}: {text}. A "
     caption += "dot per seed, one dot where no seed plays a part."
-    figure = charts.gains(gains, each.names, each.groups, GAIN)
+    order = [each.word(name) for name in each.names]
+    figure = charts.gains(gains, order, each.groups, GAIN)
     said = {"caption": caption, "alt": alt, "results": each.file}
     figures.show(figure, name=f"fig-units-gain-{scale}", **said)
 
 # %% [markdown]
 # ### Does MGCA's decoder add to a better last block?
 #
-# MGCA trains its decoder on value-only features, `maskclip`. Here the same decoder, with the same
-# training, is put on the other last blocks: `clip`, as it was trained, and those that came later.
+# MGCA trains its decoder on MaskCLIP. Here the same decoder, with the same training, is put on the
+# other last blocks: on plain CLIP, as it was trained, and on those that came later.
 
 # %% tags=["remove-input"]
 rows = [row for each in found for row in each.on_other_blocks()]
-columns = ["line", "sets", "unit", "less the frozen block", "less mgca"]
+columns = ["line", "sets", "unit", "over the frozen block", "over MGCA"]
 added = pd.DataFrame(rows, columns=columns).set_index("line")
 if len(added):
     caption = "MGCA's decoder on other last blocks, in points of mIoU."
@@ -200,8 +204,8 @@ if len(added):
 # %% tags=["remove-input"]
 Markdown(
     "Over its own frozen block the gain of the decoder holds in "
-    f"**{count(added['less the frozen block'])}** comparisons, over MGCA on value-only "
-    f"features in **{count(added['less mgca'])}**."
+    f"**{count(added['over the frozen block'])}** comparisons, over MGCA as in its "
+    f"paper in **{count(added['over MGCA'])}**."
     if len(added)
     else "Not run."
 )
@@ -242,10 +246,11 @@ if len(compared):
 # %% tags=["remove-input"]
 cells = compared[list(UNITS.values())].stack()
 of = cells.index.get_level_values(0)
+ours = count(cells[of == "MGCA minus TCL's loss"])
+theirs = count(cells[of.str.startswith("TCL's loss minus ")])
 Markdown(
-    f"MGCA's advantage over TCL holds in **{count(cells[of == 'mgca less tcl'])}** "
-    "comparisons, that of TCL over the frozen features in "
-    f"**{count(cells[of.str.startswith('tcl less ')])}**."
+    f"MGCA's advantage over TCL holds in **{ours}** comparisons, that of TCL's loss "
+    f"over the frozen model in **{theirs}**."
     if len(cells)
     else "Not run."
 )
@@ -261,8 +266,9 @@ Markdown(
 # project. The first images of the set, not chosen.
 
 # %% tags=["remove-input"]
-columns = {name: (name, None) for name in ("clip", "maskclip", "naclip", "mgca")}
-columns["mgca, 36 units"] = ("mgca", 36)
+names = ("clip", "maskclip", "naclip", "mgca")
+columns = {scenes.word(name): (name, None) for name in names}
+columns["MGCA, 36 units"] = ("mgca", 36)
 shown = next(data for data in scenes.setting.sets() if data.name == "scenes")
 # No folder of trained decoders: the page shows the same pictures everywhere.
 nowhere = page.project / "no-decoders"
@@ -272,8 +278,7 @@ absent = ", ".join(title for title in columns if title not in models)
 # %% tags=["remove-input"]
 figures.show(
     pictures(shown, models),
-    caption="The first scenes of the set: from the plain dense features to MGCA with "
-    "units.",
+    caption="The first scenes of the set: from plain CLIP to MGCA with units.",
     alt="A grid. Columns: three scenes. Rows: the image, its true classes, and the "
     f"prediction of {', '.join(models)}.",
     name="fig-methods-pictures",
@@ -297,7 +302,7 @@ if absent:
 # ```
 #
 # **TCL as published** is `mgca.evaluation.baselines.tcl`, which reads the file of its release.
-# That has to be downloaded too. The row `tcl` above is its objective under our decoder.
+# That has to be downloaded too. The row "TCL's loss" above is its objective under our decoder.
 #
 # ```bash
 # mgca evaluate voc --root DIR --model tcl --decoder tcl.pth --rule sigmoid --background 0.5

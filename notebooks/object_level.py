@@ -20,6 +20,9 @@
 # A correspondence that a model makes for itself is a guess. This page draws the guess, and on
 # [drawn scenes](scenes_world.ipynb), where the truth is known, measures how good it is.
 # [Method](../method.md) has all equations; this page is about Eq. 3 to 5.
+#
+# **After this page you can** compute Eq. 3 to 5 by hand, and say how good the object is that a
+# caption picks.
 
 # %% tags=["parameters"]
 alpha_photos = 0.4  # the paper's, for CC3M
@@ -43,6 +46,7 @@ from mgca.experiments.report.correspondence import (
     kept,
     photo_pairs,
 )
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.experiments.report.truth import Scenes, own_scores
 from mgca.losses.levels import (
@@ -52,7 +56,7 @@ from mgca.losses.levels import (
     similarity,
 )
 
-figures.use_style()
+open_page("object_level")
 lite = mgca.load("lite")
 photos = photo_pairs()
 scenes = Scenes(mgca.load("scenes"), counted)
@@ -78,9 +82,11 @@ pixels = lite.pixels(features)  # Eq. 1
 # similar ones:
 #
 # $$
-# A^n_{ii} = \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \qquad
-# M^n_{ii} = \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
-# \rfloor \cr 0 & \text{otherwise} \end{cases} \tag{3}
+# \begin{aligned}
+# A^n_{ii} &= \frac{\exp s^n_{ii}}{\sum_m \exp s^m_{ii}}, \cr
+# M^n_{ii} &= \begin{cases} 1 & \text{if } s^n_{ii} \text{ is among the largest } \lfloor \alpha N
+# \rfloor \cr 0 & \text{otherwise} \end{cases}
+# \end{aligned} \tag{3}
 # $$
 #
 # $$
@@ -147,9 +153,11 @@ figures.show(
 # objects, by cosine similarity $\varphi$ at the temperature $\tau = 0.07$:
 #
 # $$
-# \mathcal{L}_\mathrm{object} = -\frac{1}{2B} \sum_i \left[
-# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{ii}, t_j)/\tau}} +
-# \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{jj}, t_i)/\tau}} \right] \tag{5}
+# \begin{aligned}
+# \mathcal{L}_\mathrm{object} = -\frac{1}{2B} \sum_i \Big[
+# & \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{ii}, t_j)/\tau}} \cr
+# + & \log \frac{e^{\varphi(o_{ii}, t_i)/\tau}}{\sum_j e^{\varphi(o_{jj}, t_i)/\tau}} \Big]
+# \end{aligned} \tag{5}
 # $$
 
 # %%
@@ -267,7 +275,7 @@ figures.show(
     name="fig-object-quality",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 size, at = area_in_pixels(alpha_scenes, 784), grid.index(alpha_scenes)
 scores = own_scores(scenes.trained, scenes.single.embeddings)
 weights = scores.topk(size).values.softmax(-1)
@@ -303,8 +311,17 @@ Markdown(
 #
 # ## Try it
 #
-# * Set `temperature` to 1. The matrix of cosines stays as it is; what becomes of the loss?
-# * Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
-#   captions?
-# * In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
-#   check against the library will fail, rightly.)
+# 1. Set `temperature` to 1. The matrix of cosines stays as it is; what becomes of the loss?
+# 2. Set `alpha_photos` to 0.01: seven pixels are left. Are the objects still most like their
+#    captions?
+# 3. In `object_of`, leave out `A` and use `M / M.sum()` as weights. Which objects lose most? (The
+#    check against the library will fail, as it should.)
+#
+# ```{dropdown} What to expect
+# 1. The loss rises to just under $\log 7 = 1.95$: cosines that differ by a few tenths hardly
+#    move a softmax at temperature 1.
+# 2. Look at the diagonal of the matrix. Seven pixels are the most similar ones, so the object
+#    is the caption's best place, and says least about the rest of what it names.
+# 3. Those whose weights were most uneven, such as the motorcycle: with equal weights every kept
+#    pixel counts, also those beside the thing.
+# ```

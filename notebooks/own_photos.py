@@ -23,6 +23,9 @@
 # The photographs of this page are three that ship with [scikit-image](https://scikit-image.org):
 # the cat *Chelsea* (Stéfan van der Walt, CC0), *coffee* (Rachel Michetti, CC0) and a rocket launch
 # (SpaceX, public domain). Name a folder of yours instead to see your own.
+#
+# **After this page you can** segment folders of photographs from the shell and in Python, hand
+# the labels to other tools, and ask why a word was chosen.
 
 # %% tags=["parameters"]
 folder = ""  # of your photographs; empty: the three of scikit-image
@@ -42,10 +45,12 @@ import pandas as pd
 from PIL import Image
 
 from mgca.experiments.report import figures
+from mgca.experiments.report.page import open_page
 
+page = open_page("own_photos")
 work = tempfile.TemporaryDirectory()
 results = Path(work.name) / "results"
-photos = Path(folder or Path(work.name) / "photos")
+photos = page.folder(folder) if folder else Path(work.name) / "photos"
 if not folder:
     import skimage.data
 

@@ -321,8 +321,8 @@ display(Markdown(text))
 figures.table(tensors.iloc[3:], caption="What `mgca.losses.lean` holds instead.")
 
 # %% [markdown]
-# [Method](#pairwise) has the gradient in full. The backward pass holds most, for each image at a
-# time three maps for each text, three regions for each text and three copies of its pixels:
+# The backward pass ([below](#pairwise)) holds most, for each image at a time three maps for each
+# text, three regions for each text and three copies of its pixels:
 #
 # $$
 # \text{bytes per image} = 4 \, (3 T N + 3 T C + 3 N C) + 20 \, (39 \, T + 313)
@@ -332,6 +332,45 @@ figures.table(tensors.iloc[3:], caption="What `mgca.losses.lean` holds instead."
 # size, for what is kept and the workspace together. Where the two do not fit in it, the best pixels
 # are not kept and are found again, which costs a second product of pixels and texts. A budget that
 # does not hold a single image is refused, with the size it needs.
+#
+# (pairwise)=
+# ### The gradient in full
+#
+# In the backward pass the regions are made once more. Let $K$ be the kept pixels of a pair, $w$
+# their softmax, $o = \sum_{n \in K} w^n p^n$ and $t$ the text. With $\hat{o} = o / \lVert o \rVert$
+# and $\hat{t} = t / \lVert t \rVert$,
+#
+# $$
+# \begin{aligned}
+# \varphi &= \langle \hat{o}, \hat{t} \rangle, &
+# h &= \frac{\partial \varphi}{\partial o}
+#   = \frac{\hat{t} - \varphi \, \hat{o}}{\lVert o \rVert}, \\
+# \frac{\partial \varphi}{\partial s^n} &= w^n \langle h, p^n \rangle, &
+# \frac{\partial \varphi}{\partial p^n} &= w^n h + \frac{\partial \varphi}{\partial s^n} \, t .
+# \end{aligned}
+# $$
+#
+# A softmax's derivative subtracts a mean, here $\langle h, o \rangle$; it is 0, because $h$ is
+# orthogonal to $o$. In the last equation the first term reaches a pixel as a member of the region,
+# the second through the weights; it falls away where they carry no gradient ([D4](#d4)). Summed
+# over the texts, both are matrix products for one image. In either direction the regions of a few
+# images exist at a time, $T \times C$ numbers for each.
+#
+# ```{listing} ../../mgca/losses/objective.py
+# :pyobject: MGCA._lean
+# ```
+#
+# Which of the two computes is no choice of a run: the lean one where $B \times B \times N$
+# similarities would take more than 256 MiB. Before it is used, training compares both on four
+# images; where somebody has changed a level in one of them only, it says so and trains with the
+# plain form.
+#
+# ```{listing} ../../mgca/losses/lean.py
+# :pyobject: _gradient
+# ```
+#
+# A row of the logits belongs to one image and needs all texts. So rows can be computed apart, on
+# several processes or one part after the other, before the loss is taken of all of them.
 #
 # ### Measured
 

@@ -20,6 +20,8 @@
 # This page draws these pixels, and on [drawn scenes](scenes_world.ipynb) measures at which rank
 # they stop being right. [Method](../method.md) has all equations; this page is about Eq. 7 and
 # comes after [the object level](object_level.ipynb) and [the region level](region_level.ipynb).
+#
+# **After this page you can** compute Eq. 7 by hand, and say what the rank of the positive trades.
 
 # %% tags=["parameters"]
 alpha = 0.4  # area of the object, the paper's
@@ -56,14 +58,14 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 # $k$ of their ranks, the hard negative is the first:
 #
 # $$
-# z_{ij} = \frac{1}{\sqrt{C}} \begin{cases}
+# \begin{aligned}
+# z_{ij} &= \frac{1}{\sqrt{C}} \begin{cases}
 # s_{ii}^{(\lceil k \lfloor \alpha N \rfloor \rceil)} & i = j \cr
 # s_{ij}^{(1)} & i \ne j
-# \end{cases}
-# \qquad
-# \mathcal{L}_\mathrm{pixel} = -\frac{1}{2B} \sum_i \left[
+# \end{cases} \cr
+# \mathcal{L}_\mathrm{pixel} &= -\frac{1}{2B} \sum_i \left[
 # \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ij}}} + \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ji}}} \right]
-# \tag{7}
+# \end{aligned} \tag{7}
 # $$
 #
 # With the paper's $\alpha = 0.4$, $k = 0.06$ and $N = 784$ this is rank 19 of 313. The similarities
@@ -157,7 +159,7 @@ figures.show(
 # pair. The table has both for several $k$, and what decoders trained with each $k$ reach ([the
 # ablation](ablation_k.ipynb)).
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 trained = page.read("scenes/k.csv")
 trained = trained[(trained["unit"] == "pixel") & (trained["metric"] == "miou")]
 reached = trained.groupby(["variant", "dataset"])["value"].mean().round(1)
@@ -173,7 +175,7 @@ figures.table(
     results="scenes/k.csv",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 low, half, last = table.loc["0"], table.loc["0.06"], table.loc["1"]
 column = "right, one class it names (%)"
 Markdown(
@@ -213,7 +215,7 @@ figures.show(
 # has too, and the most similar pixel is the likeliest to show it. A lower rank, `k_neg` above 0, is
 # safer and easier.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 kinds = {"a caption": scenes.captions, "one class": scenes.single}
 table = truth.negatives(scenes, kinds, (0, 0.06, 0.25, 1), size, batch)
 for name in ("things", "scenes"):
@@ -229,14 +231,24 @@ figures.table(
 # %% [markdown]
 # ## What to take away
 #
-# * The positive is one pixel, at a rank inside the object: the first is surely right, the last of
-#   the object is often wrong.
+# * The positive is one pixel, at a rank inside the object: the first is nearly always right (for 95
+#   of 100 single classes), and the last of the object often wrong.
 # * The negative is one pixel too, the most similar of each other image.
 # * On scenes the cost of a hard positive is clear and the gain of a semi-hard one over the easiest
 #   is not.
 #
 # ## Try it
 #
-# * Set `k` to 0.5 and look at the first figure again: is the star still on the object?
-# * Set `alpha_scenes` to 0.1. The hardest positive moves forward; how much of the trust comes back?
-# * Give the photographs captions of one word. Which of the curves become steeper?
+# 1. Set `k` to 0.5 and look at the first figure again: is the star still on the object?
+# 2. Set `alpha_scenes` to 0.1. The hardest positive moves forward; how much of the trust comes
+#    back?
+# 3. Give the photographs captions of one word. Which of the curves become steeper?
+#
+# ```{dropdown} What to expect
+# 1. With $k = 0.5$ the positive is at rank 157 of 313. It lies on what a caption names in 86 %
+#    of the scenes, and on a single class in 43 %: the table above has both.
+# 2. With $\alpha = 0.1$ the object has 78 pixels, and the last of them is about as trustworthy
+#    as rank 67 of the table: right for two thirds of the single classes, against 24 %.
+# 3. Where the caption named several things: one word covers less of the picture, so that what it
+#    names ends at an earlier rank.
+# ```

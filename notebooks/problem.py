@@ -17,10 +17,10 @@
 # where: the umbrella is what images whose captions name it share, and the other images lack.
 #
 # Two difficulties remain, and MGCA answers both. What is trained (images, regions) is not what is
-# asked for (pixels). And what gets a name, a group or a pixel, is either too large or too small.
+# asked for (pixels). And what gets a label, a group or a pixel, is either too large or too small.
 #
-# The images are scenes of [the world](scenes_world.ipynb), whose masks are exact and never seen in
-# training, and photographs that come with scikit-image.
+# **After this page you can** say why captions alone tell where things are, measure the granularity
+# gap of a model, and tell over- from under-segmentation in a picture.
 
 # %% tags=["parameters"]
 words = ["umbrella", "water"]  # of the 30 words of the world
@@ -37,13 +37,15 @@ import re
 import numpy as np
 import skimage.data
 import torch
+from IPython.display import HTML
 from torch.nn import functional as F
 
 import mgca
 from mgca.backbone import load_backbone
 from mgca.config import SegmentConfig
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set, training_pairs
-from mgca.experiments.report import figures, page_figures, validation
+from mgca.experiments.report import figures, overlays, page_figures, validation
+from mgca.experiments.report.page import open_page
 from mgca.experiments.scenes import SIDE, scenes_training
 from mgca.losses.levels import (
     area_in_pixels,
@@ -51,10 +53,11 @@ from mgca.losses.levels import (
     region_embeddings,
     similarity,
 )
+from mgca.units import semantic_units
 from mgca.weights import load_weights
 from mgca.weights.decoders import decoder_from
 
-figures.use_style()
+open_page("problem")
 torch.set_grad_enabled(False)
 # One window that is the image.
 window = SegmentConfig(short_side=SIDE, window=SIDE, stride=SIDE)
@@ -68,6 +71,44 @@ features = validation.trunk_features(backbone, pairs.images)
 unseen_scenes = evaluation_set("scenes", scenes, seed=VALIDATION_SEED)
 _, pictures, masks = zip(*unseen_scenes, strict=True)
 unseen = validation.trunk_features(backbone, pictures)
+
+# %% [markdown]
+# ## The images of this book
+#
+# Most pages use a small drawn world, because its masks are exact and it trains in minutes.
+# Twenty kinds of things lie on ten kinds of stuff, a caption names some of what is there, and no
+# training ever sees a mask. Six of its scenes, the first of the training set; [the
+# world](scenes_world.ipynb) has the rest.
+
+# %% tags=["hide-input"]
+HTML(overlays.gallery(list(zip(pairs.images[:6], captions, strict=False)), width=150))
+
+# %% [markdown]
+# ## The whole method on one scene
+#
+# A caption keeps the pixels most like it; all that training learns from are such pixels and what
+# other captions keep. At inference the pixels gather into units, and each unit takes one of the
+# 30 words.
+
+# %% tags=["hide-input"]
+told = training_pairs(4, seed=VALIDATION_SEED)
+scene, caption = told.images[3], told.captions[3][0]
+segmenter = mgca.load("scenes", config=window)
+embedded = segmenter.embed(scene)
+similar = similarity(embedded.pixels, backbone.encode_text([caption]))[0, 0]
+kept = similar.argsort(descending=True)[
+    : area_in_pixels(scenes_training().loss.alpha, 784)
+]
+grouped = semantic_units(embedded.pixels, 6).assignment[0].numpy()
+labels = segmenter.segment(embedded, CLASSES, 36).labels.numpy()
+figures.show(
+    page_figures.whole_method(scene, caption, kept, grouped, labels, CLASSES),
+    caption="The fourth scene of the validation seed. Straw, grass, tile and the flower are found, "
+    "the bell only in part.",
+    alt="Four panels: a drawn scene with its caption; the pixels most like the caption, bright; "
+    "the pixels gathered into units of one colour; and the segmentation with its legend.",
+    name="fig-problem-whole",
+)
 
 # %% [markdown]
 # ## Captions sort images
@@ -96,7 +137,7 @@ def saying(word: str) -> torch.Tensor:
 
 
 def directions(said: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The mean of the images with the word, and that less the mean of the others."""
+    """The mean of the images with the word, and that minus the mean of the others."""
     return means[said].mean(dim=0), means[said].mean(dim=0) - means[~said].mean(dim=0)
 
 
@@ -105,7 +146,7 @@ def maps(direction: torch.Tensor, feature: torch.Tensor) -> torch.Tensor:
     return torch.einsum("c,chw->hw", direction, feature)
 
 
-# %% tags=["hide-input"]
+# %%
 shuffle = torch.randperm(len(captions), generator=torch.Generator().manual_seed(0))
 said = {word: saying(word) for word in CLASSES if saying(word).any()}
 found = [
@@ -132,7 +173,7 @@ figures.show(
     "of the images with the word points to much else; minus the mean of the others it points more "
     "to the word. Over all words, a pixel inside beats one outside in "
     f"{alone['thing']:.0f} % of the pairs for things and {alone['stuff']:.0f} % "
-    f"for stuffs without the contrast, in {contrast['thing']:.0f} % and "
+    f"for stuff without the contrast, in {contrast['thing']:.0f} % and "
     f"{contrast['stuff']:.0f} % with it, and in {shuffled['thing']:.0f} % and "
     f"{shuffled['stuff']:.0f} % if the captions are shuffled (chance: 50 %).",
     alt="Drawn scenes with the outline of what a word names. Beside each, two heat maps: the first "
@@ -202,13 +243,17 @@ figures.show(
 # for pixels. Methods before MGCA align groups or regions, which is nearer, but still not what is
 # asked for. The paper's Figure 1 names this the *alignment granularity gap*.
 #
-# On scenes it can be measured. One small CLIP is taken as it is; with its last layer changed, as
-# [dense features](dense_features.ipynb) need it; and on top of that with decoders that were trained
-# at one, two and all three levels. Each is asked three questions:
+# On scenes it can be measured. One small CLIP is taken as it is ({term}`plain CLIP`); with its last
+# layer changed, as [dense features](dense_features.ipynb) need it ({term}`MaskCLIP`); and on top of
+# that with decoders that were trained at one, two and all three levels. Each is asked three
+# questions:
 #
 # * **image**: is the word most similar to the whole image in it?
-# * **region**: is the mean embedding of a content, over its exact mask, named rightly?
-# * **pixel**: are the pixels of that content named rightly, one by one?
+# * **region**: is the mean embedding of a content, over its exact mask, labelled correctly?
+# * **pixel**: are its pixels labelled correctly, one by one?
+#
+# The last two are shares of all pixels: a content counts as much as it shows. The pixel's answer is
+# the {term}`pixel accuracy` of the other pages.
 
 # %% tags=["hide-input"]
 plain = load_backbone("scenes", last_block="attention")
@@ -221,12 +266,13 @@ answers = validation.granularity(encoders, unseen, masks, model.texts(CLASSES))
 clip, start, first, _, last = (row for _, row in answers.iterrows())
 figures.show(
     page_figures.granularity_lines(answers),
-    caption="What is trained against what is asked for. The CLIP that names "
-    f"{clip['image']:.0f} % of the images rightly names {clip['pixel']:.0f} % of the pixels. "
+    caption="What is trained against what is asked for. The CLIP that labels "
+    f"{clip['image']:.0f} % of the images correctly does so for {clip['pixel']:.0f} % of the "
+    "pixels. "
     f"Object-level training lifts regions from {start['region']:.0f} to {first['region']:.0f} %, "
     f"but pixels from {start['pixel']:.0f} to {first['pixel']:.0f} %; all three levels reach "
-    f"{last['region']:.0f} and {last['pixel']:.0f} %. Means over {scenes} validation scenes and "
-    "the contents in them; one training seed.",
+    f"{last['region']:.0f} and {last['pixel']:.0f} %. Over the pixels of {scenes} "
+    "validation scenes; one training seed.",
     alt="Line plot: share of right answers for image, region and pixel, one line for each "
     "training. All lines fall from left to right, that of CLIP the most.",
     name="fig-problem-gap",
@@ -242,7 +288,7 @@ figures.show(
 #
 # ## Too few units, and too many
 #
-# The second difficulty is what gets a name. The paper's Figure 1 sets two answers against each
+# The second difficulty is what gets a label. The paper's Figure 1 sets two answers against each
 # other. *Group units*, few and large, merge what differs: under-segmentation. *Pixel units* break
 # up what belongs together: over-segmentation.
 #
@@ -357,5 +403,5 @@ figures.show(
 #
 # 1. Set `pairs_seen = 60`, then 480. How many captions does the difference of two means need?
 # 2. Set `words = ["boat", "gravel"]`, or other words of [the world](scenes_world.ipynb). Which
-#    things are hard, and why are stuffs easier?
+#    things are hard, and why is stuff easier?
 # 3. Set `groups` to 1, 9 and 16. Where does under-segmentation end?

@@ -19,6 +19,9 @@
 #
 # Pictures persuade too easily. So no image here was picked: a rule, stated at each figure, says
 # which are shown, and the last figures are failures found by a rule.
+#
+# **After this page you can** tell group, pixel and adaptive unit apart in a picture, and look for
+# failures by a rule.
 
 # %% tags=["parameters"]
 shown = (0, 1, 2)  # which images of a test set; the rule is "the first three"
@@ -47,14 +50,14 @@ page = open_page("qualitative", "scenes")
 # %% [markdown]
 # ## What each level adds
 #
-# As the paper's Fig. 5: the frozen features, then the decoder trained with the object level, with
+# As the paper's Fig. 5: {term}`plain CLIP`, then the decoder trained with the object level, with
 # the region level too, with all three, and last the same decoder read through 36 adaptive units.
 # Above: the set with a background, as VOC in the paper. Below: the set where everything has a
 # class. In both, the first three images of the test set.
 
 # %% tags=["hide-input"]
 LEVELS = {
-    "frozen": ("baseline", None),
+    "plain CLIP": ("baseline", None),
     "object": ("object", None),
     "+ region": ("object+region", None),
     "+ pixel": ("all", None),
@@ -79,8 +82,8 @@ figure, overlaps = levels("things")
 figures.show(
     figure,
     caption="Things on a background, the first three of the test set. mIoU of these three, in "
-    f"percent: {overlaps}. The frozen features see background nearly everywhere.",
-    alt="Three drawn scenes, their masks and five segmentations of each, from frozen features to "
+    f"percent: {overlaps}. Plain CLIP sees background nearly everywhere.",
+    alt="Three drawn scenes, their masks and five segmentations of each, from plain CLIP to "
     "all three levels with adaptive units.",
     name="fig-levels-things",
 )
@@ -188,15 +191,15 @@ figures.show(
     name="fig-units-scenes",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 figures.table(
     frame.rename_axis("unit").round(2),
     caption=f"Over- and under-segmentation on the first {scenes} test scenes: regions are connected"
     " regions of one class, over those of the masks; a thing or stuff of the mask is lost if less "
-    "than a tenth of it is named rightly.",
+    "than a tenth of it is labelled correctly.",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 regions, lost = frame["regions / those of the mask"], frame["contents lost (%)"]
 between = all(column.rank()["36 units"] == 2 for column in (regions, lost))
 Markdown(
@@ -297,7 +300,7 @@ figures.show(
 # ## Try it
 #
 # * Set `shown = (3, 4, 5)` at the top. Would you tell the same story from these images?
-# * Set `groups = 3`, then `36`. When do groups stop to lose contents, and what is left then of the
+# * Set `groups = 3`, then `36`. When do groups stop losing contents, and what is left then of the
 #   difference to adaptive units?
 # * Add a word to a photograph that is not in it: `photographs["temple"][1].append("dog")`. Which
 #   unit is fooled least?

@@ -17,12 +17,22 @@
 # to segment. It needs no network and no GPU: the encoders' weights come inside Python packages, the
 # small parts trained by this project come with it.
 #
+# ```{admonition} What to expect
+# `lite` is a small model: EfficientNet-Lite0 (4.7 M parameters, trained on ImageNet) beside a
+# sentence encoder, aligned on 7,291 captioned photographs of mostly people and dogs. It shows how
+# the method works and runs anywhere, and it is often wrong; CLIP under the same method is far
+# better. The [results](results.ipynb) have its numbers.
+# ```
+#
 # The photographs ship with [scikit-image](https://scikit-image.org) and
 # [scikit-learn](https://scikit-learn.org): the cat *Chelsea* (Stéfan van der Walt, CC0), *coffee*
 # (Rachel Michetti, CC0), the astronaut Eileen Collins (NASA, public domain), a rocket launch
 # (SpaceX, public domain), a motorcycle (Middlebury 2014 stereo benchmark: Nesic, Westling, Wang,
 # Kitajima, Krathwohl, Scharstein), a Chinese temple (danielbuechele, CC BY 2.0) and a flower
 # (vultilion, CC BY 2.0).
+#
+# **After this page you can** segment a photograph with words of your choice, choose the unit, and
+# say what to expect of the small model.
 
 # %% tags=["parameters"]
 meta_points = 36
@@ -34,8 +44,9 @@ from sklearn.datasets import load_sample_image
 
 import mgca
 from mgca.experiments.report import figures, overlays, page_figures, plots
+from mgca.experiments.report.page import open_page
 
-figures.use_style()
+open_page("quickstart")
 model = mgca.load("lite")
 
 photos = {
@@ -51,8 +62,8 @@ photos = {
 # %% [markdown]
 # ## One photograph, a few words
 #
-# `segment` names every pixel with the word whose embedding is most similar to the pixel's unit. The
-# words are free: single nouns, or short phrases.
+# `segment` labels every pixel with the word whose embedding is most similar to the pixel's unit.
+# The words are free: single nouns, or short phrases.
 
 # %%
 result = model.segment(photos["temple"], ["a temple", "the sky", "trees"])
@@ -71,9 +82,10 @@ print({name: f"{100 * share:.0f} %" for name, share in result.areas().items()})
 # %% [markdown]
 # ## Seven photographs: the pixel unit beside the adaptive unit
 #
-# With the *pixel unit* each pixel embedding is named by itself; with the *adaptive semantic unit*
-# the embeddings are first grouped around a grid of meta-points and averaged. The network runs once
-# per photograph: `embed` keeps its pixel embeddings, and any words and units can be tried on them.
+# With the *pixel unit* each pixel embedding is labelled by itself; with the *adaptive semantic
+# unit* the embeddings are first grouped around a grid of meta-points and averaged. The network runs
+# once per photograph: `embed` keeps its pixel embeddings, and any words and units can be tried on
+# them.
 
 # %%
 vocabulary = {
@@ -95,25 +107,24 @@ print(f"coffee: both units give the same word to {100 * same:.0f} % of the pixel
 
 
 # %% tags=["hide-input"]
-for name, classes in vocabulary.items():
-    shares, results = [], {}
-    for points, unit in ((None, "pixel"), (meta_points, "adaptive")):
-        result = model.segment(embedded[name], classes, points)
-        results[f"{unit} unit"] = result
-        word, share = max(result.areas().items(), key=lambda item: item[1])
-        covered = f"*{word}*, {100 * share:.0f} % of the pixels"
-        shares.append(f"with the {unit} unit it is {covered}")
+units = {"pixel unit": None, "adaptive unit": meta_points}
+for number, (name, classes) in enumerate(vocabulary.items()):
+    photo = embedded[name]
+    results = {unit: model.segment(photo, classes, n) for unit, n in units.items()}
+    by_pixel, by_unit = (result.labels for result in results.values())
+    same = 100 * (by_pixel == by_unit).float().mean()
     figures.show(
-        page_figures.photo_row(name, results),
-        caption=f"{name.capitalize()}, and the word that covers most of it: {'; '.join(shares)}.",
+        page_figures.photo_row(name, results, large=number < 2),
+        caption=f"{name.capitalize()}, by pixel and by unit, which agree on {same:.0f} % of the "
+        "pixels.",
         alt=f"Three panels: the photograph {name}, its classes with pixel units, and with "
         f"{meta_points} meta-points, in the colours of the words {', '.join(classes)}.",
         name=f"fig-quickstart-{name}",
     )
 
 # %% [markdown]
-# How scattered each prediction is, as the number of connected regions of one class. Fewer is not
-# better in itself, but over-segmentation shows here first.
+# How scattered each prediction is: the number of connected regions in which all pixels have one
+# class. Fewer is not better in itself, but over-segmentation shows here first.
 
 # %% tags=["hide-input"]
 import pandas as pd
@@ -195,9 +206,8 @@ words = ["rocket", "smoke", "tower"]
 model.segment(embedded["rocket"], words, meta_points, background=0.45)
 
 # %% [markdown]
-# ## What to expect of this small model
+# ## What to take away
 #
-# `lite` is EfficientNet-Lite0 (4.7 M parameters, trained on ImageNet) beside a sentence encoder,
-# aligned on 7,291 captioned photographs of mostly people and dogs. It shows how the method works
-# and runs anywhere; it is far from what the same method does on CLIP. The page on
-# [results](results.ipynb) has its numbers.
+# * A model, a photograph and a few words are all it takes; the words compete for the pixels.
+# * The units make the result calmer, and not always right.
+# * A wrong label often means a missing word: add one for what is there instead, or set a threshold.

@@ -18,8 +18,11 @@
 # as the negative and pushes it away from the caption.
 #
 # This page draws such hard negatives, says on [drawn scenes](scenes_world.ipynb) what they are, and
-# how often they are no negatives at all. [Method](../method.md) has all equations; this page is
+# how often they are false negatives. [Method](../method.md) has all equations; this page is
 # about Eq. 6 and comes after [the object level](object_level.ipynb).
+#
+# **After this page you can** compute Eq. 6 by hand, and say what a hard negative shows and how
+# often it is a false one.
 
 # %% tags=["parameters"]
 alpha = 0.4  # area of the positive object, the paper's
@@ -48,10 +51,11 @@ from mgca.experiments.report.correspondence import (
     kept,
     photo_pairs,
 )
+from mgca.experiments.report.page import open_page
 from mgca.experiments.report.plots import Panel
 from mgca.losses.levels import area_in_pixels, region_loss, similarity
 
-figures.use_style()
+open_page("region_level")
 lite = mgca.load("lite")
 photos = photo_pairs()
 scenes = truth.Scenes(mgca.load("scenes"), counted)
@@ -63,14 +67,14 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 # area $\alpha_\mathrm{neg} = 0.05$, 39 of 784 pixels, in place of $\alpha$:
 #
 # $$
-# z_{ij} = \frac{1}{\tau} \begin{cases}
+# \begin{aligned}
+# z_{ij} &= \frac{1}{\tau} \begin{cases}
 # \varphi\big(o_{ii}(\alpha), t_i\big) & i = j \cr
 # \varphi\big(o_{ij}(\alpha_\mathrm{neg}), t_j\big) & i \ne j
-# \end{cases}
-# \qquad
-# \mathcal{L}_\mathrm{region} = -\frac{1}{2B} \sum_i \left[
+# \end{cases} \cr
+# \mathcal{L}_\mathrm{region} &= -\frac{1}{2B} \sum_i \left[
 # \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ij}}} + \log \frac{e^{z_{ii}}}{\sum_j e^{z_{ji}}} \right]
-# \tag{6}
+# \end{aligned} \tag{6}
 # $$
 #
 # Each pair of image and caption has a region of its own. The diagonal is as at object level.
@@ -119,8 +123,8 @@ for i, foreign in {2: [3, 4, 6], 1: [0, 3, 6]}.items():  # image: captions of ot
 figures.show(
     plots.panels(rows, (7, 5.6)),
     caption=f"The {area_in_pixels(alpha_neg, 784)} pixels of a photograph that are most like "
-    "captions of others. The orange suit and the helmet go for the motorcycle and the flag for the "
-    "flower. For the rocket it is the model of a space shuttle: a negative that is none.",
+    "captions of others. The orange suit and the helmet pass for the motorcycle, the flag for the "
+    "flower. For the rocket it is the model of a space shuttle: a false negative.",
     alt="A woman in a space suit in front of a flag and a model rocket, and a cup on a table, each "
     "three times with other small regions kept and the rest faded.",
     name="fig-region-photos",
@@ -211,7 +215,7 @@ more = (top["region"] > top["before"]).sum()
 figures.show(
     level_figures.mistakes(top),
     caption="What the region shows for a word that is not in the picture: the most frequent "
-    "mistakes after training, things above, stuffs below. The content has up to "
+    "mistakes after training, things above, stuff below. The content has up to "
     f"{(top['region'] / top['image']).max():.0f} times the share of the region that it has of the "
     f"image. {more} of the {len(top)} were less frequent before training.",
     alt="For fourteen pairs of a word and a content, the share of the image that the content has, "
@@ -219,7 +223,7 @@ figures.show(
     name="fig-region-mistakes",
 )
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 area = shares[:, : len(THINGS)].sum(1).mean().item()
 before, after = (truth.things_in_regions(shown, shares) for shown in (frozen, trained))
 Markdown(
@@ -232,7 +236,7 @@ Markdown(
 # Does a colour in the text draw the region to things of that colour? Here the thing is absent
 # again, and something of the colour is there.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 of_image, without, with_colour = truth.colour_in_regions(scenes, alpha_neg)
 Markdown(
     f"Things of the colour cover {100 * of_image:.0f} % of the image. They have "
@@ -242,12 +246,12 @@ Markdown(
 )
 
 # %% [markdown]
-# ## Negatives that are none
+# ## False negatives
 #
 # The caption of another image may name something that this image has too. The region then shows
 # just that, and pushing it away is wrong. Scenes have 30 classes, so this happens often.
 
-# %% tags=["remove-input"]
+# %% tags=["hide-input"]
 single = (scenes.trained, scenes.single, shares)
 rows = {"a caption": negatives}
 rows["one class it names"], _ = truth.foreign_pairs(*single, **foreign)
@@ -277,8 +281,18 @@ figures.table(
 #
 # ## Try it
 #
-# * Set `alpha_neg` to 0.4. By how much do the cosines of the region level fall?
-# * Set `alpha_neg` to 0.002, one pixel. That is nearly [the pixel level](pixel_level.ipynb): what
-#   differs?
-# * Write a caption of your own in place of one of the seven. Which photograph has the hardest
-#   region for it?
+# 1. Set `alpha_neg` to 0.4. By how much do the cosines of the region level fall?
+# 2. Set `alpha_neg` to 0.002, one pixel. That is nearly [the pixel level](pixel_level.ipynb): what
+#    differs?
+# 3. Write a caption of your own in place of one of the seven. Which photograph has the hardest
+#    region for it?
+#
+# ```{dropdown} What to expect
+# 1. They fall towards those of the object level: a region of 40 % cannot be the best place
+#    alone, and averages what is unlike the text.
+# 2. $\lfloor 0.002 \cdot 784 \rfloor = 1$ pixel is left. The pixel level also takes the most
+#    similar pixel as its negative, but compares dot products over $\sqrt C$ instead of cosines
+#    over $\tau$, and its positive is one pixel, not a region.
+# 3. Any photograph in which something resembles what you named; its row in the matrix has the
+#    largest number off the diagonal.
+# ```

@@ -21,8 +21,8 @@
 # A scene is a pure function of a configuration, a seed and an index. Nothing is stored: images,
 # captions and masks are drawn when they are asked for.
 #
-# Change the parameters with papermill, for example
-# `papermill scenes_world.ipynb out.ipynb -p seed 5`.
+# **After this page you can** say what is in a scene, what its captions tell, and how the three
+# evaluation sets differ.
 
 # %% tags=["parameters"]
 seed = 0  # of the scenes shown and counted; 0 is the seed of the training set
@@ -52,9 +52,10 @@ from mgca.data.scenes import (
 from mgca.data.scenes.scene import TELLING, random
 from mgca.data.scenes.sets import CAPTIONS, SETS
 from mgca.experiments.report import figures, overlays, plots, world
+from mgca.experiments.report.page import open_page
 from mgca.experiments.scenes import IMAGES, scenes_training
 
-figures.use_style()
+open_page("scenes_world")
 config = WorldConfig()
 composed = [compose(config, seed, index) for index in range(scenes)]
 drawing = [random(seed, TELLING, index) for index in range(scenes)]
@@ -74,14 +75,14 @@ HTML(overlays.gallery(list(zip(first, captions, strict=True)), width=110))
 # %% [markdown]
 # ## What there is
 #
-# One example of each thing and stuff. Things have several drawings and ten colours, stuffs several
-# textures; turn, size, mirror image, tint, light and noise differ from scene to scene.
+# One example of each thing and stuff. Things have several drawings and ten colours, each stuff
+# several textures; turn, size, mirror image, tint, light and noise differ from scene to scene.
 
 # %% tags=["remove-input"]
 examples = world.examples(seed)
 display(Markdown(f"**{len(THINGS)} things**"))
 display(HTML(overlays.gallery([(examples[name], name) for name in THINGS], width=70)))
-display(Markdown(f"**{len(STUFFS)} stuffs**"))
+display(Markdown(f"**{len(STUFFS)} kinds of stuff**"))
 display(HTML(overlays.gallery([(examples[name], name) for name in STUFFS], width=70)))
 
 # %% [markdown]
@@ -139,12 +140,12 @@ figures.show(
     caption=f"What is larger is named more often, in {number:,} captions. A "
     f"caption names {contents['named'].sum() / number:.1f} of the "
     f"{len(contents) / number:.1f} contents that one sees: {share['thing']:.0f} % of the "
-    f"things and {share['stuff']:.0f} % of the stuffs. Things below 5 % of the image are "
+    f"things and {share['stuff']:.0f} % of the kinds of stuff. Things below 5 % of the image are "
     f"named in {100 * things[small]['named'].mean():.0f} % of the captions, things of "
     f"20 % and more in {100 * things[large]['named'].mean():.0f} %. Of all names "
     f"{100 * wrong / names:.1f} % are wrong. Line: the probability that was designed, before the "
     "wrong names.",
-    alt="Two bar charts, things and stuffs: the share of the captions that name what is visible, "
+    alt="Two bar charts, things and stuff: the share of the captions that name what is visible, "
     "against its area, with the designed probability as a line.",
     name="fig-named",
 )
@@ -193,8 +194,8 @@ figures.show(
 # | set | asks for | background |
 # |---|---|---|
 # | `things` | the things | all stuff |
-# | `scenes` | things and stuffs | none |
-# | `open` | things in colours that training leaves out, stuffs by other words | none |
+# | `scenes` | things and stuff | none |
+# | `open` | things in colours that training leaves out, stuff by other words | none |
 #
 # Each set has images of its own. `things` stands for the sets with a background class of the paper,
 # `scenes` for those without. Decisions, such as the learning rate and the threshold of the
@@ -216,7 +217,7 @@ for name in SETS:
 # ## Held-out combinations and synonyms
 #
 # A thing is never seen in two of the ten colours, except in `open`, where it has no others. There
-# the stuffs go by words that no caption uses. What is asked for is then new to MGCA, though not to
+# the stuff goes by words that no caption uses. What is asked for is then new to MGCA, though not to
 # the sentence encoder, which was trained on other texts.
 
 # %% tags=["remove-input"]
@@ -236,7 +237,7 @@ figures.show(
 pairs = training_pairs(IMAGES, TRAINING_SEED)
 figures.table(
     world.synonyms(pairs.captions),
-    caption="Words for stuffs, and how often they stand in the "
+    caption="Words for stuff, and how often they stand in the "
     f"{IMAGES * CAPTIONS:,} captions of the training set.",
 )
 
@@ -276,3 +277,27 @@ figures.table(world.sets_table(training), caption="The sets.")
 # %% tags=["remove-input"]
 card = world.card(config, pairs.captions[:scenes], seed)
 figures.table(card, caption="The card of the data.")
+
+# %% [markdown]
+# ## What to take away
+#
+# * A scene, its captions and its mask are drawn together, so that what a caption leaves out is
+#   known exactly.
+# * Decisions are taken on one seed and results measured on another; `open` asks for what training
+#   never saw.
+#
+# ## Try it
+#
+# 1. How many combinations of a thing and a colour does training leave out, and why are there none
+#    of a stuff and a colour?
+# 2. Set `seed = 5`. Which of the numbers of this page change by more than a tenth?
+#
+# ```{dropdown} What to expect
+# 1. Two of ten colours for each of 20 things: 40 of 200. Stuff has a texture and no colour of its
+#    own; `open` asks for it by other words instead.
+# 2. Means over 1,000 scenes hardly move; counts of a single combination, of 8 to 35, do.
+# ```
+#
+# **With other parameters**: [after](#one-notebook) `make
+# notebooks/scenes_world.ipynb`,
+# `papermill notebooks/scenes_world.ipynb out.ipynb -p seed 5`.

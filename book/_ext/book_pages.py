@@ -1,13 +1,17 @@
-"""Sphinx: pages made while the book is built, tables with captions, and the buttons of a page."""
+"""Sphinx: pages made while the book is built, tables with captions, listings, a page's buttons."""
 
+import ast
+import textwrap
 from pathlib import Path
 from typing import Any
 
+import try_page
 from checks_page import compute, verified
 from docutils import nodes
 from provenance_page import ARCHIVE, archive, provenance
 from publish import REPOSITORY
 from sphinx.application import Sphinx
+from sphinx.directives.code import LiteralInclude
 from sphinx.transforms import SphinxTransform
 from status_page import status
 
@@ -49,6 +53,30 @@ class CaptionTables(SphinxTransform):
             figure.replace_self(table)
 
 
+class Listing(LiteralInclude):
+    """A function or class of the library as ``literalinclude`` has it, less the docstrings."""
+
+    def run(self) -> list[nodes.Node]:
+        found = super().run()
+        for block in (block for node in found for block in node.findall(nodes.literal_block)):
+            block.rawsource = without_docstrings(block.astext())
+            block.children = [nodes.Text(block.rawsource)]
+        return found
+
+
+def without_docstrings(source: str) -> str:
+    """Code from its left margin, without the docstrings that the reference shows."""
+    source = textwrap.dedent(source)
+    lines = source.splitlines()
+    left_out = set()
+    for node in ast.walk(ast.parse(source)):
+        described = ast.FunctionDef | ast.ClassDef
+        if isinstance(node, described) and ast.get_docstring(node) and len(node.body) > 1:
+            start, end = node.body[0].lineno - 1, node.body[0].end_lineno
+            left_out |= set(range(start, end + (not lines[end].strip())))
+    return "\n".join(line for n, line in enumerate(lines) if n not in left_out)
+
+
 def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     """Put the generated part into the pages that have one."""
     for page, mark, text in (
@@ -56,6 +84,9 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
         ("provenance", "<!-- provenance -->", lambda: provenance(ROOT)),
         ("verified", "<!-- verified -->", lambda: verified(ROOT)),
         ("impact", "<!-- compute -->", lambda: compute(ROOT)),
+        ("try", "<!-- try -->", lambda: try_page.start(ROOT)),
+        ("try", "<!-- try sizes -->", lambda: try_page.sizes(ROOT)),
+        ("try", "<!-- try measured -->", lambda: try_page.measured(ROOT)),
     ):
         if docname == page:
             source[0] = source[0].replace(mark, text())
@@ -129,6 +160,7 @@ def _html(tag: str) -> tuple[Any, Any]:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_node(captioned_table, html=_html("figure"))
     app.add_node(table_caption, html=_html("figcaption"))
+    app.add_directive("listing", Listing)
     app.add_transform(CaptionTables)
     app.connect("source-read", fill_page)
     app.connect("html-page-context", set_buttons, priority=900)  # after the theme's own buttons

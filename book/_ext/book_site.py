@@ -105,9 +105,11 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 
 def copy_made_files(site: Path, build: Path) -> None:
-    """Bring the data of interactive figures, and the notebooks to download, without outputs."""
-    if (build / "interactive").is_dir():
-        shutil.copytree(build / "interactive", site / "interactive", dirs_exist_ok=True)
+    """Bring the data of interactive figures, what the page "Try it" loads, and the notebooks to
+    download, without outputs."""
+    for name in ("interactive", "try"):
+        if (build / name).is_dir():
+            shutil.copytree(build / name, site / name, dirs_exist_ok=True)
     for copy in (site / "_sources" / "notebooks").glob("*.ipynb"):
         if (clean := build / "downloads" / copy.name).is_file():
             shutil.copyfile(clean, copy)

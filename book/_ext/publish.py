@@ -2,6 +2,7 @@
 
 import logging
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,29 @@ from mgca.experiments.report.figures import METADATA
 
 log = logging.getLogger("execute")
 
-REPOSITORY = "https://github.com/mgca-book/mgca"
+_PROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))
+#: Where the project is published; the one place that a fork changes, with what a test names.
+REPOSITORY: str = _PROJECT["project"]["urls"]["Repository"]
 # Such as "UserWarning: ...", and what Python's warnings put before it.
 _WARNING = re.compile(r"^.*\b\w*Warning: .*$", re.MULTILINE)
 _HIDING = {"hide-input", "remove-input", "hide-cell"}
 _INSTALL = f"""\
-# Where mgca is missing, as on Colab: get it with its results, and install it. If the session asks
-# to be restarted, restart it and run this cell again.
+# Where mgca is missing, as on Colab: get the project with its results, and install it. If the
+# session asks to be restarted, restart it and run this cell again. The project's folder is not
+# called mgca, which Python would take for the package.
 import importlib.util
 import os
 
-if not os.path.isdir("../results"):
-    if not os.path.isdir("mgca"):
-        !git clone --quiet --depth 1 {REPOSITORY} mgca
-    %cd mgca/notebooks
-needed = ("mgca", "seaborn", "skimage", "sklearn")
-if any(importlib.util.find_spec(name) is None for name in needed):
-    %pip install --quiet .. seaborn scikit-image scikit-learn
+project = os.path.abspath("mgca-project")
+found = importlib.util.find_spec("mgca")
+if found is None or found.origin is None:  # a folder of that name is no package
+    if not os.path.isdir(project):
+        !git clone --quiet --depth 1 {REPOSITORY} "{{project}}"
+    %pip install --quiet "{{project}}"
+if any(importlib.util.find_spec(name) is None for name in ("seaborn", "skimage", "sklearn")):
+    %pip install --quiet seaborn scikit-image scikit-learn
+if os.path.isdir(project):
+    os.environ["MGCA_PROJECT"] = project
 """
 
 
@@ -124,7 +131,20 @@ def _parts(cell: NotebookNode, number: int, root: Path) -> list[NotebookNode]:
             )
         captioned = bool(described)
         parts[-1].outputs.append(output)
+    if "hide-input" in cell.metadata.get("tags", ()):
+        shown = cell.metadata.get("mystnb", {})
+        cell.metadata["mystnb"] = shown | {"code_prompt_show": _prompt(cell.source, shown)}
     return parts
+
+
+def _prompt(source: str, options: dict[str, Any]) -> str:
+    """What stands where code is folded: whether it draws, only imports, or computes."""
+    if "image" in options:
+        return "How this figure is drawn"
+    if "figure" in options:
+        return "How this table is made"
+    imports = source.startswith(("import ", "from "))
+    return "Imports and settings" if imports else "What the next figure needs"
 
 
 def _continued(cell: NotebookNode) -> NotebookNode:
@@ -136,20 +156,15 @@ def _continued(cell: NotebookNode) -> NotebookNode:
 
 def _options(described: dict[str, Any], number: int, root: Path) -> dict[str, Any]:
     """The options of MyST-NB for a captioned output."""
-    results = described["results"]
-    if results is None:
-        source = "[Computed on this page](../status.md)."
-    elif (root / "results" / results).is_file():
-        source = (
-            f"Numbers: {{download}}`{results} <../../results/{results}>`, "
+    results, caption = described["results"], described["caption"].strip()
+    if results is not None:  # else it was computed on the page
+        if not (root / "results" / results).is_file():
+            raise NotebookError(f"cell {number}: there is no file results/{results}")
+        caption += (
+            f"\n\nNumbers: {{download}}`{results} <../../results/{results}>`, "
             f"{{ref}}`how they came about <{label(results)}>`."
         )
-    else:
-        raise NotebookError(f"cell {number}: there is no file results/{results}")
-    figure = {
-        "caption": f"{described['caption'].strip()}\n\n{source}",
-        "classes": f"mgca-{described['kind']}",
-    }
+    figure = {"caption": caption, "classes": f"mgca-{described['kind']}"}
     if described["name"]:
         figure["name"] = described["name"]
     if described["kind"] == "table":

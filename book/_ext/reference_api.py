@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 
+from publish import REPOSITORY
+
 import mgca
 
 ROOT = Path(mgca.__file__).resolve().parent.parent
@@ -185,5 +187,4 @@ class _Source:
             file = Path(inspect.getsourcefile(thing)).resolve().relative_to(ROOT)
         except (TypeError, OSError, ValueError):  # a constant, or of another package
             return None
-        base = "https://github.com/mgca-book/mgca/blob"
-        return f"{base}/{self._commit}/{file}#L{first}-L{first + len(lines) - 1}"
+        return f"{REPOSITORY}/blob/{self._commit}/{file}#L{first}-L{first + len(lines) - 1}"

@@ -14,6 +14,7 @@ import torch
 from mgca.backbone.base import Backbone, BackboneUnavailable, UnsupportedBackbone
 from mgca.backbone.hybrid import load_hybrid
 from mgca.backbone.lite import load_lite
+from mgca.backbone.timm_vit import TimmViT, is_timm_vit
 from mgca.backbone.tower import ConvTower
 from mgca.backbone.vit import PlainViT
 from mgca.utils import torchvision as _torchvision
@@ -29,6 +30,7 @@ __all__ = [
     "BackboneUnavailable",
     "ConvTower",
     "PlainViT",
+    "TimmViT",
     "UnsupportedBackbone",
     "check_known",
     "load_backbone",
@@ -85,8 +87,11 @@ def _load(name: str, pretrained: bool | str, last_block: str) -> Backbone:
             )
     model, preprocessing = _create(name, model_name, tag if pretrained else None)
     statistics = {"mean": preprocessing["mean"], "std": preprocessing["std"]}
+    backbone: Backbone
     if isinstance(model.visual, VisionTransformer):
         backbone = PlainViT(name, model, None, last_block=last_block, **statistics)
+    elif is_timm_vit(model.visual):
+        backbone = TimmViT(name, model, None, last_block=last_block, **statistics)
     else:
         backbone = ConvTower(name, model, None, **statistics)
     # Last, because some tokenizers are downloaded, and a tower that is refused needs none.
@@ -96,21 +101,31 @@ def _load(name: str, pretrained: bool | str, last_block: str) -> Backbone:
 
 
 def check_known(name: str) -> None:
-    """Refuse a name that :func:`load_backbone` does not know.
+    """Refuse a name that :func:`load_backbone` cannot load, before anything is built or downloaded.
 
     Raises:
-        ValueError: With the names that there are.
+        ValueError: If the name is unknown; the message has the usable ones that are most like it.
+        UnsupportedBackbone: If no dense path is defined for the architecture; likewise.
     """
     offered = ["lite", "scenes", *OPEN_CLIP_NAMES]
     if name in offered:
         return
     import open_clip
 
-    if name not in open_clip.list_models():
-        raise ValueError(
-            f"unknown backbone {name!r}: give {', '.join(offered)} or a name of "
-            "open_clip.list_models()"
-        )
+    from mgca.backbone.checkpoints import nearest, why_not
+
+    known = name in open_clip.list_models()
+    reason = why_not(name) if known else ""
+    if known and not reason:
+        return
+    close = ", ".join(nearest(name))
+    instead = f"did you mean {close}? " if close else ""
+    if known:
+        raise UnsupportedBackbone(f"{name}: {reason}; {instead}see mgca models --all")
+    raise ValueError(
+        f"unknown backbone {name!r}: {instead}give {', '.join(offered)} or a name of open_clip's, "
+        "which mgca models --all lists"
+    )
 
 
 def _create(name: str, model_name: str, tag: str | None):

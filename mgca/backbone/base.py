@@ -33,6 +33,10 @@ class Backbone(nn.Module, ABC):
         window: Side of the sliding window, and of an image's shorter side, that models use unless
             told otherwise, in pixels.
         last_block: Variant of a vision transformer's last block (choice D1).
+        positions: How positional embeddings are resized for another grid, one of
+            :data:`mgca.config.POSITIONS`. May be set; encoders without any ignore it.
+        sigmoid: Scale and bias of the sigmoid that the encoders were trained with, as SigLIP; None
+            for those that were trained with a softmax.
         learned: Number of leading channels that a decoder changes, upsampling the others as they
             are; None for all.
     """
@@ -48,6 +52,8 @@ class Backbone(nn.Module, ABC):
     text_digest: str
     window: int = 448
     last_block: str = "value"
+    positions: str = "antialiased"
+    sigmoid: tuple[float, float] | None = None
     learned: int | None = None
 
     @abstractmethod

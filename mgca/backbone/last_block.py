@@ -69,27 +69,44 @@ def _attend(block: "ResidualAttentionBlock", x: Tensor, size: tuple[int, int], k
     query, key, value = (
         F.linear(x, weight, bias).unflatten(2, (3, heads, -1)).permute(2, 0, 3, 1, 4)
     )
-    if kind == "correlative":
-        # The sum of two softmaxes, as published: not halved.
-        attended = F.scaled_dot_product_attention(query, query, value)
-        attended = attended + F.scaled_dot_product_attention(key, key, value)
-    elif kind == "queries":
-        attended = F.scaled_dot_product_attention(query, query, value)
-    else:
-        attended = F.scaled_dot_product_attention(key, key, value, attn_mask=neighbourhood(size, x))
+    attended = attended_values(query, key, value, size, kind)
     return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 
+def attended_values(
+    query: Tensor, key: Tensor, value: Tensor, size: tuple[int, int], kind: str, prefix: int = 1
+) -> Tensor:
+    """Values (B, heads, n, d) after attention of a given kind, head by head.
+
+    Args:
+        query: (B, heads, n, d) queries.
+        key: (B, heads, n, d) keys.
+        value: (B, heads, n, d) values.
+        size: Rows and columns (h, w) of the grid of patches.
+        kind: Kind of attention, ``"correlative"``, ``"queries"`` or ``"neighbours"``.
+        prefix: Number of tokens before those of the patches.
+    """
+    if kind == "correlative":
+        # The sum of two softmaxes, as published: not halved.
+        attended = F.scaled_dot_product_attention(query, query, value)
+        return attended + F.scaled_dot_product_attention(key, key, value)
+    if kind == "queries":
+        return F.scaled_dot_product_attention(query, query, value)
+    bonus = neighbourhood(size, value, prefix=prefix)
+    return F.scaled_dot_product_attention(key, key, value, attn_mask=bonus)
+
+
 def neighbourhood(
-    size: tuple[int, int], like: Tensor, deviation: float = NACLIP_DEVIATION
+    size: tuple[int, int], like: Tensor, deviation: float = NACLIP_DEVIATION, prefix: int = 1
 ) -> Tensor:
     """NACLIP's bonus to the logit of each pair of tokens: ``exp(-d^2 / (2 deviation^2))``.
 
     Returns:
-        (1 + h * w, 1 + h * w), where ``d`` is the distance of two patches; 0 for the class token.
+        (prefix + h * w, prefix + h * w), where ``d`` is the distance of two patches; 0 for the
+        tokens before them, such as the class token.
     """
     rows, columns = (torch.arange(side, device=like.device, dtype=like.dtype) for side in size)
     place = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).flatten(1)  # (2, h * w)
     squared = (place[:, :, None] - place[:, None, :]).square().sum(dim=0)
     bonus = torch.exp(-squared / (2 * deviation**2))
-    return F.pad(bonus, (1, 0, 1, 0))
+    return F.pad(bonus, (prefix, 0, prefix, 0))

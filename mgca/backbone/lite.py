@@ -249,8 +249,8 @@ class Head(torch.nn.Module):
         objective looks at it: it takes as long as all the rest.
         """
         (backbone,) = self.backbone
-        spread = (features - self.mean[:, None, None]) / self.std[:, None, None]
-        aligned = F.conv2d(spread, self.weight[:, :, None, None], self.bias).float()
+        weight, bias = self._on_raw_features()
+        aligned = F.conv2d(features, weight[:, :, None, None], bias).float()
         classes = aligned.new_zeros(
             len(features), backbone.dim - backbone.learned, *aligned.shape[2:]
         )
@@ -259,12 +259,17 @@ class Head(torch.nn.Module):
             classes[:, :, ::CLASSES_STEP, ::CLASSES_STEP] = backbone.classes(some).float()
         return backbone.joined(aligned, classes)
 
+    def _on_raw_features(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the same map of features that are not standardised."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            weight = self.weight / self.std
+            return weight, self.bias - weight @ self.mean
+
     @torch.no_grad()
     def install(self) -> None:
         """Put the map into the backbone, in the half precision that it is kept in on disk."""
         (backbone,) = self.backbone
-        weight = self.weight / self.std
-        bias = self.bias - weight @ self.mean
+        weight, bias = self._on_raw_features()
         backbone.set_alignment(weight=weight.half().float(), bias=bias.half().float())
 
 

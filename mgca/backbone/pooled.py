@@ -14,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mgca.backbone.base import Backbone
 from mgca.backbone.hybrid import Hybrid
 from mgca.backbone.lite import Lite
+from mgca.backbone.timm_vit import TimmViT
 from mgca.backbone.vit import PlainViT
 
 
@@ -52,6 +53,10 @@ def _embedding(backbone: Backbone) -> Callable[[Tensor], Tensor]:
         return lambda images: pooled_token(
             backbone, PlainViT.tokens(backbone, trunk.features(images))
         )
+    if isinstance(backbone, TimmViT):
+        return backbone.embed
+    if isinstance(backbone, PlainViT) and backbone.model.visual.attn_pool is not None:
+        return lambda images: backbone.model.visual(images)[0]
     if isinstance(backbone, PlainViT):
         return lambda images: pooled_token(backbone, backbone.tokens(images))
     if isinstance(backbone, Lite):

@@ -12,23 +12,32 @@ from mgca.config import LAST_BLOCKS
 
 
 def interpolate_positions(
-    embedding: Tensor, grid: tuple[int, int], size: tuple[int, int]
+    embedding: Tensor,
+    grid: tuple[int, int],
+    size: tuple[int, int],
+    how: str = "antialiased",
+    prefix: int = 1,
 ) -> Tensor:
     """Positional embeddings for another grid of patches, as open_clip's ``resize_pos_embed``.
 
     Args:
-        embedding: (1 + rows * columns, width) embeddings, the class token first.
+        embedding: (prefix + rows * columns, width) embeddings, the class token first.
         grid: (rows, columns) that they were trained for.
         size: (rows, columns) wanted.
+        how: One of :data:`mgca.config.POSITIONS`: ``"plain"`` is without
+            antialiasing, as in TCL's harness. Where the grid grows it differs too: torch's cubic
+            has a = -0.5 with antialiasing and -0.75 without.
+        prefix: Number of embeddings of tokens that stand for no place.
 
     Returns:
-        (1 + rows * columns, width) for ``size``.
+        (prefix + rows * columns, width) for ``size``.
     """
     if grid == size:
         return embedding
-    token, patches = embedding[:1], embedding[1:]
+    token, patches = embedding[:prefix], embedding[prefix:]
     patches = patches.reshape(1, *grid, -1).permute(0, 3, 1, 2)
-    patches = F.interpolate(patches, size, mode="bicubic", antialias=True, align_corners=False)
+    antialias = how == "antialiased"
+    patches = F.interpolate(patches, size, mode="bicubic", antialias=antialias, align_corners=False)
     return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)[0]])
 
 
@@ -83,7 +92,7 @@ class PlainViT(Backbone):
         patches = patches.flatten(2).transpose(1, 2)
         token = visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
         positions = interpolate_positions(
-            visual.positional_embedding, visual.grid_size, (rows, columns)
+            visual.positional_embedding, visual.grid_size, (rows, columns), self.positions
         )
         tokens = visual.ln_pre(torch.cat([token, patches], dim=1) + positions.to(patches.dtype))
         for block in visual.transformer.resblocks[:-1]:
@@ -107,12 +116,29 @@ class PlainViT(Backbone):
 
     def project(self, features: Tensor) -> Tensor:
         visual = self.model.visual
-        tokens = visual.ln_post(features.flatten(2).transpose(1, 2)) @ visual.proj
+        tokens = features.flatten(2).transpose(1, 2)
+        if visual.attn_pool is not None:
+            tokens = _pooled_alone(visual.attn_pool, tokens)
+        tokens = visual.ln_post(tokens) @ visual.proj
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         tokens = self.tokenizer(check_texts(texts))
         return self.model.encode_text(tokens.to(self.model.visual.proj.device))
+
+
+def _pooled_alone(pool: nn.Module, tokens: Tensor) -> Tensor:
+    """Tokens (B, n, width), each after attentional pooling (CoCa) as if it were the only one.
+
+    Whatever asks, of one key attention takes its value: all the pooler's queries have one answer.
+    """
+    attention = pool.attn
+    dim = attention.embed_dim
+    weight = attention.v_proj_weight
+    if weight is None:
+        weight = attention.in_proj_weight[2 * dim :]
+    values = F.linear(pool.ln_k(tokens), weight, attention.in_proj_bias[2 * dim :])
+    return attention.out_proj(values)
 
 
 def _require_plain(name: str, visual: nn.Module) -> None:
@@ -123,9 +149,9 @@ def _require_plain(name: str, visual: nn.Module) -> None:
         raise UnsupportedBackbone(
             f"{name}: {type(visual).__name__} is not a plain vision transformer"
         )
-    if visual.attn_pool is not None or visual.pool_type == "none":
+    if visual.pool_type == "none" or getattr(visual, "attn_pool_contrastive", None) is not None:
         raise UnsupportedBackbone(
-            f"{name}: its attentional pooling leaves single tokens outside the joint space"
+            f"{name}: its pooling leaves single tokens outside the joint space"
         )
     if visual.proj is None:
         raise UnsupportedBackbone(f"{name}: has no projection to the joint space")

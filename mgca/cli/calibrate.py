@@ -106,7 +106,11 @@ def calibrate(
 
     own = round(loaded.backbone.temperature, 4)
     curves = threshold_curve(
-        loaded, subject.data, chosen, temperatures=sorted({*TEMPERATURES, own})
+        loaded,
+        subject.data,
+        chosen,
+        temperatures=sorted({*TEMPERATURES, own}),
+        words=subject.words,
     )
     threshold, temperature, miou = choose(curves)
     if out is not None:

@@ -12,19 +12,24 @@ from mgca.cli.loading import (
     OTHER_METHODS,
     OWN_MODELS,
     RESULTS,
+    Affinity,
     AsJson,
     Decoder,
     Device,
     Pretrained,
+    Words,
+    configured,
     echo_json,
     examples,
     load_on,
     one_process,
     seed_of,
+    thresholds,
 )
 from mgca.cli.sets import (
     SCENES,
     SET,
+    Asked,
     Classes,
     Foreground,
     IgnoreZero,
@@ -32,6 +37,7 @@ from mgca.cli.sets import (
     Limit,
     Masks,
     MaskSuffix,
+    class_words,
     own_folder,
     scenes,
     unit_numbers,
@@ -85,6 +91,7 @@ def evaluate(
     masks: Masks = None,
     mask_suffix: MaskSuffix = ".png",
     classes: Classes = None,
+    words_file: Asked = None,
     with_background: Annotated[
         bool,
         typer.Option(
@@ -126,6 +133,14 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = False,
+    tcl_protocol: Annotated[
+        bool,
+        typer.Option(
+            "--tcl-protocol",
+            help="Resize images, pad windows and interpolate positions as TCL's harness does.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     units: Annotated[
         list[str],
         typer.Option(
@@ -134,13 +149,14 @@ def evaluate(
             rich_help_panel=MODEL,
         ),
     ] = DEFAULT_UNITS,
+    affinity: Affinity = "",
+    words: Words = "largest",
     background: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0,
-            max=1,
             metavar="P",
-            help="Threshold of the background on the largest probability.",
+            help="Threshold of the background on the largest probability; 0.5,cat=0.3 has another "
+            "for cat.",
             show_default="the benchmark's, if one is chosen",
             rich_help_panel=MODEL,
         ),
@@ -232,10 +248,18 @@ def evaluate(
         foreground=foreground,
         mask_suffix=mask_suffix,
     )
+    if words_file is not None:
+        if name is None:
+            raise typer.BadParameter(
+                "--words-file is for a SET: --classes takes the words of yours"
+            )
+        subject = subject.asked(class_words(str(words_file)))
     if model == "groupvit" and units == unit_numbers(DEFAULT_UNITS):
         units = [None]  # its groups are units already
-    threshold, own = _protocol(name, background, temperature)
+    given = thresholds(background, subject.data.classes)
+    threshold, own = _protocol(name, given, temperature)
     from mgca.evaluation.benchmark import Evaluation, confusion_table, per_class
+    from mgca.evaluation.conventions import TCL_PROTOCOL
     from mgca.utils.files import replacing
 
     def evaluation_of(decoder: str) -> "Evaluation":
@@ -245,6 +269,9 @@ def evaluate(
 
             loaded.backbone.mean, loaded.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
             variant += " imagenet statistics"
+        protocol = TCL_PROTOCOL if tcl_protocol else {}
+        configured(loaded, words=words, affinity=affinity, **protocol)
+        variant += " tcl protocol" * tcl_protocol + f" grouped in {affinity}" * bool(affinity)
         return Evaluation(
             loaded,
             label or variant,
@@ -294,7 +321,7 @@ def evaluate(
     _say_what_occurs(found)
     if evaluation.threshold is not None:
         of = f" at temperature {evaluation.temperature:g}" if rule == "softmax" else f" ({rule})"
-        typer.echo(f"background: largest probability at most {evaluation.threshold:g}{of}")
+        typer.echo(f"background: largest probability at most {_shown(evaluation.threshold)}{of}")
     for unit, counts in found.items():
         typer.echo(f"  {unit:>6}  mIoU {counts.miou:5.2f}  accuracy {counts.accuracy:5.2f}")
     theirs = {unit: f"{c.miou_with_absent:.2f}" for unit, c in found.items()}
@@ -312,6 +339,13 @@ def evaluate(
     if each:
         typer.echo(classwise.to_string())
     typer.echo(f"{out}/runs/{evaluation.run}.json says how these numbers came about")
+
+
+def _shown(threshold: float | dict[str, float]) -> str:
+    """A threshold, or those of the classes."""
+    if isinstance(threshold, dict):
+        return ", ".join(f"{value:g} ({name})" for name, value in threshold.items())
+    return f"{threshold:g}"
 
 
 def _say_what_occurs(found) -> None:
@@ -376,8 +410,8 @@ def _statistics(name: str | None) -> str:
 
 
 def _protocol(
-    name: str | None, background: float | None, temperature: float | None
-) -> tuple[float | None, float | None]:
+    name: str | None, background: float | dict[str, float] | None, temperature: float | None
+) -> tuple[float | dict[str, float] | None, float | None]:
     """Threshold and temperature: as given, or else those of the benchmark."""
     from mgca.data.benchmarks import benchmark_names, load_benchmark
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgca.cli.loading import RESULTS, AsJson, echo_json, examples, seeds_of
+from mgca.cli.loading import RESULTS, AsJson, Config, echo_json, examples, seeds_of
 from mgca.cli.verbosity import notice, speaking
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mgca.experiments.scale import Scale
 
 TRAINED = "What is trained"  # a panel of the help
-SCALES = ("scenes", "photos", "photos-hybrid")
+SCALES = ("scenes", "photos")
 WEIGHTS = ("scenes-clip", "scenes-decoders", "lite")
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ ScaleName = Annotated[
     typer.Option(
         "--scale",
         metavar="NAME",
-        help="scenes, photos or photos-hybrid; paper says what it would take.",
+        help="scenes or photos; for `run` also paper, with --config.",
         autocompletion=lambda: list(SCALES),
     ),
 ]
@@ -105,6 +105,7 @@ def run(
             rich_help_panel=TRAINED,
         ),
     ] = None,
+    config: Config = None,
     data: Data = None,
     cache: Cache = None,
     fresh: Annotated[
@@ -131,7 +132,10 @@ def run(
     if objective and jobs > 1:
         raise typer.BadParameter("--objective goes with --jobs 1: processes do not share its file")
     places = folders(scale, publish=publish, fresh=fresh)
-    subject = _load(scale, data, cache)
+    subject = _load(scale, data, cache, config)
+    if subject.places and (publish or objective or changes):
+        raise typer.BadParameter("--config says where results lie, and what is trained")
+    places = dict(subject.places) or places
     subject.training = _changed(subject.training, objective, changes or [])
     found = run_ablations(tables or ["main"], subject, numbers, jobs=jobs, fresh=fresh, **places)
     for name, table in found.items():
@@ -165,6 +169,59 @@ def thresholds(
     else:
         typer.echo(f"best: threshold {threshold:.2f}, temperature {temperature:g}, mIoU {miou:.2f}")
     notice(out / "background.csv")
+
+
+@app.command(
+    epilog=examples(
+        "mgca experiment protocol --scale scenes",
+        "mgca experiment protocol --scale scenes --decoder naclip+mgca=RUN/decoder.safetensors",
+    )
+)
+@speaking
+def protocol(
+    sets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SET...", help="Sets of the scale.", show_default="all its own"),
+    ] = None,
+    scale: ScaleName = "scenes",
+    decoder: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A further method: a decoder trained at this scale, such as one in "
+            "_build/experiments/SCALE/work; several times for several.",
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="First images of each set.", show_default="all"),
+    ] = None,
+    data: Data = None,
+    cache: Cache = None,
+    publish: Publish = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure what each knob of the protocol moves, for every method of a scale."""
+    from mgca.experiments.protocol import protocol_table, spread, turned_around
+    from mgca.experiments.runner import folders
+
+    others = {}
+    for given in decoder or ():
+        name, _, path = given.rpartition("=")
+        if not name or not Path(path).exists():
+            raise typer.BadParameter(
+                f"--decoder is NAME=FILE with a file that exists, not {given!r}"
+            )
+        others[name] = path
+    out = folders(scale, publish=publish)["out"]
+    table = protocol_table(_load(scale, data, cache), out, sets or (), others=others, limit=images)
+    turned = turned_around(table)
+    if as_json:
+        echo_json({"rows": table.to_dict("records"), "turned": turned.to_dict("records")})
+    else:
+        typer.echo(spread(table).round(2).to_string())
+        typer.echo(turned.to_string(index=False))
+    notice(out / "protocol.csv")
 
 
 @app.command(epilog=examples("mgca experiment timing --scale scenes --images 20"))
@@ -255,10 +312,10 @@ def publish(
         getattr(publishing, weights.replace("-", "_"))(scale, places["work"])
 
 
-def _load(name: str, data: Path | None, cache: Path | None) -> "Scale":
+def _load(name: str, data: Path | None, cache: Path | None, config: Path | None = None) -> "Scale":
     from mgca.experiments import load_scale
 
-    return load_scale(name, data=data, cache=cache)
+    return load_scale(name, data=data, cache=cache, config=config)
 
 
 def _changed(training: "TrainConfig", objective: str, changes: list[str]) -> "TrainConfig":

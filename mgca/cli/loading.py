@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,6 +58,33 @@ Device = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Affinity = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="Map that units are grouped in: early, an earlier stage of the encoder, or timm:NAME, "
+        "a vision transformer of timm.",
+        show_default="the pixel embeddings",
+        rich_help_panel=MODEL,
+    ),
+]
+Words = Annotated[
+    str,
+    typer.Option(
+        metavar="RULE",
+        help="How several words make one class: largest, the score of its best word, or mean, that "
+        "of the mean of their embeddings.",
+        rich_help_panel=MODEL,
+    ),
+]
+Refine = Annotated[
+    bool,
+    typer.Option(
+        "--refine",
+        help="Let contours follow the image's own edges (PAMR), which takes some seconds an image.",
+        rich_help_panel=MODEL,
+    ),
+]
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -93,6 +122,38 @@ def seeds_of(text: str) -> list[int]:
             f"--seeds are different numbers with commas between them, such as 0,1,2, not {text!r}"
         )
     return seeds
+
+
+def thresholds(given: str | None, classes: Sequence[str]) -> float | dict[str, float] | None:
+    """The threshold of an option ``--background``: one for all classes, or with some of their own.
+
+    Args:
+        given: A number, ``NAME=NUMBER``, or several with commas between them; a number alone is of
+            all the classes that none is given for.
+        classes: Names of the classes.
+
+    Raises:
+        typer.BadParameter: If it is not of that form, or a number is no probability.
+    """
+    if given is None:
+        return None
+    usual, own = 0.0, {}
+    for part in given.split(","):
+        name, named, number = part.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value <= 1 or (named and name.strip() not in classes):
+            raise typer.BadParameter(
+                f"a probability in [0, 1], or 0.5,cat=0.3 with a class's own, not {given!r}",
+                param_hint="'--background'",
+            )
+        if named:
+            own[name.strip()] = value
+        else:
+            usual = value
+    return dict.fromkeys(classes, usual) | own if own else usual
 
 
 def check_device(name: str) -> "torch.device":
@@ -142,8 +203,25 @@ def load_on(
     return model.to(chosen), shown
 
 
+def configured(model: "Model", **fields: str) -> "Model":
+    """The model with fields of its configuration set, and with what they need loaded.
+
+    Raises:
+        OSError: If weights cannot be had.
+        ValueError: If a field cannot have its value.
+    """
+    from mgca.backbone import BackboneUnavailable
+
+    model.config = dataclasses.replace(model.config, **fields)
+    try:
+        model.grouping  # noqa: B018 - now, and not at the first image
+    except BackboneUnavailable as error:
+        raise OSError(str(error)) from error
+    return model
+
+
 def load_for_photographs(
-    device: str, name: str, decoder: str, pretrained: str | None
+    device: str, name: str, decoder: str, pretrained: str | None, **fields: str
 ) -> "tuple[Model, str]":
     """The model of :func:`load_on` with windows that leave no straight seams at their edges.
 
@@ -152,8 +230,7 @@ def load_for_photographs(
     towards their middle, and in 4 % elsewhere.
     """
     model, shown = load_on(device, name, decoder, pretrained)
-    model.config = dataclasses.replace(model.config, blend="middle")
-    return model, shown
+    return configured(model, blend="middle", **fields), shown
 
 
 def load_named(

@@ -1,15 +1,29 @@
 """``mgca models``: what can be loaded by name, and what of it is here."""
 
+import dataclasses
+from typing import Annotated
+
 import typer
 
 from mgca.cli.loading import AsJson, echo_json
 
 
-def models(as_json: AsJson = False) -> None:
+def models(
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="All checkpoints of open_clip: usable or why not, window, patch, size."
+        ),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List the models: parameters, size, licence, hash and place of their files.
 
     Downloads nothing.
     """
+    if every:
+        _every(as_json)
+        return
     from mgca.weights.catalogue import models
 
     if as_json:
@@ -28,8 +42,30 @@ def models(as_json: AsJson = False) -> None:
             )
         typer.echo()
     typer.echo(
-        "Further: every model of open_clip.list_pretrained() for which a dense path is defined, "
-        "trained decoders by their path, and hf://owner/name."
+        "Further: the models of open_clip, which --all lists; trained decoders by their path, and "
+        "hf://owner/name."
+    )
+
+
+def _every(as_json: bool) -> None:
+    """The checkpoints of open_clip, a line each."""
+    from mgca.backbone.checkpoints import checkpoints
+
+    found = checkpoints()
+    if as_json:
+        echo_json([dataclasses.asdict(each) for each in found])
+        return
+    for each in found:
+        size = f"{each.parameters / 1e6:,.0f} M" if each.parameters else "-"
+        typer.echo(
+            f"{each.name:<36} {each.tag:<34} {each.window or '-':>4} {each.patch or '-':>3} "
+            f"{size:>8}  {each.licence or '-':<13} {each.why_not}".rstrip()
+        )
+    usable = [each for each in found if not each.why_not]
+    typer.echo(
+        f"\n{len(usable)} of {len(found)} checkpoints are usable: --model NAME --pretrained TAG.\n"
+        "Name, tag, side of the images and of the patches in pixels, parameters, licence of the "
+        "weights as their authors state it; - where it was not looked up"
     )
 
 

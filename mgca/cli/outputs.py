@@ -13,7 +13,7 @@ import os
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mgca.inference.overlay import palette, png_bytes
 from mgca.inference.scoring import rest_of
 from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
+from mgca.prompts import ClassWords, check_words
 from mgca.utils.files import file_digest, replacing
 from mgca.utils.images import HEIC, picture_suffixes
 
@@ -128,30 +129,33 @@ def _fixed(pattern: str) -> str:
 def settings_of(
     model: Model,
     name: str,
-    classes: Sequence[str],
+    classes: ClassWords,
     meta_points: int | None,
-    background: float | None,
+    background: float | Mapping[str, float] | None,
 ) -> dict[str, Any]:
     """All that labels depend on besides the image, as JSON data.
 
     Args:
         model: The model.
         name: Name of the model, for people.
-        classes: Class names, as for :meth:`mgca.model.Model.segment`.
+        classes: Class names, or their words by name, as for :meth:`mgca.model.Model.segment`.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
         background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
     """
-    alone = background is not None and len(classes) == 1
+    words = check_words(classes)
+    alone = background is not None and len(words) == 1
+    several = {name: own for name, own in words.items() if own != (name,)}
     data = {
         "mgca": mgca.__version__,
         "model": name,
         "backbone": model.backbone.digest,
         "decoder": model.trained,
-        "classes": list(classes),
+        "classes": list(words),
+        **({"words": several} if several else {}),
         "meta_points": meta_points,
         "background": background,
         "temperature": model.backbone.temperature,
-        **({"rest": rest_of(classes[0])} if alone else {}),
+        **({"rest": rest_of(*words, *next(iter(words.values())))} if alone else {}),
         "windows": {k: v for k, v in to_dict(model.config).items() if k != "meta_points"},
     }
     return json.loads(json.dumps(data))

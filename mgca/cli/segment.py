@@ -14,24 +14,28 @@ import typer
 from mgca.cli.loading import (
     MODEL,
     RESULTS,
+    Affinity,
     Decoder,
     Device,
     ModelName,
     Pretrained,
+    Refine,
+    Words,
     examples,
     load_for_photographs,
-    read_lines,
+    thresholds,
 )
 from mgca.cli.verbosity import is_verbose, notice
+from mgca.config import BACKGROUND
 
-# In a name: a comment, a number before it, several names in one.
-_ODD = re.compile(r"^#|^\d+\s*:|[,;|\t]")
+# In a word: a number before it, several in one.
+_ODD = re.compile(r"^\d+\s*:|[;\t]")
 _SHOWN = 8  # classes in the summary
 WORDS = "Which classes"  # panel of the help
 EXAMPLES = examples(
     'mgca segment photo.jpg --classes "cat, wooden table" --out segmented',
     "mgca segment photos/ --classes-file words.txt --background 0.3 --out maps",
-    'mgca segment "photos/*.jpg" --classes "cat, sky" --out segmented --json',
+    'mgca segment "photos/*.jpg" --classes "cat, sofa|couch|settee" --out segmented --json',
 )
 
 
@@ -46,25 +50,31 @@ def segment(
     classes: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="Words or phrases, commas between them.", rich_help_panel=WORDS
+            metavar="NAMES",
+            help="Words or phrases, commas between them; sofa|couch|settee are words of one class, "
+            "and those of background|sky|wall are background.",
+            rich_help_panel=WORDS,
         ),
     ] = None,
     classes_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="The same, one a line.", rich_help_panel=WORDS),
+        typer.Option(
+            metavar="FILE",
+            help="One class a line, commas between its words; lines with # first are comments.",
+            rich_help_panel=WORDS,
+        ),
     ] = None,
     background: Annotated[
-        float | None,
+        str | None,
         typer.Option(
-            min=0,
-            max=1,
             metavar="P",
-            help="Pixels whose largest probability is not above this are background, label 0. One "
-            "class alone is held against words for the rest.",
+            help="Pixels whose largest probability is not above this are background, label 0; "
+            "0.5,cat=0.3 has another for cat. One class alone is held against words for the rest.",
             show_default="every pixel gets a class",
             rich_help_panel=WORDS,
         ),
     ] = None,
+    words: Words = "largest",
     model: ModelName = "lite",
     decoder: Decoder = "mgca",
     pretrained: Pretrained = None,
@@ -76,6 +86,8 @@ def segment(
             rich_help_panel=MODEL,
         ),
     ] = "36",
+    affinity: Affinity = "",
+    refine: Refine = False,
     device: Device = "auto",
     workers: Annotated[
         int,
@@ -155,24 +167,32 @@ def segment(
         raise typer.BadParameter(f"--out {out} is a file, and results need a folder")
     from mgca.cli.outputs import Outputs, named_images, settings_of
 
-    names = _class_names(classes, classes_file, background)
+    names, threshold = _class_words(classes, classes_file, background)
     points = _points(meta_points)
     kinds = _kinds(overlay, rle, polygons, probabilities, confidence)
     found, others = named_images(images)
-    loaded, shown = load_for_photographs(device, model, decoder, pretrained)
-    settings = settings_of(loaded, shown, names, points, background)
+    loaded, shown = load_for_photographs(
+        device,
+        model,
+        decoder,
+        pretrained,
+        words=words,
+        affinity=affinity,
+        refine="pamr" if refine else "",
+    )
+    settings = settings_of(loaded, shown, names, points, threshold)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
     conflicts = [outputs.conflict() for outputs in every]
     if not force:
         _refuse(conflicts)
     waiting = []
-    report = _Report(len(every), names, others, as_json=as_json)
+    report = _Report(len(every), list(names), others, as_json=as_json)
     for outputs, conflict in zip(every, conflicts, strict=True):
         if conflict is None and outputs.complete():
             report.add(outputs, "there")
         else:
             waiting.append(outputs)
-    _segment(loaded, waiting, names, points, background, workers, report)
+    _segment(loaded, waiting, names, points, threshold, workers, report)
     report.finish(out)
     if report.counts["failed"]:
         raise typer.Exit(1)
@@ -295,27 +315,32 @@ def _refuse(conflicts: list[str | None]) -> None:
         )
 
 
-def _class_names(classes: str | None, file: Path | None, background: float | None) -> list[str]:
+def _class_words(
+    classes: str | None, file: Path | None, background: str | None
+) -> tuple[dict[str, tuple[str, ...]], float | dict[str, float] | None]:
+    """The words of each class, and the threshold."""
     from mgca.inference.segmentation import check_background
-    from mgca.prompts import check_classes
+    from mgca.prompts import named, read_classes, split_classes
 
     if (classes is None) == (file is None):
         raise typer.BadParameter("give --classes or --classes-file, one of them")
     if classes is None:
-        names = check_classes(read_lines(file))
+        words = named(read_classes(file))
     elif os.path.isfile(classes):  # not Path.is_file, which refuses what is too long for a name
         raise typer.BadParameter(f"{classes} is a file: --classes-file {classes} reads it")
-    elif not classes.strip(" ,"):
+    elif not classes.strip(" ,|"):
         raise typer.BadParameter(f"--classes {classes!r} names no class")
     else:
-        names = check_classes(classes.split(","))
-    check_background(names, background)
-    for name in names:
-        if _ODD.search(name):
-            _warn(f"{name!r} is taken as one phrase: between names stand commas, or they are lines")
-    if len(names) == 1 and background is None:
-        _warn(f"{names[0]!r} is the only class, so that every pixel gets it: add --background 0.5")
-    return names
+        words = named(split_classes(classes))
+    threshold = thresholds(background, [name for name in words if name != BACKGROUND])
+    check_background(words, threshold)
+    for word in (word for several in words.values() for word in several):
+        if _ODD.search(word):
+            _warn(f"{word!r} is taken as one phrase: between names stand commas, or they are lines")
+    if len(words) == 1 and background is None:
+        (name,) = words
+        _warn(f"{name!r} is the only class, so that every pixel gets it: add --background 0.5")
+    return words, threshold
 
 
 def _warn(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mgca.cli.loading import read_lines
+from mgca.config import BACKGROUND
 
 if TYPE_CHECKING:
     from mgca.evaluation.benchmark import Subject
@@ -37,7 +37,9 @@ Classes = Annotated[
     str | None,
     typer.Option(
         metavar="NAMES",
-        help="Names of the ids, in their order: commas between them, or a file with one a line.",
+        help="Names of the ids, in their order: commas between them, or a file with one a line. "
+        "A class may have several words, as for mgca segment; before all others may stand those of "
+        "the background.",
         rich_help_panel=SET,
     ),
 ]
@@ -57,6 +59,15 @@ Foreground = Annotated[
         max=255,
         help="Your masks show one thing with this id, such as 255, and all else is background: one "
         "class, which is held against words for the rest.",
+        rich_help_panel=SET,
+    ),
+]
+Asked = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Words that the classes of a SET are asked for as: one id a line, in their order, "
+        "commas between its words. The background, where there is one, may have a line or none.",
         rich_help_panel=SET,
     ),
 ]
@@ -99,10 +110,14 @@ def own_folder(
     from mgca.evaluation import benchmark
     from mgca.evaluation.conventions import look_through
 
+    words = class_words(classes)
+    known = list(words)
+    if with_background or foreground is not None:
+        known = [name for name in known if name != BACKGROUND]
     data = load_folder(
         images,
         masks,
-        class_names(classes),
+        known,
         background=with_background,
         ignore_zero=ignore_zero,
         foreground=foreground,
@@ -110,7 +125,7 @@ def own_folder(
     ).first(limit)
     look_through(data)
     # As it was given: two folders may have the same last part.
-    return benchmark.masked(data, Path(os.path.normpath(images)).as_posix())
+    return benchmark.masked(data, Path(os.path.normpath(images)).as_posix()).asked(words)
 
 
 def scenes(name: str, limit: int | None) -> "Subject":
@@ -121,14 +136,16 @@ def scenes(name: str, limit: int | None) -> "Subject":
     return benchmark.masked(evaluation_set(name, limit or 150, seed=TEST_SEED))
 
 
-def class_names(given: str) -> list[str]:
-    """Names with commas between them, or the lines of a file."""
+def class_words(given: str) -> dict[str, tuple[str, ...]]:
+    """Words of classes: a line with commas between the classes, or the lines of a file."""
+    from mgca.prompts import named, read_classes, split_classes
+
     path = Path(given)
     if not os.path.isfile(given):  # path.is_file refuses what is too long for a name
         if "," not in given and path.suffix == ".txt":
             raise FileNotFoundError(f"no file of classes {path}")
-        return given.split(",")
-    return read_lines(path)
+        return named(split_classes(given))
+    return named(read_classes(path))
 
 
 def unit_numbers(given: list[str]) -> list[int | None]:

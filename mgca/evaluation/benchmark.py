@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pandas as pd
 from PIL import Image
 from torch.utils.data import Dataset
 
-from mgca.config import SegmentConfig, config_hash, to_dict
+from mgca.config import BACKGROUND, SegmentConfig, config_hash, to_dict
 from mgca.data.benchmarks import classes as text_queries
 from mgca.data.benchmarks import dataset_config, load_benchmark
 from mgca.data.benchmarks.files import list_items
@@ -33,7 +33,7 @@ from mgca.evaluation.metrics import Confusion, Contours
 from mgca.evaluation.results import add_results, read_results, read_run, row, write_run
 from mgca.inference.scoring import SOFTMAX, rest_of
 from mgca.model import Model
-from mgca.prompts import CLASS_TEMPLATES
+from mgca.prompts import CLASS_TEMPLATES, check_words
 from mgca.utils.files import replacing
 from mgca.utils.provenance import provenance
 
@@ -50,6 +50,8 @@ class Subject:
             ones.
         segment: Resizing and windows, those of :data:`WINDOWS`; None for the model's own.
         mmsegmentation: Whether mmsegmentation counts too.
+        words: Words that the classes are asked for as, by name, the background's among them where
+            it has some; None for the names themselves.
     """
 
     name: str
@@ -58,6 +60,27 @@ class Subject:
     complete: bool = False
     segment: SegmentConfig | None = None
     mmsegmentation: bool = False
+    words: Mapping[str, tuple[str, ...]] | None = None
+
+    def asked(self, words: Mapping[str, Sequence[str]]) -> "Subject":
+        """The subject with words for its classes.
+
+        Args:
+            words: Words in the order of the ids, under whatever names; the background's are first
+                where there are as many as ids.
+
+        Raises:
+            DataError: If there are not as many as classes.
+        """
+        given = list(words.values())
+        names = self.names if len(given) == len(self.names) else self.data.classes
+        if len(given) != len(names):
+            raise DataError(
+                f"{len(given)} lines of words, and {self.name} has {len(names)} classes"
+            )
+        chosen = check_words(dict(zip(names, given, strict=True)))
+        several = any(own != (name,) for name, own in chosen.items())
+        return dataclasses.replace(self, words=chosen if several else None)
 
     @property
     def ids(self) -> str:
@@ -215,7 +238,7 @@ class Evaluation:
         subject: Subject,
         units: Sequence[int | None] = (None, 36),
         *,
-        threshold: float | None = None,
+        threshold: float | Mapping[str, float] | None = None,
         temperature: float | None = None,
         rule: str = SOFTMAX,
         seed: int = 0,
@@ -224,7 +247,7 @@ class Evaluation:
         if rule not in model.scoring:
             raise ValueError(f"this model's rules are {', '.join(model.scoring)}, not {rule!r}")
         data = subject.data
-        if data.background and threshold is None:
+        if data.background and threshold is None and BACKGROUND not in (subject.words or ()):
             raise ValueError(
                 f"{subject.name} has a background: give its threshold, --background. "
                 "'mgca calibrate' finds it on images of your own"
@@ -256,10 +279,13 @@ class Evaluation:
         # What is not the default alone, so that the names of other evaluations stay.
         if subject.ids:
             self.config["ids"] = subject.ids
+        words = subject.words or check_words(data.classes)
+        if subject.words:
+            self.config["words"] = to_dict(dict(words))
         if model.precision != "float32":
             self.config["precision"] = model.precision
-        if data.background and len(data.classes) == 1 and model.scoring[rule].softmax:
-            self.config["rest"] = rest_of(data.classes[0])
+        if data.background and len(words) == 1 and model.scoring[rule].softmax:
+            self.config["rest"] = rest_of(data.classes[0], *words[data.classes[0]])
         self.run = config_hash(self.config)
 
     def result(self, out: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Confusion]] | None:
@@ -335,6 +361,7 @@ class Evaluation:
             self.model,
             data,
             self.units,
+            words=self.subject.words,
             background=self.threshold,
             temperature=self.temperature,
             rule=self.rule,

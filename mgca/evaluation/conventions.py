@@ -1,4 +1,4 @@
-"""Whether the masks of one's own folder mean what they are taken to mean.
+"""Conventions of others: of TCL's harness, and of the masks of one's own folder.
 
 Masks say nothing of their convention: those of another pass, and the numbers are wrong without a
 word. What can be seen of the ids that occur is looked at before anything is computed.
@@ -9,6 +9,11 @@ import logging
 import numpy as np
 
 from mgca.data.masks import IGNORE, DataError, Masked
+
+#: How TCL's harness, and those of its successors, prepare an image, where this project does
+#: otherwise unless told: fields of :class:`mgca.config.SegmentConfig`. The scale of the paper has
+#: them.
+TCL_PROTOCOL = {"resize": "opencv", "padding": "centre", "positions": "plain"}
 
 log = logging.getLogger(__name__)
 

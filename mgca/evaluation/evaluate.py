@@ -8,7 +8,7 @@ import logging
 import os
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from mgca.config import config_hash, to_dict
+from mgca.config import BACKGROUND, config_hash, to_dict
 from mgca.data.masks import DataError, MaskedSet, id_names
 from mgca.evaluation import shares
 from mgca.evaluation.metrics import Confusion, Contours, Counter, PerImage
@@ -38,9 +38,10 @@ SECONDS = "seconds_per_image"
 
 #: What decides which windows an image is cut into: a benchmark's protocol says it.
 WINDOWS = ("short_side", "long_side", "window", "stride")
+# Those, and what else decides what the network sees in them.
+_SEEN = (*WINDOWS, "resize", "padding", "positions")
 #: In the folder of a run, outside git: what was counted of each image, for intervals over images.
 IMAGES = "images.npz"
-
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -55,7 +56,8 @@ def evaluate(
     data: MaskedSet,
     units: Sequence[int | None] = (None, 36),
     *,
-    background: float | None = None,
+    words: Mapping[str, Sequence[str]] | None = None,
+    background: float | Mapping[str, float] | None = None,
     temperature: float | None = None,
     rule: str = SOFTMAX,
     features: str | os.PathLike | None = None,
@@ -73,6 +75,8 @@ def evaluate(
         model: Model to be evaluated.
         data: Images with masks; ignored pixels do not count.
         units: Numbers of meta-points, None for the pixel unit. All share one pass of the network.
+        words: Words that the classes are asked for as, by the set's own names, and those of the
+            background where it has some; the names themselves by default.
         background: Threshold of the background, for a set that has one; without effect on others.
         temperature: Temperature of the softmax over classes, as in :meth:`Model.segment`.
         rule: Name of the rule that makes probabilities, as in :meth:`Model.segment`.
@@ -96,8 +100,10 @@ def evaluate(
     """
     if not data.background:
         background = None
-    elif background is None:
+    elif background is None and BACKGROUND not in (words or ()):
         raise ValueError(f"{data.name} has a background: give the threshold, background=")
+    # In the order of the ids.
+    asked = {n: words[n] for n in id_names(data) if n in words} if words else data.classes
     confusions = {unit_name(unit): Confusion(len(id_names(data))) for unit in units}
     counting: dict[str, list[Counter]] = {
         unit: [confusion, *(counters or {}).get(unit, ())] for unit, confusion in confusions.items()
@@ -115,9 +121,7 @@ def evaluate(
                 if kept is not None:
                     kept[data.source, identifier] = embedded
             for unit in units:
-                segmentation = model.segment(
-                    embedded, data.classes, unit, background, temperature, rule
-                )
+                segmentation = model.segment(embedded, asked, unit, background, temperature, rule)
                 labels = segmentation.labels.numpy()
                 for counter in counting[unit_name(unit)]:
                     counter.add(labels, truth)
@@ -375,21 +379,30 @@ class _WindowFeatures:
                 "trunk": model.backbone.trunk_digest,
                 "data": data.digest,
                 "name": data.source,
-                "window": {k: to_dict(model.config)[k] for k in WINDOWS},
+                "window": {k: v for k, v in to_dict(model.config).items() if k in _SEEN},
             }
         )
         self.model = model
         self.folder = Path(folder) / f"windows-{data.source}-{key}"
 
     def embed(self, identifier: str, image: Image.Image) -> Embedded:
-        path = self.folder / f"{identifier}.npy"
-        geometry, windows = self.model.windows(image)
+        model = self.model
+        geometry, windows = model.windows(image)
+        features = self._kept(self.folder, identifier, lambda: model.features(windows))
+        affinity = None
+        if name := model.config.affinity:
+            folder = self.folder.with_name(f"{self.folder.name}-{name.replace(':', '-')}")
+            affinity = self._kept(folder, identifier, lambda: model.affinity(windows))
+        return dataclasses.replace(geometry, pixels=model.pixels(features), affinity=affinity)
+
+    @staticmethod
+    def _kept(folder: Path, identifier: str, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What is kept of an image in a folder, or else computed and kept."""
+        path = folder / f"{identifier}.npy"
         if path.is_file():
-            features = torch.from_numpy(np.load(path)).float()
-        else:
-            features = self.model.features(windows)
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, features.half().numpy())
-            # As a later run will read it, so that the first run has the same result.
-            features = features.half().float()
-        return dataclasses.replace(geometry, pixels=self.model.pixels(features))
+            return torch.from_numpy(np.load(path)).float()
+        found = compute().half()
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, found.cpu().numpy())
+        # As a later run will read it, so that the first run has the same result.
+        return found.float()

@@ -6,12 +6,13 @@ benchmark, one pair for all rows of a table, and the whole curve is shown.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from mgca.config import BACKGROUND
 from mgca.data.masks import IGNORE, MaskedSet
 from mgca.evaluation.evaluate import unit_name
 from mgca.model import Model
@@ -29,6 +30,7 @@ def threshold_curve(
     units: Sequence[int | None] = (None, 36),
     temperatures: Sequence[float] = TEMPERATURES,
     thresholds: np.ndarray = THRESHOLDS,
+    words: Mapping[str, Sequence[str]] | None = None,
 ) -> pd.DataFrame:
     """mIoU of a set with background at each temperature and threshold.
 
@@ -39,13 +41,20 @@ def threshold_curve(
         model: To be evaluated.
         data: A set with background.
         thresholds: Rising, in [0, 1].
+        words: Words that the classes are asked for as, as in
+            :func:`mgca.evaluation.evaluate.evaluate`.
 
     Returns:
         Columns ``unit``, ``temperature``, ``threshold``, ``miou`` (percent).
 
     Raises:
-        ValueError: If the set has no background.
+        ValueError: If the set has no background, or its background has words.
     """
+    if words and BACKGROUND in words:
+        raise ValueError(
+            "a threshold is chosen for classes alone: leave the background's words out"
+        )
+    asked = words or data.classes
     if not data.background:
         raise ValueError(f"{data.name} has no background, so there is no threshold to choose")
     classes, intervals = len(data.classes), len(thresholds) + 1
@@ -61,10 +70,10 @@ def threshold_curve(
         embedded = model.embed(image)
         counted = truth != IGNORE
         for unit in units:
-            segmentation = model.segment(embedded, data.classes, unit)
+            segmentation = model.segment(embedded, asked, unit)
             for temperature in temperatures:
                 if classes == 1:  # its probability is against words for the rest
-                    segmentation = model.segment(embedded, data.classes, unit, 0.0, temperature)
+                    segmentation = model.segment(embedded, asked, unit, 0.0, temperature)
                 own = None if classes == 1 else temperature
                 label, probability = (t.numpy() for t in segmentation.confidence(own))
                 # How many of the thresholds lie below the probability: it is kept at those.

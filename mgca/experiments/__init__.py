@@ -21,8 +21,7 @@ def load_scale(
     """A scale by its name.
 
     Args:
-        name: Name of the scale, ``"scenes"``, ``"photos"``, ``"photos-hybrid"``, the photos with
-            another encoder, or ``"paper"``.
+        name: Name of the scale, ``"scenes"``, ``"photos"`` or ``"paper"``.
         data: Folder of the real data sets, as in :func:`mgca.data.masks.data_root`; the scenes
             need none.
         cache: Folder of features, as in :func:`mgca.utils.files.cache_folder`.
@@ -36,10 +35,10 @@ def load_scale(
     """
     if config and name != "paper":
         raise ValueError(f"a configuration is for the scale paper, not for {name}")
-    if name in ("photos", "photos-hybrid"):
-        from mgca.experiments.photos import HybridScale, PhotosScale
+    if name == "photos":
+        from mgca.experiments.photos import PhotosScale
 
-        return (PhotosScale if name == "photos" else HybridScale)(data, cache)
+        return PhotosScale(data, cache)
     if name == "scenes":
         from mgca.experiments.scenes import ScenesScale
 
@@ -59,4 +58,4 @@ def load_scale(
             "and GPUs; nothing of it comes with the project. 'mgca reproduce' shows an example. "
             "Without them use the scales 'scenes' or 'photos'"
         )
-    raise ValueError(f"unknown scale {name!r}, only scenes, photos, photos-hybrid and paper")
+    raise ValueError(f"unknown scale {name!r}, only scenes, photos and paper")

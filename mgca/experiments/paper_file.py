@@ -40,7 +40,7 @@ PRESETS = {
     "full": Preset(),
     "day": Preset("preset day: 3,750 steps, 500 images a set", steps=3750, images=500),
     "hour": Preset("preset hour, a smoke run: 100 steps, 20 images a set", steps=100, images=20),
-    "rehearsal": Preset("rehearsal, random weights", steps=10),
+    "rehearsal": Preset("rehearsal, random weights", steps=20),
 }
 
 

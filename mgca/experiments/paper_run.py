@@ -82,7 +82,8 @@ def main(task: str, parent: str) -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces each process
     scale.process = launch(scale.file.resources, scale.training)
     if scale.process.is_global_zero:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        # Whatever was imported may have set up another log.
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     compute(variant, seed, scale, folder)
 
 

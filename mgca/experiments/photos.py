@@ -1,8 +1,6 @@
-"""The photos scales: captions of Flickr8k to train on, masks of VOC, COCO and CamVid.
+"""The photos scale: captions of Flickr8k to train on, masks of VOC, COCO and CamVid.
 
-``"photos"`` has ``lite``, whose dense features each seed aligns with the captions' sentence
-embeddings. ``"photos-hybrid"`` has another encoder in its place, the small CLIP of the scenes
-trained on the same captions: does it serve photographs better?
+The features of ``lite`` are aligned with the captions' sentence embeddings anew for each seed.
 """
 
 import dataclasses
@@ -13,15 +11,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mgca.backbone import Backbone
-from mgca.backbone.hybrid import Hybrid, HybridConfig
 from mgca.backbone.lite import Lite
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.captions import Captions, load_captions
@@ -30,7 +25,6 @@ from mgca.data.masks import MaskedSet, data_root, load_masked
 from mgca.data.texts import TextPool, build_pool
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import evaluate
-from mgca.evaluation.metrics import recall
 from mgca.experiments.scale import Scale
 from mgca.inference.scoring import Rule, rules
 from mgca.model import Model
@@ -45,10 +39,9 @@ from mgca.training.alignment import (
     train_alignment,
 )
 from mgca.training.runs import head_training, photos_training
-from mgca.training.small_clip import ClipConfig, train_clip
 from mgca.training.sources import Cached
 from mgca.utils.files import cache_folder, file_digest, write_text
-from mgca.weights import read_tensors, write_tensors
+from mgca.weights import read_tensors
 
 
 @dataclass(frozen=True)
@@ -156,8 +149,8 @@ class PhotosScale(Scale):
     groups = {"without background": datasets}
     # The tower is convolutional: there is no last attention block to change.
     frozen = {"clip": "value"}
-    # What the encoder of each seed is trained with, and the name of it in a run's configuration.
-    kind, encoder = "align", AlignConfig()
+    # What the encoder of each seed is trained with.
+    encoder = AlignConfig()
     # Chosen on the calibration set: results/photos/background.csv.
     threshold, temperature = 0.53, 0.03
 
@@ -166,9 +159,7 @@ class PhotosScale(Scale):
     ) -> None:
         self.training = head_training()
         self.decoder = photos_training()
-        self.settings = {
-            self.kind: to_dict(self.encoder),
-        }
+        self.settings = {"align": to_dict(self.encoder)}
         self.cache = cache_folder(cache).resolve()
         root = data_root(data)
         self._root = root.resolve() if root else None
@@ -184,7 +175,7 @@ class PhotosScale(Scale):
             raise FileNotFoundError(f"the {self.name} scale needs its data sets: set MGCA_DATA")
         return self._root
 
-    def _of_seed(self, seed: int) -> Any:
+    def _of_seed(self, seed: int) -> AlignConfig:
         return dataclasses.replace(self.encoder, seed=seed)
 
     def train_encoder(self, seed: int, path: Path) -> dict[str, float]:
@@ -199,7 +190,7 @@ class PhotosScale(Scale):
 
         Beside them lies a JSON file of the same name with what was measured of the encoder.
         """
-        config = {self.kind: to_dict(self._of_seed(seed)), "captions": self._captions_digest()}
+        config = {"align": to_dict(self._of_seed(seed)), "captions": self._captions_digest()}
         path = self.cache / f"{self.name}-{config_hash(config)}.safetensors"
         measured = path.with_suffix(".json")
         if not (path.is_file() and measured.is_file()):
@@ -230,9 +221,7 @@ class PhotosScale(Scale):
     def trained(
         self, config: TrainConfig, backbone: Backbone, folder: Path
     ) -> tuple[GatedConvDecoder | None, dict[str, Rule]]:
-        if not isinstance(backbone, Lite):
-            return super().trained(config, backbone, folder)
-        if config.part == "decoder" and self.decoder is not None:
+        if config.part == "decoder":
             head = dataclasses.replace(self.training, seed=config.seed)
             self.trained(head, backbone, folder / "head")
             return super().trained(config, backbone, folder)
@@ -258,73 +247,6 @@ class PhotosScale(Scale):
 
     def _captions_digest(self) -> str:
         return file_digest(self.root / "flickr8k" / "captions_train.tsv")
-
-
-class HybridScale(PhotosScale):
-    """The photos scale with the small CLIP of the scenes in place of ``lite``, trained per seed.
-
-    A third of the texts of its training are names that the image encoder's own classifier
-    recognises, as in the training of the decoder: captions lack many words.
-    """
-
-    name = "photos-hybrid"
-    plain = "clip"
-    datasets = ("voc20", "coco80", "camvid")
-    groups = {"without background": datasets}
-    frozen = {"clip": "attention", "maskclip": "value"}
-    kind = "clip"
-    encoder = ClipConfig(
-        sizes=HybridConfig(dim=256), images=7_291, epochs=6, names=0.3, text_norm=1.0
-    )
-
-    def __init__(
-        self, data: str | os.PathLike | None = None, cache: str | os.PathLike | None = None
-    ) -> None:
-        super().__init__(data, cache)
-        self.training = dataclasses.replace(photos_training(), backbone=self.name)
-        self.decoder = None
-
-    def train_encoder(self, seed: int, path: Path) -> dict[str, float]:
-        config, corpus = self._of_seed(seed), _corpus(self.root, self.cache)
-        backbone = Hybrid(self.name, config.sizes)
-        # In memory: an epoch reads the images in random order.
-        features = np.array(self._trunk(backbone, corpus.captions))
-        folder = path.with_suffix("")
-        measured = train_clip(config, backbone, features, corpus.pool, corpus.texts, folder)
-        measured |= self._retrieval(backbone, corpus)
-        write_tensors(path, backbone.model.state_dict(), {"run": path.stem})
-        return measured
-
-    def backbone(self, seed: int, last_block: str = "value") -> Backbone:
-        backbone = Hybrid(self.name, self.encoder.sizes, last_block=last_block)
-        state, _ = read_tensors(self.trained_encoder(seed))
-        backbone.model.load_state_dict(state)
-        return backbone.refresh()
-
-    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
-        # Features of the windows are of a seed's own transformer: its first run computes them.
-        self._trunk(Hybrid(self.name, self.encoder.sizes), _corpus(self.root, self.cache).captions)
-
-    @torch.inference_mode()
-    def data(self, backbone: Backbone) -> Cached:
-        corpus = _corpus(self.root, self.cache)
-        trunk = self._trunk(backbone, corpus.captions)
-        parts = [
-            backbone.from_trunk(torch.from_numpy(np.array(block, dtype=np.float32))).half().numpy()
-            for block in np.array_split(trunk, max(1, len(trunk) // 32))
-        ]
-        return Cached(np.concatenate(parts), corpus.pool, backbone.model.text(corpus.texts))
-
-    def _trunk(self, backbone: Hybrid, captions: Captions) -> np.ndarray:
-        return image_features(backbone.trunk, captions, folder=self.cache)
-
-    @torch.inference_mode()
-    def _retrieval(self, backbone: Hybrid, corpus: Corpus) -> dict[str, float]:
-        """Recall at 1 and 5 from held-out images to texts, in percent, by the class token."""
-        features = np.array(self._trunk(backbone, corpus.held_out), dtype=np.float32)
-        images = F.normalize(backbone.model.visual(torch.from_numpy(features)), dim=-1)
-        texts = F.normalize(backbone.model.text(corpus.validation[1]), dim=-1)
-        return recall(images @ texts.t())
 
 
 @functools.lru_cache(maxsize=1)

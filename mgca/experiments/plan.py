@@ -234,8 +234,10 @@ def _encoder(scale: PaperScale, lost: list[Missing]) -> Backbone | None:
     try:
         return scale.backbone(0, block)
     except (OSError, ValueError) as error:
-        get = f"mgca models {choice.name}"
-        lost.append(Missing(str(error), f"{get}, where the network reaches its weights", True))
+        weights = f", {choice.pretrained!r}" if choice.pretrained else ""
+        load = f"load_backbone({choice.name!r}{weights})"
+        get = f'python -c "from mgca.backbone import load_backbone; {load}", once, with a network'
+        lost.append(Missing(str(error), get, True))
     try:
         return load_backbone(choice.name, False, last_block=block, **choice.options)
     except (OSError, ValueError, RuntimeError):

@@ -314,7 +314,8 @@ def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> t
             # Another process may have computed it while this one waited.
             if fresh or not _record([out], task.variant, scale, task.seed):
                 write_run(out, run, _compute(task, scale, folder, fresh))
-                if task.ablation == "main" and task.variant.train:
+                main = {v.run(scale, task.seed) for v in grid("main", scale) if v.train}
+                if scale.decoder is not None and run in main:
                     shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
         return task, ""
     except Stopped as stopped:  # by Ctrl-C, or by a signal: the runs that follow are not wanted

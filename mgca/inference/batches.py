@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from mgca.config import grid_side
 from mgca.inference.segmentation import Segmentation, Segmenter, check_background
-from mgca.prompts import check_classes
+from mgca.prompts import ClassWords, check_words
 from mgca.utils.images import ImageSource, open_image
 
 
@@ -30,10 +30,10 @@ class ImageFailure:
 def segment_all(
     model: Segmenter,
     images: Iterable[ImageSource],
-    classes: Sequence[str],
+    classes: ClassWords,
     *,
     meta_points: int | None = 36,
-    background: float | None = None,
+    background: float | Mapping[str, float] | None = None,
     workers: int = 1,
 ) -> Iterator[Segmentation | ImageFailure]:
     """Segment images in their order; whatever goes wrong with one does not stop the others.
@@ -44,7 +44,7 @@ def segment_all(
     Args:
         model: The model, as :func:`mgca.load` loads it.
         images: The images, each whatever :func:`mgca.utils.images.open_image` takes.
-        classes: Class names, as for :meth:`mgca.model.Model.segment`.
+        classes: Class names, or their words by name, as for :meth:`mgca.model.Model.segment`.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
         background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
         workers: Number of threads that read and decode ahead; 0 reads each image when its turn
@@ -65,7 +65,7 @@ def segment_all(
     Segmentation
     ImageFailure
     """
-    names = check_classes(classes)
+    names = check_words(classes)
     check_background(names, background)
     if meta_points is not None:
         grid_side(meta_points)

@@ -205,8 +205,8 @@ def explain(
     pixel = model.segment(embedded, [word], None).scores[0].numpy()
     unit = model.segment(embedded, [word], meta_points).scores[0].numpy()
 
-    to_word, index = model.scores(embedded.pixels, model.texts([word]), side)
-    to_names = model.scores(embedded.pixels, model.texts(names), side).table
+    to_word, index = model.scores(embedded.pixels, model.texts([word]), side, **embedded.grouped)
+    to_names = model.scores(embedded.pixels, model.texts(names), side, **embedded.grouped).table
     units = _nearest(embedded, index.cpu())
     present, units = torch.unique(units, return_inverse=True)
     values, best = to_names[present].topk(min(top, len(names)), dim=1)
@@ -232,8 +232,9 @@ def _nearest(embedded: Embedded, index: Tensor) -> Tensor:
     unit_at = torch.empty(height, width, dtype=torch.int64)
     nearest = torch.full((height, width), torch.inf)
     for box, units in zip(embedded.boxes, index, strict=True):
-        y = torch.arange(box.height) * units.shape[0] // embedded.padded[0]
-        x = torch.arange(box.width) * units.shape[1] // embedded.padded[1]
+        above, left = embedded.before
+        y = (torch.arange(box.height) + above) * units.shape[0] // embedded.padded[0]
+        x = (torch.arange(box.width) + left) * units.shape[1] // embedded.padded[1]
         down = (torch.arange(box.height) + 0.5 - box.height / 2)[:, None]
         across = (torch.arange(box.width) + 0.5 - box.width / 2)[None]
         distance = down**2 + across**2
@@ -252,8 +253,9 @@ def _points(model: Segmenter, embedded: Embedded, shape: Sequence[int], side: in
     _, rows, columns = shape
     grid = (min(side, rows), min(side, columns))
     index = meta_point_index(rows, columns, grid, model.config.placement)
-    y = (torch.div(index, columns, rounding_mode="floor") + 0.5) * embedded.padded[0] / rows
-    x = (index % columns + 0.5) * embedded.padded[1] / columns
+    above, left = embedded.before
+    y = (torch.div(index, columns, rounding_mode="floor") + 0.5) * embedded.padded[0] / rows - above
+    x = (index % columns + 0.5) * embedded.padded[1] / columns - left
     height, width = embedded.size
     points = torch.cat([torch.stack((x + b.left, y + b.top), dim=1) for b in embedded.boxes])
     return points * torch.tensor([embedded.image.width / width, embedded.image.height / height])

@@ -16,22 +16,10 @@ from mgca.inference.segmentation import Embedded
 from mgca.inference.windows import Box
 from mgca.utils.images import to_tensor
 
-#: Ways to refine, by the name that commands take.
-REFINEMENTS = ("pamr",)
 ITERATIONS = 10
 DILATIONS = (1, 2, 4, 8, 12, 24)
 # How many standard deviations of its neighbourhood a difference of colours counts by.
 _SPREAD = 0.1
-
-
-def check_refinement(name: str | None) -> None:
-    """Refuse a refinement that there is not.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
-    if name is not None and name not in REFINEMENTS:
-        raise ValueError(f"refine must be one of {', '.join(REFINEMENTS)}, or None, not {name!r}")
 
 
 def refined(
@@ -50,7 +38,13 @@ def refined(
     """
     height, width = embedded.size
     scores = PixelScores(
-        maps, embedded.size, embedded.size, embedded.boxes, embedded.padded, embedded.blend
+        maps,
+        embedded.size,
+        embedded.size,
+        embedded.boxes,
+        embedded.padded,
+        embedded.blend,
+        embedded.padding,
     )
     y = torch.arange(height).repeat_interleave(width)
     masks = torch.empty(height * width, maps.table.shape[1])

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.inference.windows import Box
+from mgca.inference.windows import Box, pad_before
 
 # Floats of a block. Blocks of 32 MB and more would go back to the system each time, and getting
 # them again takes longer than filling them.
@@ -73,6 +73,7 @@ def axis_taps(
     padded: int,
     positions: int,
     blend: str = "equal",
+    padding: str = "corner",
 ) -> Taps:
     """The taps along an axis: windows upsampled, joined, and resized to the original.
 
@@ -85,8 +86,10 @@ def axis_taps(
         positions: Number of positions of a window, padding included.
         blend: Mean of windows that overlap: the ``"equal"`` one, or one weighted towards the
             ``"middle"`` of each window, linearly down to its edges.
+        padding: Where a window's padding lies, as in :class:`~mgca.config.SegmentConfig`.
     """
-    inside = _bilinear(positions, padded)[:window]  # (window, positions)
+    first = pad_before(window, padded, padding)
+    inside = _bilinear(positions, padded)[first : first + window]  # (window, positions)
     share = torch.ones(window, 1, dtype=torch.float64)
     if blend == "middle":
         share[:, 0] = window / 2 - (torch.arange(window) + 0.5 - window / 2).abs()
@@ -125,6 +128,7 @@ class PixelScores:
         boxes: Windows on the resized image, row by row over a grid.
         padded: (height, width) of a window as it went through the network.
         blend: How windows are joined, as for :func:`axis_taps`.
+        padding: Where the windows' padding lies, likewise.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class PixelScores:
         boxes: list[Box],
         padded: tuple[int, int],
         blend: str = "equal",
+        padding: str = "corner",
     ) -> None:
         self.table, index = scores
         self.size = size
@@ -142,8 +147,9 @@ class PixelScores:
         lefts = tuple(sorted({box.left for box in boxes}))
         height, width = index.shape[1:]
         window = boxes[0]
-        self._rows = axis_taps(size[0], resized[0], tops, window.height, padded[0], height, blend)
-        self._columns = axis_taps(size[1], resized[1], lefts, window.width, padded[1], width, blend)
+        how = (blend, padding)
+        self._rows = axis_taps(size[0], resized[0], tops, window.height, padded[0], height, *how)
+        self._columns = axis_taps(size[1], resized[1], lefts, window.width, padded[1], width, *how)
         # All windows beside each other, as the taps count positions.
         grid = index.view(len(tops), len(lefts), height, width)
         self._grid = grid.transpose(1, 2).reshape(len(tops) * height, -1).cpu()

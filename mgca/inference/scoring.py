@@ -3,7 +3,7 @@
 A model has a mapping from a rule's name to the rule, ``model.scoring``; each has ``"softmax"``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -67,9 +67,22 @@ REST = (
 )
 
 
-def rest_of(word: str) -> list[str]:
-    """The words of :data:`REST` that are another than the one given."""
-    return [other for other in REST if other != without_article(word).casefold()]
+def rest_of(*words: str) -> list[str]:
+    """The words of :data:`REST` that are none of those given."""
+    given = {without_article(word).casefold() for word in words}
+    return [other for other in REST if other not in given]
+
+
+def largest_of_words(table: Tensor, counts: Sequence[int]) -> Tensor:
+    """Scores (R, K) of classes: of each the largest of its words'.
+
+    Args:
+        table: (R, W) scores of the words, those of a class beside each other.
+        counts: Number of words of each class.
+    """
+    if len(counts) == table.shape[1]:
+        return table
+    return torch.stack([part.amax(dim=1) for part in table.split(list(counts), dim=1)], dim=1)
 
 
 def against_rest(cosines: Tensor, temperature: float) -> Tensor:

@@ -5,8 +5,9 @@ computed in bands of rows and blocks of pixels, so that neither 2,000 classes no
 needs more memory than a few hundred megabytes.
 """
 
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from mgca.config import BACKGROUND, SegmentConfig
 from mgca.inference.score_map import PixelScores, ScoreMap
-from mgca.inference.windows import Box
+from mgca.inference.windows import Box, pad_before
+from mgca.prompts import ClassWords
 from mgca.utils.images import ImageSource
 
 if TYPE_CHECKING:
@@ -49,6 +51,8 @@ class Embedded:
         padded: (height, width) of a window as it went through the network.
         pixels: (n, C, H', W') pixel embeddings of the windows.
         blend: How windows that overlap are joined, as in :class:`~mgca.config.SegmentConfig`.
+        padding: Where the windows' padding lies, likewise.
+        affinity: (n, A, H', W') map that units are grouped in; None for the pixel embeddings.
     """
 
     image: Image.Image
@@ -57,6 +61,22 @@ class Embedded:
     padded: tuple[int, int]
     pixels: Tensor
     blend: str = "equal"
+    padding: str = "corner"
+    affinity: Tensor | None = None
+
+    @property
+    def grouped(self) -> dict[str, Tensor]:
+        """The map as an argument of :meth:`Segmenter.scores`; empty where there is none."""
+        return {} if self.affinity is None else {"affinity": self.affinity}
+
+    @property
+    def before(self) -> tuple[int, int]:
+        """Pixels of padding (above, left) before the first of each window."""
+        box = self.boxes[0]
+        return (
+            pad_before(box.height, self.padded[0], self.padding),
+            pad_before(box.width, self.padded[1], self.padding),
+        )
 
 
 class Segmenter(Protocol):
@@ -79,34 +99,54 @@ class Segmenter(Protocol):
     def embed(self, image: ImageSource) -> Embedded:
         """Pixel embeddings of an image."""
 
-    def texts(self, classes: Sequence[str]) -> Tensor:
-        """Class embeddings (K, C)."""
+    def texts(self, classes: ClassWords) -> Tensor:
+        """Embeddings (K, C) of the classes, or (W, C) of their words."""
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = ...
+    ) -> ScoreMap:
         """Similarities of pixel embeddings (n, C, H', W') to texts (K, C)."""
 
     def segment(
         self,
         image: ImageSource | Embedded,
-        classes: Sequence[str],
+        classes: ClassWords,
         meta_points: int | None = ...,
-        background: float | None = ...,
+        background: float | Mapping[str, float] | None = ...,
     ) -> "Segmentation":
         """The segmentation of an image: a class for every pixel."""
 
 
-def check_background(classes: Sequence[str], background: float | None) -> None:
+def check_background(
+    classes: Collection[str], background: float | Mapping[str, float] | None
+) -> None:
     """Refuse a threshold that can give no background beside these classes.
+
+    Args:
+        classes: Names of the classes, or their words by name, as
+            :func:`mgca.prompts.check_words` gives them.
+        background: Threshold of all classes, or of each by its name.
 
     Raises:
         ValueError: If a background is asked for that no threshold can give.
     """
     if background is None:
         return
-    if not 0 <= background <= 1:
-        raise ValueError(f"background is a probability in [0, 1], not {background}")
+    each = background if isinstance(background, Mapping) else {"": background}
+    for name, threshold in each.items():
+        if name and (name not in classes or name == BACKGROUND):
+            raise ValueError(f"a threshold for {name!r}, which is not one of the classes")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"background is a probability in [0, 1], not {threshold}")
     if BACKGROUND in classes:
-        raise ValueError("the class 'background' is the threshold's own; do not ask for it")
+        words = classes[BACKGROUND] if isinstance(classes, Mapping) else (BACKGROUND,)
+        if tuple(words) == (BACKGROUND,):
+            raise ValueError(
+                "the class 'background' is the threshold's own; do not ask for it, or say by which "
+                "words it is known: background|sky|wall"
+            )
+        if len(classes) == 1:
+            raise ValueError("there is no class beside the background")
 
 
 class Segmentation:
@@ -116,8 +156,11 @@ class Segmentation:
         embedded: The image and its windows.
         classes: Names of the K classes.
         maps: Scores of the windows' positions for the K classes: cosine similarities, or any others
-            of which the largest wins.
-        background: Threshold on the largest probability, or None for no background class.
+            of which the largest wins. Where the background has words of its own, its scores come
+            before those of the classes.
+        background: Threshold on the largest probability, or None for no background class. Where
+            each class has its own, they are given by name: the class that leads at a pixel is held
+            against its threshold, and against 0 without one.
         temperature: Temperature of the softmax over classes that gives probabilities of scores;
             None where scores are probabilities already. It matters to the background only.
 
@@ -136,11 +179,11 @@ class Segmentation:
         classes: Sequence[str],
         maps: ScoreMap,
         *,
-        background: float | None = None,
+        background: float | Mapping[str, float] | None = None,
         temperature: float | None = 0.01,
     ) -> None:
         check_background(classes, background)
-        if background is not None and len(classes) < 2 and temperature is not None:
+        if background is not None and maps.table.shape[1] < 2 and temperature is not None:
             raise ValueError(
                 "a background needs at least two classes: the softmax over one is always 1"
             )
@@ -148,7 +191,18 @@ class Segmentation:
             raise ValueError(f"temperature must be positive, not {temperature}")
         self.image = embedded.image
         self.classes = tuple(classes) if background is None else (BACKGROUND, *classes)
-        self._background = background
+        # Columns of the table that are not among the classes' own: the background's words.
+        self._own = maps.table.shape[1] - len(classes)
+        self._thresholds = None
+        if background is not None:
+            # What the background's words win needs to reach nothing.
+            each = (
+                background
+                if isinstance(background, Mapping)
+                else dict.fromkeys(classes, background)
+            )
+            own = [each.get(name, 0.0) for name in classes]
+            self._thresholds = torch.tensor([-math.inf] * self._own + own)
         self._temperature = temperature
         self._maps = maps
         self._geometry = (
@@ -157,6 +211,7 @@ class Segmentation:
             embedded.boxes,
             embedded.padded,
             embedded.blend,
+            embedded.padding,
         )
         self._pixels = PixelScores(maps, *self._geometry)
 
@@ -170,8 +225,9 @@ class Segmentation:
             y, x = (band < 0).nonzero(as_tuple=True)
             for part, scores in self._pixels.blocks(y + rows.start, x):
                 best, index = self._values(scores).max(dim=1)
-                if self._background is not None:
-                    index = torch.where(best > self._background, index + 1, 0)
+                if self._thresholds is not None:
+                    kept = best > self._thresholds[index]
+                    index = torch.where(kept, index + self._skip, 0)
                 band[y[part], x[part]] = index
             labels[rows] = band
         return labels
@@ -188,27 +244,35 @@ class Segmentation:
         leads = (
             best[:, 0] - best[:, -1] > _CLOSE if scores.shape[1] > 1 else best[:, 0] == best[:, 0]
         )
-        if self._background is None:
+        if self._thresholds is None:
             return torch.where(leads, index[:, 0], -1)
+        thresholds = self._thresholds.to(scores.device)
         probability = self._values(scores).amax(dim=1)
-        above = probability > self._background + _CLOSE_PROBABILITY
-        certain = torch.where(leads & above, index[:, 0] + 1, -1)
+        above = probability > thresholds[index[:, 0]] + _CLOSE_PROBABILITY
+        certain = torch.where(leads & above, index[:, 0] + self._skip, -1)
         if self._temperature is None:
-            certain[probability < self._background - _CLOSE_PROBABILITY] = 0
+            lowest = thresholds[self._own :].min()
+            certain[probability < lowest - _CLOSE_PROBABILITY] = 0
         return certain
 
     def _values(self, scores: Tensor) -> Tensor:
         """Scores (p, K), or their probabilities where there is a background."""
-        if self._background is None or self._temperature is None:
+        if self._thresholds is None or self._temperature is None:
             return scores
         return (scores / self._temperature).softmax(dim=1)
+
+    @property
+    def _skip(self) -> int:
+        """Number of the classes that the table has no column of: a background without words."""
+        return len(self.classes) - self._pixels.table.shape[1]
 
     @property
     def scores(self) -> Tensor:
         """Scores (K, H, W) float32, computed when asked for; ``labels`` is their argmax.
 
         They are cosine similarities to the classes; with a background, the probabilities of the
-        softmax over the classes, and the threshold as the score of the background.
+        softmax over the classes, and as the score of the background the threshold of the class
+        that leads, or the probability of the background's words where that is larger.
 
         Raises:
             MemoryError: If they would not fit into the memory that is free.
@@ -223,10 +287,13 @@ class Segmentation:
                 "classes or a smaller image"
             )
         out = torch.empty(len(self.classes), height * width)
-        skip = len(self.classes) - self._pixels.table.shape[1]
-        out[:skip] = self._background or 0.0
         for pixels, scores in self._all():
-            out[skip:, pixels] = self._values(scores).t()
+            values = self._values(scores)
+            out[self._skip :, pixels] = values.t()
+            if self._thresholds is not None:
+                threshold = self._thresholds[values.max(dim=1).indices]
+                words = values[:, 0] if self._own else threshold
+                out[0, pixels] = torch.maximum(threshold, words)
         return out.view(-1, height, width)
 
     def confidence(self, temperature: float | None = None) -> tuple[Tensor, Tensor]:
@@ -242,7 +309,7 @@ class Segmentation:
         for pixels, scores in self._all():
             if temperature is not None:
                 scores = (scores / temperature).softmax(dim=1)
-            best, index = scores.max(dim=1)
+            best, index = scores[:, self._own :].max(dim=1)
             labels.view(-1)[pixels] = index
             probability.view(-1)[pixels] = best
         return labels, probability
@@ -257,7 +324,7 @@ class Segmentation:
         for pixels, scores in self._all():
             if self._temperature is not None:
                 scores = (scores / self._temperature).softmax(dim=1)
-            yield pixels, scores
+            yield pixels, scores[:, self._own :]
 
     def mean_scores(self) -> dict[str, float]:
         """Mean score of each class over its own pixels; NaN for the background and without pixels.
@@ -268,7 +335,7 @@ class Segmentation:
         table, index = self._maps
         # Of few bytes each, which are searched several times as fast.
         labels, width = self.to_numpy().ravel(), self._size[1]
-        skip = len(self.classes) - table.shape[1]
+        skip = self._skip
         means = [float("nan")] * len(self.classes)
         counts = np.bincount(labels, minlength=len(self.classes)).tolist()
         for label in range(skip, len(self.classes)):

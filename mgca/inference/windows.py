@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -48,20 +49,53 @@ def window_boxes(height: int, width: int, window: int, stride: int) -> list[Box]
     return boxes
 
 
-def cut_windows(image: Tensor, boxes: list[Box], multiple: int) -> Tensor:
+def pad_before(window: int, padded: int, padding: str) -> int:
+    """Number of pixels that a window is padded by before its first, along one axis.
+
+    Args:
+        window: Pixels of the window.
+        padded: Pixels of it with its padding.
+        padding: Where the padding lies, as in :class:`~mgca.config.SegmentConfig`.
+    """
+    return (padded - window) // 2 if padding == "centre" else 0
+
+
+def cut_windows(image: Tensor, boxes: list[Box], multiple: int, padding: str = "corner") -> Tensor:
     """The windows of a normalised image (3, H, W) as a batch (n, 3, h, w).
 
-    Windows smaller than the next multiple of the backbone's stride are padded at the bottom and
-    right with 0, the mean colour. All windows of an image have the same size.
+    Windows smaller than the next multiple of the backbone's stride are padded with 0, the mean
+    colour. All windows of an image have the same size.
+
+    Args:
+        image: The image.
+        boxes: Its windows.
+        multiple: Stride of the backbone.
+        padding: Where the padding lies, ``"corner"`` or ``"centre"``.
     """
     crops = torch.stack(
         [image[:, b.top : b.top + b.height, b.left : b.left + b.width] for b in boxes]
     )
     height, width = crops.shape[-2:]
-    return F.pad(crops, (0, -width % multiple, 0, -height % multiple))
+    down, across = -height % multiple, -width % multiple
+    top = pad_before(height, height + down, padding)
+    left = pad_before(width, width + across, padding)
+    return F.pad(crops, (left, across - left, top, down - top))
 
 
 def resize(image: Image.Image, config: SegmentConfig) -> Image.Image:
     """The image resized to the size that the windows are laid on."""
     height, width = resized_size(image.height, image.width, config.short_side, config.long_side)
+    if config.resize == "opencv":
+        return _four_pixels(image, height, width)
     return image.resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _four_pixels(image: Image.Image, height: int, width: int) -> Image.Image:
+    """An RGB image resized by the rule of OpenCV's ``INTER_LINEAR``.
+
+    Its centre lies between four pixels of the image, which alone count, however much it shrinks.
+    OpenCV rounds weights to 11 bits, so that its values may differ by one level.
+    """
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+    return Image.fromarray(resized[0].round().to(torch.uint8).permute(1, 2, 0).numpy())

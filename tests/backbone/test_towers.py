@@ -115,23 +115,24 @@ def test_towers_without_a_map_of_single_positions_are_refused(name, options):
 
 
 @pytest.mark.parametrize(
-    "name, message",
+    "name, error, message",
     [
-        ("ViT-B-16-SigLIP", "^ViT-B-16-SigLIP: the tower gives no feature map"),
-        ("coca_ViT-B-32", "^coca_ViT-B-32: its attentional pooling"),
+        ("swin_base_patch4_window7_224", UnsupportedBackbone, "its windows of attention shift"),
+        (
+            "vit_relpos_medium_patch16_cls_224",
+            UnsupportedBackbone,
+            "did you mean vit_medium_patch16",
+        ),
+        ("ViT-B-16-SigLIP3", ValueError, "did you mean ViT-B-16-SigLIP2?, ViT-B-16-SigLIP2?, "),
+        ("siglip", ValueError, "unknown backbone 'siglip': .*mgca models --all"),
     ],
 )
-def test_models_are_refused_by_name_and_without_a_download(monkeypatch, name, message):
-    small = {"width": 64, "layers": 1, "heads": 2}
-    config = open_clip.get_model_config(name)
-    config["text_cfg"] |= small
-    config.get("multimodal_cfg", {}).update(small)
-    config["vision_cfg"] |= {"layers": 1}
-    if "timm_model_name" in config["vision_cfg"]:
-        config["vision_cfg"]["timm_model_name"] = "vit_tiny_patch16_224"
-    monkeypatch.setattr(open_clip.factory, "get_model_config", lambda *_: config)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UnsupportedBackbone, match=message):
+def test_models_are_refused_before_anything_is_built(monkeypatch, name, error, message):
+    def built(*_, **__):
+        raise AssertionError("built")
+
+    monkeypatch.setattr(open_clip, "create_model", built)
+    with pytest.raises(error, match=message):
         load_backbone(name, pretrained=False)
 
 

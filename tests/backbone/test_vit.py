@@ -219,7 +219,6 @@ def stand_in(visual) -> nn.Module:
 
 TOWER = {"image_size": 32, "patch_size": 8, "width": 64, "layers": 1, "heads": 2, "mlp_ratio": 2.0}
 REFUSED_VITS = {
-    "attentional pooling": {"attentional_pool": True},
     "cascaded pooling": {"attentional_pool": "cascade"},
     "no pooling": {"pool_type": "none"},
     "custom block": {"block_type": "custom"},

@@ -419,9 +419,25 @@ def test_a_figure_gets_its_caption_and_source(folders):
     assert cell.metadata["mystnb"]["image"] == {"alt": "A line."}
     options = cell.metadata["mystnb"]["figure"]
     assert options["name"] == "fig-a"
-    assert options["caption"].startswith("It rises.\n\n[Computed on this page](../status.md)")
+    assert options["caption"] == "It rises."
     (output,) = cell.outputs
     assert "mgca" not in output.metadata
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "prompt"),
+    [
+        ("x = draw()", figure(), "How this figure is drawn"),
+        ("x = rows()", figure(kind="table"), "How this table is made"),
+        ("import torch\nx = 1", None, "Imports and settings"),
+        ("x = 1", None, "What the next figure needs"),
+    ],
+)
+def test_what_is_folded_says_what_it_is(folders, source, output, prompt):
+    made = notebook(*filter(None, [output]), tags=["hide-input"])
+    made.cells[1].source = source
+    cell = publish.page(made, folders.root).cells[1]
+    assert cell.metadata["mystnb"]["code_prompt_show"] == prompt
 
 
 def test_results_are_linked_and_must_exist(folders):
@@ -492,7 +508,7 @@ def test_the_notebook_to_download_installs_what_notebooks_import():
             if needed.marker is None or needed.marker.evaluate({"extra": ""}):
                 own.append(needed.name)
     cell = publish.downloadable(new_notebook()).cells[0].source
-    found |= set(re.search(r"%pip install (.*)", cell)[1].split())
+    found |= set(re.findall(r"%pip install (.*)", cell)[-1].split())
     imported = {
         alias.name.split(".")[0]
         for path in (ROOT / "notebooks").glob("*.py")
@@ -785,6 +801,30 @@ def test_actions_are_pinned(workflow):
             assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1"))
 
 
+def test_listings_have_no_docstrings():
+    import book_pages
+
+    source = '''\
+    def f(x):
+        """What it does.
+
+        Args:
+            x: A number.
+        """
+
+        # Why.
+        def g():
+            "Inner."
+            return """kept"""
+
+        return g
+'''
+    bare = 'def f(x):\n    # Why.\n    def g():\n        return """kept"""\n\n    return g'
+    assert book_pages.without_docstrings(source) == bare
+    only = 'class E(Error):\n    """Alone it is the body."""'
+    assert book_pages.without_docstrings(only) == only
+
+
 def test_the_buttons_open_the_branch_that_the_workflow_writes(workflow):
     import book_pages
 
@@ -814,26 +854,32 @@ def test_make_compares_contents():
 def built(tmp_path):
     """Runs `make book` of a small project and says whether the book was built by it.
 
-    Programs of the environment stand for the real ones: the one executes what `EXECUTE` says.
+    The names of its folder and of that of the data have a space. Programs of the environment stand
+    for the real ones: the one executes what `EXECUTE` says.
     """
+    clone, data = tmp_path / "a clone", tmp_path / "my data"
+    data.mkdir()
     for name in ("book/notebooks", "mgca", "notebooks", "results/scenes", ".venv/bin"):
-        (tmp_path / name).mkdir(parents=True)
+        (clone / name).mkdir(parents=True)
     for name in ("_config.yml", "CITATION.cff", "requirements.lock", "pyproject.toml"):
-        (tmp_path / name).touch()
-    (tmp_path / "requirements-cuda.lock").touch()
+        (clone / name).touch()
+    (clone / "requirements-cuda.lock").touch()
     for name in ("notebooks/a.py", "results/scenes/k.csv", "results/scenes/areas.csv"):
-        (tmp_path / name).touch()
-    shutil.copy(ROOT / "Makefile", tmp_path)
+        (clone / name).touch()
+    shutil.copy(ROOT / "Makefile", clone)
     python = '#!/bin/sh\nmkdir -p _build/executed\neval "$EXECUTE"\n'
+    python += f'test "$MGCA_DATA" = "{data}" && test "$IPYTHONDIR" = "{clone}/_build/ipython"\n'
     book = "#!/bin/sh\nmkdir -p _build/html\ntouch _build/html/index.html\necho BUILT\n"
     for name, text in {"python": python, "jupyter-book": book}.items():
-        (tmp_path / ".venv/bin" / name).write_text(text)
-        (tmp_path / ".venv/bin" / name).chmod(0o755)
-    for path in tmp_path.rglob("*"):
+        (clone / ".venv/bin" / name).write_text(text)
+        (clone / ".venv/bin" / name).chmod(0o755)
+    for path in clone.rglob("*"):
         os.utime(path, (1e9, 1e9))
+    (tmp_path / "_build/try").mkdir(parents=True)
+    (tmp_path / "_build/try/about.json").touch()
     for place, name in enumerate((".lock-installed", ".mgca-installed")):
-        (tmp_path / ".venv" / name).touch()
-        os.utime(tmp_path / ".venv" / name, (1.1e9 + place,) * 2)
+        (clone / ".venv" / name).touch()
+        os.utime(clone / ".venv" / name, (1.1e9 + place,) * 2)
 
     def run(execute: str = "") -> bool:
         names = {
@@ -843,15 +889,15 @@ def built(tmp_path):
         }
         done = subprocess.run(
             ["make", "book"],
-            cwd=tmp_path,
-            env=names | {"EXECUTE": execute},
+            cwd=clone,
+            env=names | {"EXECUTE": execute, "MGCA_DATA": "../my data"},
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
         # The clock of a file system stands still for milliseconds: what is changed after this has
         # a later time than the page.
-        later, page = tmp_path / "later", tmp_path / "_build/html/index.html"
+        later, page = clone / "later", clone / "_build/html/index.html"
         later.touch()
         while later.stat().st_mtime_ns <= page.stat().st_mtime_ns:
             time.sleep(0.001)
@@ -878,6 +924,29 @@ def test_the_book_is_built_when_something_in_it_changed(built):
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_the_book_is_built_when_results_were_removed(built, tmp_path):
     assert built(WRITES)
-    (tmp_path / "results/scenes/areas.csv").unlink()
+    (tmp_path / "a clone/results/scenes/areas.csv").unlink()
     assert built()
     assert not built()
+
+
+ADDRESS = "The address is this repository's"
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_another_repository_than_the_one_named_is_not_published(workflow, published):
+    """Its links, buttons and notebooks would lead elsewhere."""
+    (step,) = [s for s in workflow["jobs"]["build"]["steps"] if s.get("name") == ADDRESS]
+    server, _, name = publish.REPOSITORY.rpartition("github.com/")
+    here = {
+        "GITHUB_SERVER_URL": f"{server}github.com",
+        "GITHUB_REPOSITORY": name if published else "someone/fork",
+    }
+    done = subprocess.run(
+        ["bash", "-ec", step["run"]],
+        cwd=ROOT,
+        env=os.environ | here,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == (0 if published else 1), done.stderr
+    assert published or ("someone/fork" in done.stdout and publish.REPOSITORY in done.stdout)

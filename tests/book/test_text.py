@@ -86,3 +86,17 @@ def test_every_command_and_option_has_a_place(reference_cli):
     assert {"mgca", "mgca segment", "mgca data check"} <= set(pages)
     assert "--classes" in names["mgca segment"]
     assert "--version" in names["mgca"]
+
+
+def test_the_numbers_of_the_front_page_are_those_of_the_results():
+    tables = pytest.importorskip("mgca.experiments.report.tables")
+    from mgca.evaluation.results import read_results
+
+    results = read_results(ROOT / "results" / "scenes" / "granularity.csv")
+    shown = tables.mean_and_std(results)["scenes"]
+    front = (BOOK / "intro.md").read_text(encoding="utf-8")
+    part = " ".join(front.split("## What came out")[1].split("##")[0].split())
+    mgca, units = shown["all", "pixel"], shown["all", "36"]
+    assert f"MGCA has {mgca} mIoU per pixel and {units} with its units" in part
+    frozen = {name: shown[name, "pixel"].split(" ±")[0] for name in ("maskclip", "baseline")}
+    assert f"has {frozen['maskclip']}, and plain CLIP {frozen['baseline']}" in part

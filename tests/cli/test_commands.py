@@ -15,7 +15,7 @@ from tiny import TinyBackbone
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from mgca.cli import commands, loading, main, verbosity
+from mgca.cli import RESUMING, commands, loading, main, verbosity
 from mgca.cli.ablate import notebooks
 from mgca.config import SegmentConfig
 from mgca.model import Model
@@ -55,6 +55,7 @@ WORKS = {
     "verify": ("", "mgca.experiments.verify.inconsistencies"),
     "experiment intervals": ("", "mgca.experiments.intervals.image_intervals"),
     "experiment publish": ("scenes-decoders", "mgca.experiments.publish.scenes_decoders"),
+    "reproduce": ("--config my.toml", "mgca.experiments.paper_file.read_paper_file"),
     "models": ("", "mgca.weights.catalogue.models"),
     "doctor": ("", "mgca.cli.doctor.diagnose"),
     "app": ("--no-open --port 0", "mgca.cli.app.server.check_installed"),
@@ -95,15 +96,7 @@ def test_exit_codes(here, monkeypatch, capsys, name):
 
         return raises
 
-    resumes = name.split()[0] in (
-        "segment",
-        "evaluate",
-        "data",
-        "train",
-        "ablate",
-        "experiment",
-        "verify",
-    )
+    resumes = [name.split()[0]] in RESUMING
     further = "; the same command goes on from here" if resumes else ""
     assert main([*name.split(), "--nothing"]) == 2
     assert "--nothing" in capsys.readouterr().err

@@ -253,10 +253,7 @@ def test_models(here, monkeypatch):
         (["things", "--units", "many"], "pixel or a square number of meta-points, not 'many'"),
         (["things", "--units", "0"], "pixel or a square number of meta-points, not '0'"),
         (["things", "--limit", "0"], "Invalid value for '--limit': Input should be greater"),
-        (
-            ["things", "--background", "1.5"],
-            "Invalid value for '--background': Input should be less",
-        ),
+        (["things", "--background", "1.5"], "'--background': a probability in [0, 1]"),
         (["things", "--background", "nan"], "Invalid value for '--background'"),
         (["things", "--device", "abacus"], "no device 'abacus' here"),
         (["things", "--device", "cuda:99"], "no device 'cuda:99' here"),
@@ -535,6 +532,30 @@ def test_one_foreground_against_the_background(folder, tiny, capsys):
     assert json.loads(run(capsys, *arguments, "--json")[0]) == shown  # as it was kept
     message = one_line(capsys, *OWN, "--foreground", "255", "--background", "0.2")
     assert message == "one foreground has one class, not 3: red, green, blue"
+
+
+def test_classes_of_several_words_and_words_of_the_background(folder, tiny, capsys):
+    (folder / "words.txt").write_text("background, sky\nred, crimson\ngreen\nblue, navy\n")
+    given = [*OWN[:-1], "words.txt", "--with-background", "--units", "pixel", "--json"]
+    write_masks(folder, lambda ids: (ids + 1).astype(np.uint8))
+    shown = json.loads(run(capsys, *given)[0])
+    record = json.loads((folder / f"results/evaluation/runs/{shown['run']}.json").read_text())
+    assert shown["background"] is None and record["config"]["classes"] == CLASSES.split(",")
+    words = {"background": ["background", "sky"], "red": ["red", "crimson"]}
+    words |= {"green": ["green"], "blue": ["blue", "navy"]}
+    assert record["config"]["words"] == words
+    data = load_folder("images", "masks", CLASSES.split(","), background=True)
+    right = counted = 0
+    for _, image, truth in data:
+        labels = Model(TinyBackbone(), None, SMALL).segment(image, words, None).labels.numpy()
+        right, counted = right + (labels == truth).sum(), counted + (truth != 255).sum()
+    assert shown["units"]["pixel"]["accuracy"] == pytest.approx(100 * right / counted)
+    other = json.loads(run(capsys, *given, "--background", "0.1,red=0.9", "--words", "mean")[0])
+    assert other["run"] != shown["run"]
+    assert other["background"] == {"red": 0.9, "green": 0.1, "blue": 0.1}
+    (folder / "words.txt").write_text("background, sky\nred\n")
+    scenes = ["things", "--words-file", "words.txt"]
+    assert one_line(capsys, *scenes).startswith("2 lines of words, and things has")
 
 
 def test_ids_that_begin_at_one(folder, tiny, capsys):

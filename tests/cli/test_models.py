@@ -95,3 +95,26 @@ def test_what_is_missing_or_damaged_is_said(tmp_path, monkeypatch):
     assert other.place() == other.damage() == "missing: pip install no-such-package==1.0"
     model = catalogue.Named(name="x", about="", use="", parts=(here, other))
     assert not model.ready
+
+
+def test_every_checkpoint_of_open_clip_is_listed(capsys):
+    import open_clip
+
+    assert main(["models", "--all", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted((each["name"], each["tag"]) for each in found) == sorted(
+        open_clip.list_pretrained()
+    )
+    usable = {each["name"]: each for each in found if not each["why_not"]}
+    of_each_kind = ["ViT-B-16", "RN50", "convnext_base", "ViT-B-16-SigLIP", "PE-Core-T-16-384"]
+    of_each_kind += ["EVA02-B-16", "ViTamin-S", "MobileCLIP-B", "coca_ViT-B-32"]
+    assert set(of_each_kind) <= set(usable)
+    openai = next(each for each in found if (each["name"], each["tag"]) == ("ViT-B-16", "openai"))
+    assert openai == {
+        "name": "ViT-B-16", "tag": "openai", "why_not": "", "window": 224, "patch": 16,
+        "parameters": 149_620_737, "licence": "MIT",
+    }  # fmt: skip
+    assert usable["ViT-B-16-SigLIP"]["licence"] == "Apache-2.0"
+    assert main(["models", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert f"{len([e for e in found if not e['why_not']])} of {len(found)} checkpoints" in out

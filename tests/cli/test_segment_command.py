@@ -313,8 +313,6 @@ def test_patterns_end_where_links_lead_in_circles(folder):
     ("line", "warned"),
     [
         ("0: background", True),
-        ("cat, kitten", True),
-        ("# comment", True),
         ("cat;dog", True),
         ("3 cats", False),
         ("Lego #4", False),
@@ -443,6 +441,24 @@ def test_classes_from_a_file(folder, model):
     assert json.loads(Path("out/x.jpg.json").read_text())["settings"]["classes"] == CLASSES
 
 
+def test_words_of_classes_and_thresholds_of_their_own(folder, capsys):
+    Path("words.txt").write_text("# mine\nbackground, sky\ncat, kitten\nwooden table\n")
+    options = ["--background", "0.1,cat=0.3", "--words", "mean", "--json"]
+    assert run("photos/a", "--classes-file", "words.txt", *options) == 0
+    by_file = json.loads(Path("out/x.jpg.json").read_text())
+    settings = by_file["settings"]
+    assert settings["classes"] == ["background", "cat", "wooden table"]
+    assert settings["words"] == {"background": ["background", "sky"], "cat": ["cat", "kitten"]}
+    assert settings["background"] == {"cat": 0.3, "wooden table": 0.1}
+    assert settings["windows"]["words"] == "mean"
+    assert [c["name"] for c in by_file["classes"]] == settings["classes"]
+    # The same on the command line: nothing is computed again.
+    capsys.readouterr()
+    words = "background|sky, cat|kitten, wooden table"
+    assert run("photos/a", "--classes", words, *options) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["summary"]["there"] == 1
+
+
 def test_more_words_than_a_file_name_may_have_letters(folder):
     names = [f"wooden table number {i}" for i in range(40)]
     assert run("photos/a", "--classes", ", ".join(names)) == 0
@@ -459,6 +475,12 @@ def test_more_words_than_a_file_name_may_have_letters(folder):
         (["--classes", __file__], 2, "--classes-file"),
         (["--classes", "cat,cat"], 1, "more than once: cat"),
         (["--classes", "cat,background", "--background", "0.5"], 1, "do not ask for it"),
+        ([*WORDS, "--background", "1.5"], 2, "probability in [0, 1]"),
+        ([*WORDS, "--background", "dog=0.5"], 2, "or 0.5,cat=0.3"),
+        ([*WORDS, "--background", "high"], 2, "probability in [0, 1]"),
+        ([*WORDS, "--words", "best"], 1, "words must be one of largest, mean"),
+        (["--classes", "cat|dog,dog"], 1, "'dog' is one of 'cat' and of 'dog'"),
+        (["--classes", 'cat,"dog'], 1, "quotation mark is not closed"),
         (["--classes-file", "nowhere.txt"], 1, "mgca: nowhere.txt: No such file"),
         ([*WORDS, "--meta-points", "35"], 2, "square number"),
         ([*WORDS, "--meta-points", "many"], 2, "square number"),

@@ -184,7 +184,7 @@ def test_an_ablation_and_the_page_of_what_held_say_the_same():
         said = f"<b>{verdict}</b><br>{numbers}"
         assert re.search(rf"<tr><td>{re.escape(claim)}</td>.*?{re.escape(said)}", html)
     # The scale has no "maskclip", which three of our own lines compare with.
-    assert "frozen values" not in text
+    assert "MaskCLIP" not in text
 
 
 def test_what_was_not_run_is_said():

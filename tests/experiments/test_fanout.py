@@ -1,20 +1,12 @@
 """Several runs at a time: one whose process is killed is named, and does not stop the others."""
 
 import importlib.util
-import os
-import signal
 import sys
 
 import pytest
+from tiny_scale import attempt
 
 from mgca.experiments.fanout import Jobs, ended
-
-
-def attempt(task: str, marks) -> tuple[str, str]:
-    if task == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    (marks / task).touch()
-    return task, "it went wrong" if task == "failed" else ""
 
 
 def computed(tmp_path, **options) -> dict[str, str]:

@@ -198,12 +198,13 @@ def test_an_index_that_only_counts_is_left_out(index, heads):
     assert html.count('<th scope="row">') == 2 * levels
 
 
-def test_levels_of_columns_stand_behind_one_another():
-    columns = pd.MultiIndex.from_tuples([("VOC", "36"), ("VOC", "")])
-    assert cells(figures.html_table(pd.DataFrame([[1, 2]], columns=columns)))[0] == [
-        "VOC, 36",
-        "VOC",
-    ]
+def test_the_first_level_of_columns_spans_those_below_it():
+    columns = pd.MultiIndex.from_tuples([("paper", "VOC"), ("paper", "COCO"), ("ours", "")])
+    html = figures.html_table(pd.DataFrame([[1, 2, 3]], columns=columns, index=["a"]))
+    assert cells(html)[1] == ["", "VOC", "COCO", "ours"]
+    spanning = '<th scope="colgroup" colspan="2" class="paper">paper <small>as published</small>'
+    assert f"<tr><td></td>{spanning}</th><td></td></tr>" in html
+    assert html.count("as published") == 1 and html.count('<td class="paper">') == 2
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5))

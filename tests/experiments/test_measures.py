@@ -85,10 +85,10 @@ def test_directions_are_followed_where_a_word_is():
 def test_pixels_are_named_by_the_highest_score():
     masks = np.array([[[0, 0], [1, 2]]])
     scores = F.one_hot(torch.tensor([[[0, 1], [1, 2]]]), 3).permute(0, 3, 1, 2).float()
-    assert validation.named_rightly(scores, masks) == 75
+    assert validation.correct_pixels(scores, masks) == 75
     names = F.normalize(drawn(3, 5), dim=1)
     pixels = 7 * names[torch.tensor([[[0, 0], [1, 2]]])].permute(0, 3, 1, 2)
-    assert validation.named_rightly(validation.similarities(pixels, names), masks) == 100
+    assert validation.correct_pixels(validation.similarities(pixels, names), masks) == 100
 
 
 def test_questions_about_images_regions_and_pixels():
@@ -128,8 +128,10 @@ def test_patches_are_compared_two_by_two():
     assert patches.alike(embeddings) == expected
     texts = torch.eye(5)[:3]
     tokens = texts[torch.tensor([[0, 1, 0, 2], [0, 0, 1, 1]])]
-    rightly, somewhere = patches.named_rightly(tokens, texts)
-    assert rightly == 50
+    correct, somewhere = patches.labelled(tokens, texts)
+    maps = validation.similarities(tokens.transpose(1, 2).unflatten(2, (2, 2)), texts)
+    assert correct == validation.correct_pixels(maps, np.stack(masks))
+    assert 0 < correct < somewhere
     assert somewhere == (75 + 50) / 2
 
 
@@ -171,7 +173,7 @@ def test_encoders_are_clip_and_what_stands_on_it(model):
         torch.testing.assert_close(model.embed(picture).pixels, trained)
         image = to_tensor(picture, clip.mean, clip.std)[None]
         expected = clip.model.visual(clip.trunk.features(image))
-    assert list(encoders) == ["image (CLIP)", "image, last layer changed", "all"]
+    assert list(encoders) == ["plain CLIP", "MaskCLIP", "all"]
     assert no_whole is None
     torch.testing.assert_close(whole, expected[0])
 
@@ -181,10 +183,10 @@ def test_scenes_of_their_own_size_are_named_as_they_are(model):
     _, pictures, masks = zip(*data, strict=True)
     names, backbone = model.texts(CLASSES), model.backbone
     with torch.no_grad():
-        found = validation.rightly_at(112, backbone, pictures, np.stack(masks), names)
+        found = validation.correct_at(112, backbone, pictures, np.stack(masks), names)
         inputs = [to_tensor(picture, backbone.mean, backbone.std) for picture in pictures]
         cosines = validation.similarities(backbone.dense(torch.stack(inputs)), names)
-    assert found == validation.named_rightly(cosines, np.stack(masks))
+    assert found == validation.correct_pixels(cosines, np.stack(masks))
 
 
 def test_choices_of_the_last_block_have_a_row_each():
@@ -194,7 +196,7 @@ def test_choices_of_the_last_block_have_a_row_each():
     table = validation.last_blocks({"value": right, "sclip": right.flip(1)}, patches, texts)
     assert list(table.index) == ["value", "sclip"]
     assert table.loc["value"].tolist() == ["itself", "yes", 1, 0, 100]
-    assert table.loc["sclip", "patches named rightly, %"] == 50
+    assert table.loc["sclip", "pixels labelled correctly, %"] == 50
 
 
 def test_regions_are_counted_as_text():

@@ -10,14 +10,8 @@ pytest.importorskip("matplotlib")
 import matplotlib.pyplot as plt
 
 import mgca
-from mgca.experiments.report.page import (
-    find_project,
-    fresh,
-    listed,
-    one,
-    open_page,
-    whole_numbers,
-)
+from mgca.experiments.report.page import find_project, fresh, open_page
+from mgca.experiments.report.parameters import listed, one, whole_numbers
 
 ROOT = Path(mgca.__file__).resolve().parents[1]
 

@@ -8,7 +8,6 @@ import torch
 from tiny import Hashes
 from tiny_scale import folders, names
 
-from mgca.backbone.hybrid import HybridConfig
 from mgca.backbone.lite import Lite
 from mgca.data.captions import load_captions
 from mgca.data.features import image_features
@@ -17,7 +16,7 @@ from mgca.data.texts import build_pool
 from mgca.evaluation.results import read_run
 from mgca.experiments import load_scale, photos, publish
 from mgca.experiments.grid import grid
-from mgca.experiments.photos import Corpus, HybridScale, PhotosScale
+from mgca.experiments.photos import Corpus, PhotosScale
 from mgca.experiments.runner import missing, run_ablation
 from mgca.weights import load_weights
 
@@ -46,7 +45,6 @@ def corpus(data_root, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Lite, "encode_text", lambda self, texts: self.from_sentences(Hashes()(texts))
     )
-    monkeypatch.setattr("mgca.backbone.hybrid.SentenceEncoder", Hashes)
     return made
 
 
@@ -101,33 +99,6 @@ def test_the_decoder_is_trained_on_top_of_the_head(corpus, few, data_root, tmp_p
     assert decoder.learned == 384 and backbone.digest == alone.digest != scale.backbone(0).digest
     features = torch.randn(1, 1280, 2, 2).relu()
     assert decoder(backbone.project(features)).shape == (1, 1384, 4, 4)
-
-
-def test_the_hybrid_is_trained_and_evaluated(corpus, data_root, tmp_path, monkeypatch):
-    sizes = HybridConfig(dim=8, width=16, layers=2, heads=1)
-    scale = small(HybridScale(data_root, tmp_path / "cache"), sizes=sizes)
-    scale.datasets = ("camvid",)
-    monkeypatch.setattr(photos, "load_masked", lambda name, root: load_masked(name, root).first(1))
-    table = run_ablation("main", scale, [0], **folders(tmp_path))
-    assert list(table["variant"].unique()) == ["clip", "maskclip", "mgca"]
-    assert set(table["unit"]) == {"pixel", "36"} and set(table["dataset"]) == {"camvid"}
-    record = read_run(tmp_path / "results", table["run"].iloc[0])
-    assert set(record["data"]) == {"flickr8k", "camvid"} and "R@1" in record["encoder"]
-    # Value-only features are other features than those of the trained attention.
-    accuracy = table[table["metric"] == "accuracy"].set_index(["variant", "unit"])["value"]
-    assert accuracy["clip", "pixel"] != accuracy["maskclip", "pixel"]
-
-    monkeypatch.setattr(photos, "train_clip", None)
-    assert scale.backbone(0).digest == scale.backbone(0).digest != scale.backbone(0, "attention")
-
-
-def test_the_hybrid_is_the_photos_with_another_encoder(tmp_path):
-    lite, hybrid = (load_scale(name, cache=tmp_path) for name in ("photos", "photos-hybrid"))
-    assert hybrid.training == dataclasses.replace(lite.decoder, backbone="photos-hybrid")
-    assert hybrid.decoder is None
-    runs = {v.run(s, seed) for s in (lite, hybrid) for v in grid("main", s) for seed in (0, 1)}
-    assert len(runs) == (3 + 3) * 2
-    assert names("granularity", hybrid)[:3] == ["baseline", "maskclip", "object"]
 
 
 def test_lite_has_no_last_attention_block(tmp_path):

@@ -140,7 +140,7 @@ def test_maps_of_words_show_the_largest_contents_on_one_scale():
     for axis in axes:
         assert np.allclose(axis.images[0].get_clim(), (-reach, reach))
         assert len(axis.collections) == 2  # the outline
-    assert bar.get_xlabel() == "cosine less its mean over words"
+    assert bar.get_xlabel() == "cosine minus its mean over words"
 
 
 def test_a_sheet_has_a_column_and_a_legend_for_each_image():

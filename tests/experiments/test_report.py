@@ -143,11 +143,11 @@ def test_methods_of_a_scale():
     (of_set,) = methods.setting.groups[group]
     rows = methods.table[(methods.table["dataset"] == of_set) & (methods.table["unit"] == "36")]
     rows = rows[(rows["metric"] == "miou") & (rows["variant"] == "mgca")]["value"]
-    assert shown.loc[("mgca", "36 units"), of_set].startswith(f"{rows.mean():.1f}")
+    assert shown.loc[("MGCA", "36 units"), of_set].startswith(f"{rows.mean():.1f}")
     assert not methods.times.index.isin(methods.lines.index).any()
     gain = methods.gain(("mgca", "36"), ("mgca", "pixel"), group)
     by_seed = methods.gains_by_seed()
-    ours = by_seed[(by_seed["variant"] == "mgca") & (by_seed["dataset"] == group)]["gain"]
+    ours = by_seed[(by_seed["variant"] == "MGCA") & (by_seed["dataset"] == group)]["gain"]
     assert gain.mean == pytest.approx(ours.mean()) and gain.std == pytest.approx(ours.std())
     frozen = methods.gain(("clip", "36"), ("clip", "pixel"), group)
     assert frozen.std == pytest.approx(0) and frozen.p == 0  # every seed has the same
@@ -156,7 +156,8 @@ def test_methods_of_a_scale():
     assert re.fullmatch(r"[+-]\d+\.\d\d \[.*\], 3 seeds, (holds|does not hold|undecided)", said)
     cells = pd.Series(["+1, holds", "-1, does not hold", "not run"])
     assert count(cells) == "1 of 2"
-    figure = charts.gains(by_seed, methods.names, methods.groups, "points")
+    names = [methods.word(name) for name in methods.names]
+    figure = charts.gains(by_seed, names, methods.groups, "points")
     assert len(figure.axes[0].get_yticks()) == len(methods.names)
     pixel = methods.miou[methods.miou["unit"] == "pixel"]
     figure = charts.before_and_after(pixel, methods.decoders, methods.groups)

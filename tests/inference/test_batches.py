@@ -122,7 +122,7 @@ def test_whatever_goes_wrong_with_one_is_its_own(monkeypatch, model, place, work
         (["cat", "cat"], {}, ValueError, "more than once"),
         (CLASSES, {"meta_points": 35}, ValueError, "square"),
         (CLASSES, {"background": 1.5}, ValueError, "probability"),
-        ({"cat": ["kitten"], "dog": []}, {}, TypeError, "not a dict, whose values"),
+        ({"cat": ["kitten"], "dog": []}, {}, ValueError, "words of 'dog': expected at least one"),
         ({"cat", "dog"}, {}, TypeError, "not a set, of no order"),
         (CLASSES, {"workers": -1}, ValueError, "workers"),
     ],

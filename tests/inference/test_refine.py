@@ -1,5 +1,6 @@
 """PAMR, against its definition computed pixel by pixel, and through a model."""
 
+import dataclasses
 import math
 
 import pytest
@@ -71,10 +72,12 @@ def test_a_mask_ends_where_the_colour_does():
 def test_segments_are_refined_when_asked():
     classes, photo = ["red", "green", "blue"], torch.rand(3, 40, 60)
     model = Model(TinyBackbone(), config=SegmentConfig(short_side=32, window=32, stride=16))
-    plain, same = (model.segment(photo, classes, refine=None) for _ in range(2))
+    plain, same = (model.segment(photo, classes, refine=each) for each in (None, ""))
     refined = model.segment(photo, classes, refine="pamr")
     assert torch.equal(plain.labels, same.labels)
     assert refined.labels.shape == plain.labels.shape and refined.classes == plain.classes
     torch.testing.assert_close(refined.scores.sum(0), torch.ones(plain.labels.shape))
-    with pytest.raises(ValueError, match="refine must be one of pamr, or None, not 'crf'"):
+    model.config = dataclasses.replace(model.config, refine="pamr")
+    assert torch.equal(model.segment(photo, classes).scores, refined.scores)
+    with pytest.raises(ValueError, match="refine must be one of , pamr, not 'crf'"):
         model.segment(photo, classes, refine="crf")

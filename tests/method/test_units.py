@@ -208,3 +208,17 @@ def test_images_of_a_batch_do_not_mix():
         alone = semantic_units(pixels[b : b + 1], 3)
         assert torch.equal(together.assignment[b], alone.assignment[0])
         torch.testing.assert_close(together.units[b], alone.units[0])
+
+
+def test_units_may_be_grouped_in_another_map_than_the_one_that_is_averaged():
+    pixels, other = torch.randn(2, 5, 6, 8), torch.randn(2, 3, 6, 8)
+    found = semantic_units(pixels, (2, 3), affinity=other)
+    groups = semantic_units(other, (2, 3))
+    assert torch.equal(found.assignment, groups.assignment)
+    for image in range(2):
+        for unit in range(6):
+            members = pixels[image][:, groups.assignment[image] == unit]
+            torch.testing.assert_close(found.units[image, unit], members.mean(dim=1))
+    assert torch.equal(
+        semantic_units(pixels, 2, affinity=pixels).units, semantic_units(pixels, 2).units
+    )

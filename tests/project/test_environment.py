@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -188,3 +189,29 @@ def test_notebooks_are_percent_sources_in_the_book():
     toc = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
     pages = {chapter["file"] for part in toc["parts"] for chapter in part["chapters"]}
     assert {f"notebooks/{p.stem}" for p in found} <= pages
+
+
+def test_the_address_is_one(project):
+    """The book takes it from pyproject.toml; where a file must name it, it is the same."""
+    address = project["urls"]["Repository"]
+    named = re.compile(r"https://github\.com/[\w-]+/mgca(?![\w-])")
+    for name in ("_config.yml", "CITATION.cff", "CHANGELOG.md"):
+        found = set(named.findall((ROOT / name).read_text()))
+        assert found == {address}, name
+    for path in [
+        *ROOT.glob("book/_ext/*.py"),
+        *ROOT.glob("book/*.md"),
+        *ROOT.glob("notebooks/*.py"),
+    ]:
+        assert not named.search(path.read_text()), path.name
+
+
+def test_binder_installs_the_locks(locks):
+    """With the CPU builds of torch and torchvision, which have an index of their own."""
+    script = (ROOT / "binder" / "postBuild").read_text()
+    subprocess.run(["bash", "-n", ROOT / "binder" / "postBuild"], check=True)
+    assert (ROOT / "binder" / "postBuild").stat().st_mode & 0o111
+    assert {"torch", "torchvision"} <= set(locks["requirements.lock"])
+    assert "download.pytorch.org/whl/cpu" in script and "--editable ." in script
+    assert set(LOCKS[:1]) <= set(re.findall(r"requirements[\w-]*\.lock", script))
+    assert (ROOT / "binder" / "runtime.txt").read_text().strip() == "python-3.11"

@@ -46,6 +46,7 @@ size = 112
 accelerator = "cpu"
 checkpoint_every = 2
 workers = 0
+{slower}
 [jobs]
 at_once = {at_once}
 [benchmarks]
@@ -72,7 +73,10 @@ class Rehearsal:
 
     def file(self, name: str, *, devices: int = 1, at_once: int = 1, without: str = "") -> str:
         """A configuration."""
-        text = FILE.format(devices=devices, at_once=at_once, model=material.MODEL)
+        # Image by image a step takes the same, and long enough to be killed in the middle.
+        slower = "micro_batch = 1" if devices > 1 else ""
+        model = material.MODEL
+        text = FILE.format(devices=devices, at_once=at_once, model=model, slower=slower)
         text += "".join(f'{n} = "{root}"\n' for n, root in self.roots.items() if n != without)
         (self.folder / name).write_text(text)
         return str(self.folder / name)
@@ -138,8 +142,9 @@ def killed_and_gone_on_with(at: Rehearsal, file: str) -> None:
     child, runs = at.start(*words), at.folder / "work" / "runs"
     while child.poll() is None and not list(runs.glob("*/checkpoints/step-*.safetensors")):
         time.sleep(0.02)
-    expect(child.poll() is None, f"no checkpoint to kill after\n{child.communicate()[1]}")
-    kill(child)
+    if child.poll() is None:
+        kill(child)
+    expect(bool(child.returncode), "no checkpoint was seen before the end")
     expect(not at.decoders(), "the run was at its end before it was killed")
     printed = at.run(*words)
     (log,) = runs.glob("*/log.txt")
@@ -148,7 +153,7 @@ def killed_and_gone_on_with(at: Rehearsal, file: str) -> None:
     record = json.loads((decoder.parent / "run.json").read_text())
     expect(record["processes"] == 2, "two processes train")
     steps = pd.read_csv(decoder.parent / "metrics.csv")["step"].tolist()
-    expect(steps == list(range(10)), f"steps of a run that was killed: {steps}")
+    expect(steps == list(range(20)), f"steps of a run that was killed: {steps}")
     expect(MARK in printed and (at.results / "table4.csv").is_file(), "Table 4")
     at.say("a run on two processes was killed, went on, and fills Table 4")
 
@@ -162,7 +167,7 @@ def tables(at: Rehearsal, file: str) -> None:
     after = at.decoders()
     expect(len(after) == 5 and before.items() <= after.items(), f"trained again: {after}")
     rows = {number: ours(at, number) for number in (1, 2, 3, 4)}
-    expect([len(rows[n]) for n in rows] == [4, 4, 6, 8], f"rows: {rows}")
+    expect([len(rows[n]) for n in rows] == [4, 4, 7, 8], f"rows: {rows}")
     expect(rows[1].notna().all(axis=None) and rows[2][LATER].isna().all(), "Tables 1 and 2")
     expect(rows[2]["avg"].isna().all(), "a mean of four sets is none of five")
     at.say(f"Tables 1 to 4 are filled, but for {LATER}, by two starts at once")
@@ -170,7 +175,8 @@ def tables(at: Rehearsal, file: str) -> None:
 
 def ours(at: Rehearsal, number: int) -> pd.DataFrame:
     table = pd.read_csv(at.results / f"table{number}.csv")
-    mine = table[table["source"] == f"here, {MARK}"]
+    # Of one seed there is no deviation.
+    mine = table[table["source"] == f"here, {MARK}"].drop(columns="std")
     expect(len(table) > len(mine) > 0, f"Table {number} has the paper's rows and ours")
     return mine
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mgca.cli.loading import Decoder, Device, ModelName, Pretrained
+from mgca.cli.loading import Decoder, Device, ModelName, Pretrained, Refine
 
 PAGE = "The page"  # panel of the help
 
@@ -18,6 +18,7 @@ def app(
     decoder: Decoder = "mgca",
     pretrained: Pretrained = None,
     device: Device = "auto",
+    refine: Refine = False,
     port: Annotated[
         int,
         typer.Option(
@@ -47,6 +48,8 @@ def app(
     check_installed()
     listener = listen(port)  # before the model is loaded, which takes longer
     with listener:
-        loaded, shown = load_for_photographs(device, model, decoder, pretrained)
+        loaded, shown = load_for_photographs(
+            device, model, decoder, pretrained, refine="pamr" if refine else ""
+        )
         typer.echo(f"{address(listener)} is the page; Ctrl-C ends it")
         serve(loaded, shown, listener, largest=max_upload * 2**20, browse=browse)

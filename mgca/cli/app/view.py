@@ -19,7 +19,7 @@ from mgca.inference.formats import html_page
 from mgca.inference.overlay import png_bytes
 from mgca.inference.segmentation import Embedded, Segmentation, check_background
 from mgca.model import Model
-from mgca.prompts import check_classes
+from mgca.prompts import ClassWords, named, split_classes
 from mgca.utils.images import open_image
 
 #: Characters of all words together.
@@ -94,9 +94,10 @@ class View:
         """The cosine similarity of the photograph to one word, in colours, as HTML."""
 
         def answer(file: str) -> str:
-            (name,) = split_words(word)
+            ((name, *_),) = split_words(word).values()
             embedded = self._photographs.shown(file)
-            scores = self._segment(embedded, [name], side, pixels, 0).scores[0].numpy()
+            found = self._segment(embedded, split_words(word), side, pixels, 0)
+            scores = found.scores[0].numpy()
             low, high = float(scores.min()), float(scores.max())
             picture = _picture(
                 (scores - low) / ((high - low) or 1), f"similarity to {name}", "max-width:100%"
@@ -142,26 +143,27 @@ class View:
         return (written[0] if written else None), text
 
     def _segment(
-        self, embedded: Embedded, classes: list[str], side: int, pixels: bool, threshold: float
+        self, embedded: Embedded, classes: ClassWords, side: int, pixels: bool, threshold: float
     ) -> Segmentation:
         points = None if pixels else int(side) ** 2
         return self._model.segment(embedded, classes, points, threshold or None)
 
 
-def split_words(text: str) -> list[str]:
-    """The words of a line, commas between them; a comma too many does no harm.
+def split_words(text: str) -> dict[str, tuple[str, ...]]:
+    """The words of each class of a line, as :func:`mgca.prompts.split_classes`.
+
+    A comma too many does no harm.
 
     Raises:
-        ValueError: If they are longer than :data:`LONGEST` characters.
+        ValueError: If they are longer than :data:`LONGEST` characters, or cannot be.
     """
     if len(text) > LONGEST:
         raise ValueError(f"more than {LONGEST} characters of words: mgca segment takes more")
-    return [word.strip() for word in text.replace("\n", ",").split(",") if word.strip()]
+    return named(words for words in split_classes(text.replace("\n", ",")) if any(words))
 
 
-def _checked(words: list[str], threshold: float) -> list[str]:
+def _checked(classes: dict[str, tuple[str, ...]], threshold: float) -> dict[str, tuple[str, ...]]:
     """The classes, refused before an image is embedded for nothing."""
-    classes = check_classes(words)
     check_background(classes, threshold or None)
     return classes
 

@@ -1,7 +1,7 @@
 """GroupViT and the published TCL as models like any other: the same windows, classes and units."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.model import Model
-from mgca.prompts import check_classes
+from mgca.prompts import ClassWords, check_classes
 from mgca.utils.images import ImageSource
 
 
@@ -38,7 +38,9 @@ class GroupViTModel(Model):
     def pixels(self, features: Tensor) -> Tensor:
         return features.to(next(self.backbone.parameters()).device)
 
-    def scores(self, pixels: Tensor, texts: Tensor, side: int | None) -> ScoreMap:
+    def scores(
+        self, pixels: Tensor, texts: Tensor, side: int | None, affinity: Tensor | None = None
+    ) -> ScoreMap:
         """Cosine similarities of the groups of windows (n, 3, H, W) to the classes.
 
         Raises:
@@ -52,9 +54,9 @@ class GroupViTModel(Model):
     def segment(
         self,
         image: ImageSource | Embedded,
-        classes: Sequence[str],
+        classes: ClassWords,
         meta_points: int | None = None,
-        background: float | None = None,
+        background: float | Mapping[str, float] | None = None,
         temperature: float | None = None,
         rule: str = "softmax",
     ) -> Segmentation:
@@ -65,6 +67,8 @@ class GroupViTModel(Model):
         """
         if rule != "groupvit":
             return super().segment(image, classes, meta_points, background, temperature, rule)
+        if isinstance(classes, Mapping) or isinstance(background, Mapping):
+            raise ValueError("its authors' rule takes one word a class and one threshold")
         names = check_classes(classes)
         embedded = image if isinstance(image, Embedded) else self.embed(image)
         scores = self.backbone.published(embedded.pixels, self.texts(names), background)

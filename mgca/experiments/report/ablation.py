@@ -11,10 +11,12 @@ import pandas as pd
 
 from mgca.evaluation.evaluate import CLASS_IOU
 from mgca.experiments.intervals import read_intervals
-from mgca.experiments.report import claims, figures, verdicts
-from mgca.experiments.report.page import Page, one, open_page
+from mgca.experiments.report import claims, figures, verdicts, words
+from mgca.experiments.report.page import Page, open_page
+from mgca.experiments.report.parameters import one
 from mgca.experiments.report.pictures import models_at_hand, pictures
 from mgca.experiments.report.tables import (
+    differences,
     group_means,
     mean_and_std,
     provenance_table,
@@ -23,6 +25,17 @@ from mgca.experiments.report.tables import (
 from mgca.experiments.runner import folders, run_ablation
 
 _LEVELS = ["object", "region", "pixel"]
+_ALONE = {
+    f"{level}, over {name}": (level, line)
+    for level in _LEVELS
+    for name, line in ((words.PLAIN, "baseline"), (words.MASKCLIP, "maskclip"))
+}
+#: What each level adds, to both models that it can be held against, and to one another.
+LEVELS = {
+    **_ALONE,
+    "object + region, over region alone": ("object+region", "region"),
+    "all three, over region alone": ("all", "region"),
+}
 _PAPER = {"avg_with_bg": "mean with background", "avg_without_bg": "mean without"}
 _PAPER |= {"semantic_unit": "unit", "meta_points": "meta-points"}
 
@@ -104,25 +117,59 @@ class AblationPage(Page):
         return claims.columns_of(self.setting, tables, read_intervals(self.results))
 
     def show_table(
-        self, caption: str, metric: str = "miou", *, digits: int = 1, lines: Any = None
+        self,
+        caption: str,
+        metric: str = "miou",
+        *,
+        measured: str = "mIoU in percent, pixel unit",
+        digits: int = 1,
+        lines: Any = None,
+        rows: tuple[str, str] | None = None,
     ) -> None:
         """Show the table: mean ± standard deviation over the seeds, by set and by group of sets.
 
         Args:
-            caption: What the table shows.
+            caption: What the table shows, without a full stop.
             metric: The metric shown.
+            measured: The metric in words, and the unit.
             digits: Digits after the point.
-            lines: Units of the only variant; None for all variants with the pixel as the unit.
+            lines: Units of the only variant; None for variants with the pixel as the unit.
+            rows: What varies in the rows, and the pattern of the names of the variants shown,
+                whose group is the value; None for all variants.
         """
         table = with_group_means(self.table, self.setting.groups)
-        if lines is None:
-            shown = mean_and_std(table[table["unit"] == "pixel"], metric, digits).droplevel("unit")
-        else:
+        if lines is not None:
             shown = mean_and_std(table, metric, digits).droplevel("variant").loc[lines]
+        elif rows is None:
+            shown = mean_and_std(table[table["unit"] == "pixel"], metric, digits)
+            shown = words.relabelled(shown.droplevel("unit"), self.scale)
+        else:
+            head, pattern = rows
+            table = table.assign(variant=table["variant"].str.extract(pattern, expand=False))
+            table = table[table["variant"].notna() & (table["unit"] == "pixel")]
+            shown = mean_and_std(table, metric, digits).droplevel("unit").rename_axis(head)
         # A set that is not at hand has an empty column.
         columns = dict.fromkeys([*self.setting.datasets, *shown.columns])
         shown = shown.reindex(columns=list(columns))
+        caption = self.said(f"{caption}: {measured}, mean ± standard deviation over the seeds.")
+        figures.table(shown, caption=caption, results=self.file)
+
+    def show_differences(self, pairs: Mapping[str, tuple[str, str]], caption: str) -> None:
+        """Show by how much lines exceed others, seed by seed, on every set.
+
+        Args:
+            pairs: The variant that is more and the one that is less, by title.
+            caption: What the table shows.
+        """
+        shown = differences(with_group_means(self.table, self.setting.groups), pairs)
         figures.table(shown, caption=self.said(caption), results=self.file)
+
+    def show_verdict(self) -> None:
+        """Show how many of the paper's claims on this ablation held, and which did not."""
+        from IPython.display import Markdown, display
+
+        judged = verdicts.table(self.columns)
+        display(Markdown(verdicts.in_short(judged[judged["ablation"] == self.name])))
 
     def show_paper(self, number: int) -> None:
         """Show a table of the paper.
@@ -135,20 +182,18 @@ class AblationPage(Page):
             levels = paper[_LEVELS].astype(bool).to_numpy()
             paper["levels"] = [
                 " + ".join(level for level, there in zip(_LEVELS, line, strict=True) if there)
-                or "baseline"
+                or words.PLAIN
                 for line in levels
             ]
             paper = paper.drop(columns=_LEVELS).set_index("levels")
         else:
             paper = paper.set_index(["unit", "meta-points"])
         caption = f"Table {number} of the paper: mIoU in percent, CLIP ViT-B/16, CC3M, eight "
-        caption += "benchmarks. These are the paper's numbers"
+        caption += "benchmarks"
         if self.setting.name != "paper":
-            caption += (
-                ", on other data and with another encoder: to be compared in their order only"
-            )
+            caption += ". On other data and with another encoder: only the order compares"
         figures.table(
-            paper.add_prefix("paper, "),
+            pd.concat({"paper": paper}, axis=1),
             caption=f"{caption}.",
             results=f"paper/table{number}.csv",
         )
@@ -160,8 +205,9 @@ class AblationPage(Page):
         classes = classes.assign(**{"class": classes["metric"].str.removeprefix(CLASS_IOU)})
         for dataset, rows in classes.groupby("dataset", sort=False):
             wide = rows.pivot_table(index="class", columns="variant", values="value", sort=False)
+            wide = wide[self.pixel["variant"].unique()].round(1)
             figures.table(
-                wide[self.pixel["variant"].unique()].round(1),
+                words.relabelled(wide, self.scale),
                 caption=self.said(
                     f"{dataset}: IoU of each class in percent, pixel unit, mean over the seeds."
                 ),
@@ -221,11 +267,21 @@ class AblationPage(Page):
             )
 
     def show_runs(self) -> None:
-        """Show the run behind each line of the table."""
+        """Show the run behind each line of the table, and where its record is."""
+        from IPython.display import Markdown, display
+
+        runs = provenance_table(self.table, self.folders["out"], self.results)
         figures.table(
-            provenance_table(self.table, self.folders["out"], self.results),
+            words.relabelled(runs, self.scale),
             caption=self.said("The run behind each line: commit, device and seconds."),
             results=self.file,
+        )
+        display(
+            Markdown(
+                f"`results/{self.scale}/runs/<run>.json` holds a run's configuration, environment, "
+                "digests of the data, and everything that was measured. A run that stands in "
+                "several tables was computed once."
+            )
         )
 
 
@@ -244,8 +300,8 @@ def open_ablation(
     Args:
         name: Name of the ablation.
         scale: Name of the scale.
-        seeds: Numbers, as :func:`mgca.experiments.report.page.whole_numbers` reads them; None: 0,
-            1 and 2, the published ones.
+        seeds: Numbers, as :func:`mgca.experiments.report.parameters.whole_numbers` reads them;
+            None: 0, 1 and 2, the published ones.
         data: Folder of the real data sets; empty: as
             :attr:`mgca.experiments.report.page.Page.data` has it.
         jobs: Runs at a time; None: as :func:`mgca.experiments.runner.run_ablations` has it.

@@ -10,6 +10,7 @@ from mgca.evaluation.thresholds import choose
 from mgca.experiments.report import charts, figures
 from mgca.experiments.report.methods import UNITS
 from mgca.experiments.report.page import Page, open_page
+from mgca.experiments.report.words import relabelled
 from mgca.experiments.thresholds import COLUMNS
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def thresholds(page: Page) -> Thresholds | None:
     scale = page.setting
     # The scenes take the temperature that their small CLIP has learned.
     own = getattr(scale, "temperature", None) or scale.published_backbone().temperature
-    return Thresholds(curves, scale.threshold, own)
+    return Thresholds(relabelled(curves, page.scale), scale.threshold, own)
 
 
 def show(scale: str) -> None:

@@ -13,6 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mgca.experiments.report.words import worded
+
 try:
     import seaborn as sns
 except ImportError as error:
@@ -255,7 +257,7 @@ def before_and_after(
                 axis.plot(both, [place] * 2, color="C7", zorder=0)
                 seeds = values.get_group(trained)
                 axis.plot(seeds, [place] * len(seeds), "o", color="C0", alpha=0.7)
-        axis.set_yticks(range(len(pairs)), pairs)
+        axis.set_yticks(range(len(pairs)), map(worded, pairs))
         axis.set_ylim(len(pairs) - 0.5, -0.5)
         axis.set_title(group)
     axes[-1, 0].set_xlabel("mIoU (%), pixel")

@@ -363,7 +363,7 @@ _SMALLEST, _LARGEST = "alpha_neg={alpha_neg:g},no pixel", f"alpha_neg={max(ALPHA
 CLAIMS = (
     *(
         Claim(
-            text=_ALONE.format(level, "the frozen features"),
+            text=_ALONE.format(level, "plain CLIP"),
             ablation="granularity",
             more=level,
             less=("baseline",),
@@ -372,7 +372,7 @@ CLAIMS = (
     ),
     *(
         Claim(
-            text=_ALONE.format(level, "the frozen values"),
+            text=_ALONE.format(level, "MaskCLIP"),
             ablation="granularity",
             more=level,
             less=("maskclip",),

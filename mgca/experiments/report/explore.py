@@ -13,12 +13,13 @@ from torch import Tensor
 
 from mgca.experiments.report import overlays
 from mgca.experiments.report.page import Page
+from mgca.experiments.report.words import worded
 
 #: Sets of the scenes, and the average of the paper that stands beside each.
 DATASETS = {"things": "avg_with_bg", "scenes": "avg_without_bg", "open": None}
 METRICS = {
     "miou": "mIoU (%)",
-    "accuracy": "pixels right (%)",
+    "accuracy": "pixel accuracy (%)",
     "boundary_iou": "boundary IoU (%)",
     "components": "regions / those of the mask",
 }
@@ -160,7 +161,8 @@ def ablations(page: Page) -> dict[str, Any]:
     for number, each in enumerate(_ablations(page)):
         series = [{"name": name, "paper": False} for name in each.series]
         series += [] if each.paper is None else [{"name": _PAPER, "paper": True}]
-        parts = {"title": each.title, "axis": each.axis, "ticks": each.ticks}
+        ticks = [worded(tick) for tick in each.ticks]
+        parts = {"title": each.title, "axis": each.axis, "ticks": ticks}
         shown.append(parts | {"series": series})
         rows += [[number, *row] for row in (*_measured(each), *_published(each))]
     metrics = list(METRICS.values())

@@ -9,6 +9,7 @@ import base64
 import io
 import struct
 from html import escape
+from itertools import groupby
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -99,7 +100,8 @@ def html_table(frame: pd.DataFrame) -> str:
 
     Args:
         frame: Its index is shown, unless it only counts the rows; it may have several levels, as
-            may the columns. A missing value is an empty cell.
+            may the columns: the first of them then spans those below it. A missing value is an
+            empty cell.
     """
     shown = frame.copy()
     shown.columns = [_heading(column) for column in frame.columns]
@@ -112,9 +114,15 @@ def html_table(frame: pd.DataFrame) -> str:
         heads = len(names)
     texts = [_texts(shown.iloc[:, place]) for place in range(shown.shape[1])]
     paper = [str(column).startswith(_PUBLISHED) for column in shown.columns]
+    names = list(shown.columns)
+    above = ""
+    if frame.columns.nlevels > 1:
+        names[heads:] = [_heading(column[1:]) or column[0] for column in frame.columns]
+        above = f"<tr>{_spanning(frame.columns, heads)}</tr>\n"
+    notes = [_NOTE if marked and not above else "" for marked in paper]
     head = "".join(
-        f'<th scope="col"{_class(marked)}>{escape(column)}{_NOTE if marked else ""}</th>'
-        for column, marked in zip(shown.columns, paper, strict=True)
+        f'<th scope="col"{_class(marked)}>{escape(column)}{note}</th>'
+        for column, marked, note in zip(names, paper, notes, strict=True)
     )
     rows = "\n".join(
         "<tr>"
@@ -128,13 +136,27 @@ def html_table(frame: pd.DataFrame) -> str:
         for row in zip(*texts, strict=True)
     )
     return (
-        f'<table class="dataframe sortable">\n<thead>\n<tr>{head}</tr>\n</thead>\n'
+        f'<table class="dataframe sortable">\n<thead>\n{above}<tr>{head}</tr>\n</thead>\n'
         f"<tbody>\n{rows}\n</tbody>\n</table>"
     )
 
 
 _PUBLISHED = ("paper", "published")
 _NOTE = " <small>as published</small>"
+
+
+def _spanning(columns: pd.MultiIndex, heads: int) -> str:
+    """The cells of a row of heads that each span the columns of one first level."""
+    cells = "<td></td>" * heads
+    for first, own in groupby(columns, key=lambda column: column[0]):
+        own = list(own)
+        if own == [(first, *[""] * (columns.nlevels - 1))]:
+            cells += "<td></td>"
+            continue
+        marked = str(first).startswith(_PUBLISHED)
+        cells += f'<th scope="colgroup" colspan="{len(own)}"{_class(marked)}>{escape(str(first))}'
+        cells += f"{_NOTE if marked else ''}</th>"
+    return cells
 
 
 def _class(paper: bool) -> str:

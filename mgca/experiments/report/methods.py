@@ -18,6 +18,7 @@ from mgca.experiments.report.tables import (
     once,
     with_group_means,
 )
+from mgca.experiments.report.words import relabelled, worded
 
 if TYPE_CHECKING:
     from mgca.experiments.scale import Scale
@@ -103,7 +104,8 @@ class Methods:
         if len(taken):
             shown["s per image"] = [f"{taken[i]:.3f}" if i in taken else "–" for i in shown.index]
         titles = _TITLES | {name: f"mean {name}" for name in several}
-        return shown.rename(index=UNITS, columns=titles).rename_axis(columns=None)
+        shown = shown.rename(index=UNITS, columns=titles).rename_axis(columns=None)
+        return relabelled(shown, self.setting.name)
 
     def other_measures(self) -> pd.DataFrame:
         """Accuracy, boundary IoU and components, by group of sets."""
@@ -114,7 +116,12 @@ class Methods:
             titles.get(metric, metric): mean_and_std(once(lines), metric, digits)
             for metric, digits in metrics.items()
         }
-        return pd.concat(parts, axis=1).rename(index=UNITS)
+        shown = pd.concat(parts, axis=1).rename(index=UNITS).rename_axis(columns=[None, None])
+        return relabelled(shown, self.setting.name)
+
+    def word(self, name: str) -> str:
+        """The name of a method as readers see it."""
+        return worded(name, self.setting.name)
 
     def notes(self) -> str:
         """The best line of each group of sets, where MGCA as in its paper stands, and which
@@ -122,7 +129,8 @@ class Methods:
         text = [f"* {self._ranking(group)}." for group in self.groups]
         seeds = self.table.groupby("variant")["seed"].nunique()
         if seeds.min() < seeds.max():
-            fewer = ", ".join(f"{variant} ({n})" for variant, n in seeds.items() if n < seeds.max())
+            few = seeds[seeds < seeds.max()]
+            fewer = ", ".join(f"{self.word(variant)} ({n})" for variant, n in few.items())
             text.append(f"* Fewer than {seeds.max()} seeds so far: {fewer}.")
         return "\n".join(text)
 
@@ -130,7 +138,8 @@ class Methods:
         chosen = self.miou[self.miou["dataset"] == group]
         value = chosen.groupby(["variant", "unit"])["value"].mean().sort_values(ascending=False)
         (variant, unit), best = value.index[0], value.iloc[0]
-        text = f"{group.capitalize()}: best is **{variant}**, {UNITS[unit]}, with {best:.1f}"
+        name = self.word(variant)
+        text = f"{group.capitalize()}: best is **{name}**, {UNITS[unit]}, with {best:.1f}"
         ours = ("mgca", "36")
         if ours in value.index and (variant, unit) != ours:
             text += (
@@ -153,7 +162,7 @@ class Methods:
         gains = {name: found for name, found in gains.items() if found}
         judged = dict(zip(gains, judge(list(gains.values())), strict=True))
         rest = [
-            f"{name} ({found}: {found.verdict})"
+            f"{self.word(name)} ({found}: {found.verdict})"
             for name, found in judged.items()
             if found.verdict != "holds"
         ]
@@ -165,7 +174,8 @@ class Methods:
         chosen = once(self.miou[self.miou["variant"] != OWN])
         by = ["variant", "dataset", "seed"]
         wide = chosen.pivot_table(index=by, columns="unit", values="value", sort=False)
-        return (wide["36"] - wide["pixel"]).rename("gain").reset_index()
+        gains = (wide["36"] - wide["pixel"]).rename("gain").reset_index()
+        return relabelled(gains, self.setting.name)
 
     def on_other_blocks(self) -> list[tuple[str, ...]]:
         """MGCA's decoder on other last blocks: line, sets, unit, and its verdict against the
@@ -184,7 +194,10 @@ class Methods:
                 for less in (both.removesuffix("+mgca"), "mgca")
             ]
         )
-        return [(both, group, UNITS[unit], next(said), next(said)) for both, group, unit in lines]
+        return [
+            (self.word(both), group, UNITS[unit], next(said), next(said))
+            for both, group, unit in lines
+        ]
 
     def against_tcl(self) -> list[tuple[str, ...]]:
         """TCL's objective and MGCA's: the difference, scale, sets, and the verdict of each unit."""
@@ -206,7 +219,12 @@ class Methods:
             ]
         )
         return [
-            (f"{more} less {less}", self.setting.name, group, *(next(said) for _ in UNITS))
+            (
+                f"{self.word(more)} minus {self.word(less)}",
+                self.setting.name,
+                group,
+                *(next(said) for _ in UNITS),
+            )
             for more, less, group in lines
         ]
 

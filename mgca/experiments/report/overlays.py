@@ -25,15 +25,16 @@ def over(
 
 
 def own_colours(classes: Sequence[str], present: Sequence[int], others: Any = ABSENT) -> np.ndarray:
-    """(K, 3) uint8: the colours of the classes that an image has, and one for all others.
+    """(256, 3) uint8: the colours of the classes that an image has, one for all others, and white
+    for labels that are no class.
 
     Args:
         classes: All K classes.
         present: Indices of those that the image has, in the order of the palette.
         others: Colour of the others, or (K, 3) of them.
     """
-    colours = np.empty((len(classes), 3), np.uint8)
-    colours[:] = others
+    colours = np.full((256, 3), 255, np.uint8)
+    colours[: len(classes)] = others
     colours[present] = palette([classes[k] for k in present])
     return colours
 

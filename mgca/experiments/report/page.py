@@ -1,14 +1,11 @@
 """What every notebook opens with: where its project is, and what its parameters mean.
 
-A notebook may run in its own folder, in the project's, or elsewhere, and its parameters come as
-Python writes them or as papermill passes them from a command line: ``-p seeds 0``,
-``-p seeds 0,1``, ``-p seeds "[0, 1]"``, ``-p steps None``, a folder relative to where the command
-was given. All of that is understood here, once.
+A notebook may run in its own folder, in the project's, or elsewhere. Its project is found here,
+once, and a folder that a parameter names; :mod:`mgca.experiments.report.parameters` reads the
+parameters.
 """
 
-import ast
 import os
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +17,7 @@ import mgca
 from mgca.evaluation.results import read_results
 from mgca.experiments import load_scale
 from mgca.experiments.report import figures
+from mgca.experiments.report.parameters import one, settle, whole_numbers
 from mgca.experiments.scale import Scale
 
 
@@ -56,53 +54,6 @@ def _is_project(folder: Path) -> bool:
 def fresh() -> bool:
     """Whether everything is computed again: ``FRESH=1`` in the environment."""
     return os.environ.get("FRESH", "").lower() in ("1", "true", "yes")
-
-
-def one(value: Any) -> Any:
-    """A parameter of one value; ``None`` also as text."""
-    return None if value in ("None", "none", "null") else value
-
-
-def listed(value: Any, kind: Callable[[Any], Any] = str) -> tuple[Any, ...]:
-    """A parameter of several values.
-
-    Args:
-        value: Values, one value, or the text of either: as Python or JSON write it, or with
-            commas between.
-        kind: The type of each value.
-
-    Raises:
-        ValueError: If a value is not of that type.
-    """
-    if isinstance(value, str):
-        text = value.strip()
-        try:
-            value = ast.literal_eval(text if text[:1] in ("[", "(") else f"[{text}]")
-        except (SyntaxError, ValueError):  # names without quotation marks
-            inside = text[1:-1] if text[:1] + text[-1:] == "[]" else text
-            value = [part.strip() for part in inside.split(",") if part.strip()]
-    elif not isinstance(value, Iterable):
-        value = [value]
-    return tuple(kind(each) for each in value)
-
-
-def whole_numbers(value: Any, name: str = "seeds") -> tuple[int, ...]:
-    """A parameter of different whole numbers from 0, such as seeds, as :func:`listed` reads it.
-
-    Args:
-        value: The parameter.
-        name: Name of the parameter, for the error.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    try:
-        numbers = listed(value, lambda each: int(str(each)))  # 1.5 is no seed
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < 0 or len(set(numbers)) < len(numbers):
-        raise ValueError(f"{name} are different whole numbers such as 0,1,2, not {value!r}")
-    return numbers
 
 
 @dataclass(frozen=True)
@@ -206,19 +157,23 @@ def open_page(
 ) -> Page:
     """Open a notebook: the style of the book, its project and its parameters.
 
+    What papermill passed has the types of the defaults from here on.
     The project is looked for when it is needed, so that a page that reads no results runs without.
 
     Args:
         name: Name of the notebook.
         scale: Name of the scale, where the page has one.
-        seeds: Numbers, as :func:`whole_numbers` reads them, where the page has some.
+        seeds: Numbers, as :func:`mgca.experiments.report.parameters.whole_numbers` reads them,
+            where the page has some.
         data: Folder of the real data sets; empty: see :attr:`Page.data`.
         project: Folder of the project; None: as :func:`find_project` finds it.
         config: File of the paper's scale, where the page may have that.
 
     Raises:
-        ValueError: If the seeds are no different whole numbers.
+        ValueError: If the seeds are no different whole numbers, or papermill passed a parameter
+            that the notebook does not have, or one of another type.
     """
+    settle()
     figures.use_style()
     numbers = () if seeds == () else whole_numbers(seeds)
     return Page(name, scale, numbers, str(one(data) or ""), project, str(one(config) or ""))

@@ -22,14 +22,62 @@ _GREYS = (70, 220)  # of words of what is not in a scene, so that wrong pieces a
 _MEAN_GREY = (153, 153, 153)
 
 
-def photo_row(title: str, results: Mapping[str, Segmentation]) -> Figure:
-    """A photograph, beside it under the colours of its words by title, and their legend below."""
+def photo_row(title: str, results: Mapping[str, Segmentation], *, large: bool = False) -> Figure:
+    """A photograph, beside it under the colours of its words by title, and their legend.
+
+    Args:
+        title: What the photograph is called.
+        results: Two segmentations of the photograph by title.
+        large: Whether two panels are as wide as the page, and not all three.
+    """
     first = next(iter(results.values()))
     photo, classes = first.image, first.classes
     row = [Panel(photo, title)]
     row += [Panel(overlays.coloured(result), name) for name, result in results.items()]
+    if large:
+        size = (6.8, 6.8 * photo.height / photo.width)
+        figure = plots.panels([row[:2], [row[2], None]], size)
+        figure.axes[-1].axis("off")
+        figure.axes[-1].legend(handles=overlays.key(classes), loc="center left")
+        return figure
     size = (6.8, 6.8 / len(row) * photo.height / photo.width + 0.7)
     return plots.panels([row], size, legend=overlays.key(classes), columns=len(classes))
+
+
+def whole_method(
+    picture: Image.Image,
+    caption: str,
+    kept: Any,
+    units: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+) -> Figure:
+    """A scene with its caption, the pixels that the caption keeps, the units, and the segmentation.
+
+    Args:
+        picture: The scene, square.
+        caption: Its caption.
+        kept: Indices of the pixel embeddings that the caption keeps.
+        units: (h, h) unit of each pixel embedding.
+        labels: (H, H) segmentation, indices into the classes.
+        classes: The words.
+    """
+    cells = len(units)
+    step = picture.width // cells
+    blocks = np.asarray(picture).reshape(cells, step, cells, step, 3).mean(axis=(1, 3))
+    colours = np.stack([blocks[units == own].mean(axis=0) for own in units.flat])
+    flat = np.kron(colours.reshape(cells, cells, 3), np.ones((step, step, 1))).astype(np.uint8)
+    present = np.argsort(-np.bincount(labels.ravel(), minlength=len(classes)))
+    present = present[np.isin(present, labels)]
+    segmented = overlays.over(labels, picture, overlays.own_colours(classes, present))
+    row = [
+        Panel(picture, "image and caption", below=textwrap.fill(f"“{caption}”", 26)),
+        Panel(overlays.dimmed(picture, kept, cells), "pixels kept"),
+        Panel(flat, "units"),
+        Panel(segmented, "segmentation"),
+    ]
+    names = [classes[k] for k in present]
+    return plots.panels([row], (7, 2.6), legend=overlays.key(names), columns=6)
 
 
 def outlined(
@@ -204,7 +252,7 @@ def attention_of_patch(
 def positions(
     grids: Sequence[Tensor], right: Mapping[str, Mapping[int, float]], side: int
 ) -> Figure:
-    """Cosines of the position in the middle with all others, and what is named rightly by size.
+    """Cosines of the position in the middle with all others, and the pixel accuracy by size.
 
     Args:
         grids: (n * n, C) embeddings of positions, for several n.

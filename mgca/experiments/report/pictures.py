@@ -5,17 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from PIL import Image
 
+from mgca.backbone.lite import Lite
 from mgca.config import config_hash
 from mgca.data.masks import MaskedSet, id_names
-from mgca.experiments.grid import Variant, grid, published_name
+from mgca.experiments.grid import Variant, grid
+from mgca.experiments.report.plots import scene_sheet
 from mgca.experiments.scale import Scale
-from mgca.inference.overlay import palette
 from mgca.model import Model
 from mgca.weights import load_weights, manifest, read_tensors
 from mgca.weights.decoders import decoder_from
@@ -53,21 +50,25 @@ def models_at_hand(
 def _at_hand(variant: Variant, scale: Scale, seed: int, work: Path) -> Model | None:
     """The model of a variant, or None if it has to be trained."""
     training = variant.trained_with(seed)
-    path = scale.run_folder(work, variant, seed) / "decoder.safetensors"
-    if training is None or path.is_file():
+    head = training is not None and training.part == "head"
+    path = scale.run_folder(work, variant, seed)
+    path = path / ("alignment.safetensors" if head else "decoder.safetensors")
+    weights = read_tensors(path) if training and path.is_file() else None
+    if training and weights is None:
+        # By its training and not by its name: a line of several tables was trained once.
+        own = (name for name in manifest() if name.startswith(f"{training.backbone}-"))
+        runs = (config_hash(training), variant.run(scale, seed))
+        weights = next((w for w in map(load_weights, own) if w[1].get("run") in runs), None)
+        if weights is None:
+            return None
+    if head and weights:
+        backbone, decoder = Lite(pretrained=False), None
+        backbone.set_alignment(**weights[0])
+    else:
         backbone = scale.backbone(seed, variant.last_block)
-        decoder = training and decoder_from(*read_tensors(path), backbone)
-        return Model(backbone, decoder, variant.segmenting(scale))
-    name = published_name(variant, scale)
-    if name in manifest():
-        state, meta = load_weights(name)
-        if meta["run"] == config_hash(training):
-            backbone = scale.backbone(seed, variant.last_block)
-            return Model(backbone, decoder_from(state, meta, backbone), variant.segmenting(scale))
-    return None
-
-
-_IGNORED = (255, 255, 255)
+        decoder = weights and decoder_from(*weights, backbone)
+    device = next(backbone.parameters()).device
+    return Model(backbone, decoder, variant.segmenting(scale)).to(device)
 
 
 def pictures(
@@ -75,50 +76,23 @@ def pictures(
     models: dict[str, tuple[Model, int | None, dict[str, Any]]],
     numbers: Sequence[int] = (0, 1, 2),
 ) -> Figure:
-    """Images, their truth and what models make of them, one below the other, ignored pixels white.
+    """Images, their masks and what models make of them, one below the other, each image with the
+    legend of its own classes and ignored pixels white.
 
     Args:
         data: The set.
         models: Model, unit and (for a set with a background) threshold and temperature, by title.
         numbers: Which images of the set, a column each.
     """
-    classes = id_names(data)
     chosen = [item for number, item in enumerate(data) if number in numbers]
-    titles = ("image", "truth", *models)
-    figure, axes = plt.subplots(
-        len(titles),
-        len(chosen),
-        figsize=(6.8, 6.4 / len(chosen) * len(titles) + 0.8),
-        squeeze=False,
-        layout="constrained",
-    )
-    present: set[int] = set()
-    for column, (_, image, truth) in zip(axes.T, chosen, strict=True):
-        maps = {"truth": truth}
-        for title, (model, unit, background) in models.items():
-            options = background if data.background else {}
-            maps[title] = model.segment(image, data.classes, unit, **options).labels.numpy()
-        column[0].imshow(image)
-        for axis, labels in zip(column[1:], maps.values(), strict=True):
-            axis.imshow(_coloured(image, labels, classes))
-            present |= set(np.unique(labels[labels < len(classes)]).tolist())
-    for axis, title in zip(axes[:, 0], titles, strict=True):
-        axis.set_ylabel(title)
-    for axis in axes.flat:
-        # Not set_axis_off, which would take the label along.
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    colours = palette(classes) / 255
-    figure.legend(
-        handles=[Patch(color=colours[i], label=classes[i]) for i in sorted(present)],
-        loc="outside lower center",
-        ncols=4,
-        frameon=False,
-    )
-    return figure
-
-
-def _coloured(image: Image.Image, labels: np.ndarray, classes: Sequence[str]) -> Image.Image:
-    colours = np.full((256, 3), _IGNORED, dtype=np.uint8)
-    colours[: len(classes)] = palette(classes)
-    return Image.blend(image, Image.fromarray(colours[labels]), 0.6)
+    _, images, masks = zip(*chosen, strict=True)
+    named = {
+        title: [
+            model.segment(
+                image, data.classes, unit, **(background if data.background else {})
+            ).labels.numpy()
+            for image in images
+        ]
+        for title, (model, unit, background) in models.items()
+    }
+    return scene_sheet(images, masks, named, id_names(data))

@@ -117,7 +117,7 @@ def word_maps(
         [Panel(own[k], f"{words[k]}, {title}", mask == k, options=options) for k in contents]
         for title, own in differences.items()
     ]
-    label, side = "cosine less its mean over words", mask.shape[0]
+    label, side = "cosine minus its mean over words", mask.shape[0]
     return panels(rows, (6.6, 5.3), side=side, colorbar=label, location="bottom")
 
 
@@ -157,7 +157,7 @@ def sheet(columns: Sequence[Mapping[str, Any]], legends: Sequence[Sequence[Patch
         column[-1].legend(handles=list(legend), loc="upper left", borderaxespad=0, handlelength=1)
         column[-1].axis("off")
     for axis, title in zip(axes[:, 0], rows, strict=False):
-        axis.set_ylabel(title)
+        axis.set_ylabel(textwrap.fill(title, 21))
     return figure
 
 
@@ -171,11 +171,11 @@ def scene_sheet(
 
     Args:
         images: The images.
-        masks: (H, W) each.
+        masks: (H, W) each; values that are no class are ignored pixels.
         named: Labels (H, W) of each image by title.
         classes: What masks and labels stand for.
     """
-    present = [np.unique(mask) for mask in masks]
+    present = [own[own < len(classes)] for own in map(np.unique, masks)]
     columns = []
     for number, (image, own) in enumerate(zip(images, present, strict=True)):
         colours = overlays.own_colours(classes, own)

@@ -119,7 +119,7 @@ def word_maps(
         axis.set_title(title)
     for axis in axes.flat:
         axis.set_axis_off()
-    label = "cosine similarity less its mean"
+    label = "cosine similarity minus its mean"
     figure.colorbar(last, ax=axes[:, 2:], label=label, location="bottom", shrink=0.7)
     return figure
 
@@ -133,8 +133,8 @@ def gap(models: Mapping[str, Model], scenes: MaskedSet | Iterable) -> pd.DataFra
 
     Returns:
         ``ordered``, percent of the pairs of a pixel of a word and one elsewhere of which the first
-        is more similar to it, and ``right``, percent of a word's pixels that are named rightly:
-        means over the words of each scene.
+        is more similar to it, mean over the words of each scene; and ``right``, percent of the
+        pixels that are labelled correctly.
     """
     rows = []
     for _, image, mask in scenes:
@@ -146,8 +146,11 @@ def gap(models: Mapping[str, Model], scenes: MaskedSet | Iterable) -> pd.DataFra
                 if inside.all():
                     continue
                 ordered = inside_beats_outside(torch.from_numpy(scores[word]), inside)
-                kind = "things" if word < len(THINGS) else "stuffs"
-                rows.append((name, kind, ordered, 100 * (best[inside] == word).mean()))
-    table = pd.DataFrame(rows, columns=["model", "kind", "ordered", "right"])
-    means = table.groupby(["model", "kind"], sort=False)[["ordered", "right"]].mean()
+                kind = "things" if word < len(THINGS) else "stuff"
+                right = (best[inside] == word).sum()
+                rows.append((name, kind, ordered, 100 * right, inside.sum()))
+    table = pd.DataFrame(rows, columns=["model", "kind", "ordered", "right", "pixels"])
+    by = table.groupby(["model", "kind"], sort=False)
+    shares = by["right"].sum() / by["pixels"].sum()
+    means = pd.DataFrame({"ordered": by["ordered"].mean(), "right": shares})
     return means.unstack("kind").loc[list(models)]

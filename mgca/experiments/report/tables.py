@@ -208,6 +208,35 @@ def difference(
     return Difference.of(differences)
 
 
+def differences(
+    table: pd.DataFrame,
+    pairs: Mapping[str, tuple[str, str]],
+    unit: str = "pixel",
+    metric: str = "miou",
+) -> pd.DataFrame:
+    """By how much lines of a results table exceed others, on every set.
+
+    Args:
+        table: A results table.
+        pairs: The line that is more and the one that is less, by what the comparison is called.
+        unit: The unit of both.
+        metric: The metric that is compared.
+
+    Returns:
+        Texts, a row for each pair and a column for each set; "not run" where one was not.
+    """
+
+    def shown(more: str, less: str, dataset: str) -> str:
+        try:
+            return str(difference(table, (more, unit), (less, unit), dataset, metric))
+        except KeyError:
+            return "not run"
+
+    sets = table["dataset"].unique()
+    rows = {title: {name: shown(*pair, name) for name in sets} for title, pair in pairs.items()}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("difference")
+
+
 def provenance_table(
     table: pd.DataFrame, *places: str | os.PathLike, more: Sequence[str] = ()
 ) -> pd.DataFrame:

@@ -19,6 +19,7 @@ from mgca.data.masks import MaskedSet
 from mgca.data.scenes import CLASSES, THINGS
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.metrics import Confusion, Contours, count_components
+from mgca.experiments.report.words import MASKCLIP, PLAIN
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.utils.images import to_tensor
@@ -31,7 +32,7 @@ _ATTENDS = {
     "queries": "like queries",
     "neighbours": "like keys, near by",
 }
-_FOUND = 0.1  # share of a content that has to be named rightly for it not to be lost
+_FOUND = 0.1  # share of a content that that must be correct for it not to be lost
 
 
 def trunk_features(backbone: Backbone, images: Sequence[Image.Image]) -> Tensor:
@@ -45,8 +46,10 @@ def similarities(pixels: Tensor, names: Tensor) -> Tensor:
     return torch.einsum("kc,nchw->nkhw", names, F.normalize(pixels, dim=1))
 
 
-def named_rightly(scores: Tensor, masks: np.ndarray) -> float:
-    """Percent of the pixels whose word of the highest score is right.
+def correct_pixels(scores: Tensor, masks: np.ndarray) -> float:
+    """Pixel accuracy: percent of all pixels whose word of the highest score is right.
+
+    All pages of the book count so, over all pixels at the size of the masks.
 
     Args:
         scores: (B, K, h, w).
@@ -56,14 +59,14 @@ def named_rightly(scores: Tensor, masks: np.ndarray) -> float:
     return 100 * float((found.numpy() == masks).mean())
 
 
-def rightly_at(
+def correct_at(
     side: int,
     backbone: Backbone,
     pictures: Sequence[Image.Image],
     masks: np.ndarray,
     names: Tensor,
 ) -> float:
-    """Percent of the pixels named rightly where scenes are enlarged or reduced.
+    """Percent of the pixels labelled correctly where scenes are enlarged or reduced.
 
     Args:
         side: The new side of the scenes.
@@ -74,7 +77,7 @@ def rightly_at(
     """
     resized = [picture.resize((side, side), Image.Resampling.BICUBIC) for picture in pictures]
     inputs = [to_tensor(image, backbone.mean, backbone.std) for image in resized]
-    return named_rightly(similarities(backbone.dense(torch.stack(inputs)), names), masks)
+    return correct_pixels(similarities(backbone.dense(torch.stack(inputs)), names), masks)
 
 
 def enlarged(maps: Tensor, shape: Sequence[int]) -> Tensor:
@@ -147,9 +150,9 @@ def encoders(
     def with_decoder(decoder: Callable[[Tensor], Tensor]) -> Encoder:
         return lambda trunk: (decoder(backbone.project(backbone.from_trunk(trunk))), None)
 
-    changed = {"image, last layer changed": with_decoder(lambda dense: dense)}
+    changed = {MASKCLIP: with_decoder(lambda dense: dense)}
     trained = {title: with_decoder(decoder) for title, decoder in decoders.items()}
-    return {"image (CLIP)": plain, **changed, **trained}
+    return {PLAIN: plain, **changed, **trained}
 
 
 def granularity(
@@ -167,26 +170,29 @@ def granularity(
         names: (K, C) unit vectors of the words.
 
     Returns:
-        A row for each encoder with the columns ``"image"`` (the most similar word is in it),
-        ``"region"`` (so the mean over a content, its own) and ``"pixel"`` (so each pixel of a
-        content).
+        A row for each encoder with the columns ``"image"``, percent of the images whose most
+        similar word is in them; ``"region"``, percent of the pixels that lie in a content to whose
+        mean its own word is the most similar; and ``"pixel"``, percent of the pixels to which it
+        is.
     """
     rows = []
     for mask, trunk in zip(masks, trunks.split(1), strict=True):
         for title, encode in encoders.items():
-            pixels, whole = encode(trunk)
-            pixels = enlarged(pixels, mask.shape)[0].flatten(1)  # (C, N)
+            coarse, whole = encode(trunk)
+            pixels = enlarged(coarse, mask.shape)[0].flatten(1)  # (C, N)
             whole = pixels.mean(dim=1) if whole is None else whole
             rows.append((title, "image", float((names @ whole).argmax().item() in mask)))
-            found = (names @ F.normalize(pixels, dim=0)).argmax(dim=0)
+            found = enlarged(similarities(coarse, names), mask.shape)[0].argmax(dim=0).flatten()
             for number in np.unique(mask):
                 within = torch.from_numpy(mask.ravel() == number)
-                if within.float().mean() > _SEEN:
-                    mean = pixels[:, within].mean(dim=1)
-                    rows.append((title, "region", float((names @ mean).argmax() == number)))
-                    rows.append((title, "pixel", (found[within] == number).float().mean().item()))
+                mean = pixels[:, within].mean(dim=1)
+                share, right = within.float().mean(), (found[within] == number).float().mean()
+                named = float((names @ mean).argmax() == number)
+                rows.append((title, "region", float(share * named)))
+                rows.append((title, "pixel", float(share * right)))
     table = pd.DataFrame(rows, columns=["encoder", "asked", "right"])
-    means = 100 * table.groupby(["encoder", "asked"])["right"].mean().unstack()
+    sums = table.groupby(["encoder", "asked"])["right"].sum().unstack()
+    means = 100 * sums / len(masks)
     return means.loc[list(encoders), ["image", "region", "pixel"]]
 
 
@@ -221,7 +227,7 @@ def compared(
 
     Returns:
         A row for each title with mIoU, boundary IoU, connected regions over those of the masks, and
-        the percentage of contents of which less than a tenth of the pixels is named rightly; and a
+        the percentage of contents of which less than a tenth of the pixels is correct; and a
         row for each scene with the percentage of its pixels that are right by title.
     """
     rows, right = {}, {}
@@ -283,18 +289,19 @@ class Patches:
         cosines = unit @ unit.transpose(1, 2)
         return cosines[same & others].mean().item(), cosines[~same].mean().item()
 
-    def named_rightly(self, embeddings: Tensor, texts: Tensor) -> tuple[float, float]:
-        """Percent of the patches that are named rightly, and of those named as anything in the
-        scene.
+    def labelled(self, embeddings: Tensor, texts: Tensor) -> tuple[float, float]:
+        """Percent of the pixels that are labelled correctly, and of the patches that are labelled
+        as anything in the scene.
 
         Args:
             embeddings: (B, N, C).
             texts: (K, C) unit vectors of the words.
         """
-        top = (F.normalize(embeddings, dim=-1) @ texts.T).argmax(dim=-1)  # (B, N)
-        pairs = zip(top.numpy(), self.masks, strict=True)
+        side = round(embeddings.shape[1] ** 0.5)
+        scores = similarities(embeddings.transpose(1, 2).unflatten(2, (side, side)), texts)
+        pairs = zip(scores.argmax(dim=1).numpy(), self.masks, strict=True)
         somewhere = float(np.mean([np.isin(words, mask) for words, mask in pairs]))
-        return 100 * (top == self.named).float().mean().item(), 100 * somewhere
+        return correct_pixels(scores, np.stack(self.masks)), 100 * somewhere
 
 
 def last_blocks(embeddings: Mapping[str, Tensor], patches: Patches, texts: Tensor) -> pd.DataFrame:
@@ -313,7 +320,7 @@ def last_blocks(embeddings: Mapping[str, Tensor], patches: Patches, texts: Tenso
             "residual, MLP": "yes" if kind.residual else "no",
             "cosine, same content": round(within, 2),
             "cosine, different": round(between, 2),
-            "patches named rightly, %": round(patches.named_rightly(own, texts)[0], 1),
+            "pixels labelled correctly, %": round(patches.labelled(own, texts)[0], 1),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("last block")
 

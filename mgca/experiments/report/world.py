@@ -81,7 +81,7 @@ def settings(config: WorldConfig, composed: Sequence[Scene]) -> pd.DataFrame:
     )
     rows = [
         ("image", f"{config.size} × {config.size} pixels", None),
-        ("stuffs per image", "{} to {}".format(*config.stuffs), stuffs_per),
+        ("kinds of stuff per image", "{} to {}".format(*config.stuffs), stuffs_per),
         ("things per image", "{} to {}".format(*config.things), things_per),
         ("area of a thing", "{:.0%} to {:.0%}".format(*config.areas), [t.area for t in things]),
         ("visible area of a thing", f"at least {config.visible:.0%}", visible),
@@ -191,7 +191,7 @@ def things_by_colour(composed: Sequence[Scene]) -> tuple[np.ndarray, np.ndarray]
 
 
 def synonyms(captions: Sequence[Sequence[str]]) -> pd.DataFrame:
-    """How often the words for stuffs stand in captions, and those that the open set uses."""
+    """How often the words for stuff stand in captions, and those that the open set uses."""
     words = Counter(
         word
         for own in captions
