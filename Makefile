@@ -99,7 +99,7 @@ bench: data-note $(ENVIRONMENT) ## measure speed and memory, on a machine that d
 	$(BIN)/python tests/speed/summary.py
 
 verify: $(ENVIRONMENT) ## compute a part of the results from nothing, and compare
-	$(BIN)/mgca experiment verify
+	$(BIN)/mgca verify
 
 rehearse: data-note $(ENVIRONMENT) ## go through the paper's scale in small: random weights, real images
 	$(if $(MGCA_DATA),,$(error the rehearsal needs real images: set MGCA_DATA))

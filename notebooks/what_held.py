@@ -19,30 +19,44 @@
 # The paper's claims on its ablations, one line each, at each scale that was run. All numbers come
 # from `results/`; where a table is missing the line says *not run*.
 #
-# **The rule.** A claim holds if the difference it speaks of, taken seed by seed, is positive by
-# more than its standard deviation over the seeds. The numbers are mean ± standard deviation of that
-# difference, in points of mIoU with the pixel as the unit unless the line says otherwise. Three
-# seeds make a rough spread: a claim that holds narrowly may not hold with others.
+# **The rule.** A claim is a difference between two lines, taken seed by seed, or several, of which
+# the least sure counts. Its interval is Student's t over the seeds. The
+# claims of a scale, in all groups of sets, are one family: Holm's correction widens intervals so
+# that in one of twenty such pages, or fewer, any claim would be said to hold or not to hold by
+# chance. Where the images of the runs were counted one by one, they are drawn again too, and their
+# interval has to leave out 0 as well.
+#
+# * **holds**: the interval lies above 0.
+# * **does not hold**: it lies below 0.
+# * **undecided**: it contains 0. More seeds may say more.
+#
+# With three seeds an interval is wide: $t$ with two degrees of freedom asks for a mean of many
+# standard errors, and many claims are undecided that a rule of thumb would pass. That is what three
+# seeds can say, and no more. Numbers are the mean with its interval and the number of seeds, in
+# points of mIoU with the pixel as the unit unless the line says otherwise.
 #
 # **What it does not say.** No scale here is the paper's. A claim that holds on drawn scenes or on a
 # small encoder is supported, not proven, and one that does not hold may still hold with CLIP
 # ViT-B/16 on CC3M.
 
 # %% tags=["remove-input"]
+import pandas as pd
 from IPython.display import HTML, Markdown, display
 
 from mgca.experiments import load_scale
+from mgca.experiments.intervals import read_intervals
 from mgca.experiments.report import charts, claims, figures, tables, verdicts
 from mgca.experiments.report.ablation import LEVELS
 from mgca.experiments.report.methods import Methods
 from mgca.experiments.report.page import open_page
 
 page = open_page("what_held")
-columns = []
+parts = []
 for scale in map(load_scale, ("scenes", "photos")):
     read = {name: page.read(f"{scale.name}/{name}.csv") for name in claims.SOURCES}
-    columns += claims.columns_of(scale, read)
-judged = verdicts.table(columns)
+    images = read_intervals(page.project / "results" / scale.name)
+    parts.append(verdicts.table(claims.columns_of(scale, read, images)))
+judged = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
 # ## In short
@@ -100,15 +114,17 @@ Markdown("\n".join(lines))
 shown = judged.dropna(subset=["mean"])
 broken = {" improves": "\nimproves", " beat": "\nbeat"}
 names = shown["claim"].replace(broken, regex=True).unique()
-counts = shown.groupby("column", sort=False)["held"].agg(["sum", "size"])
 text = ", ".join(
-    f"{held} of {size} ({title.lower()})" for title, (held, size) in counts.iterrows()
+    f"{(rows['verdict'] == 'holds').sum()} of {len(rows)} ({title.lower()})"
+    for title, rows in shown.groupby("column", sort=False)
 )
 
 # %% tags=["remove-input"]
 axis = {"xlabel": "points of mIoU in favour of the claim", "names": names}
-caption = "The claims that are differences in mIoU. To the right of 0 by more than its "
-caption += f"bar, the standard deviation over the seeds, a claim held: {text}."
+caption = "The claims that are differences in mIoU, with their intervals over the seeds after "
+caption += (
+    f"Holm's correction. Where the bar lies to the right of 0 a claim holds: {text}."
+)
 alt = "A point and a bar for each claim and column: points of mIoU in its favour."
 if len(shown):
     figure = charts.points(shown, "claim", "column", height=0.75, apart=0.18, **axis)
@@ -117,7 +133,7 @@ else:
     display(Markdown("No figure: not run."))
 
 # %% [markdown]
-# ## Where it did not hold: likely reasons
+# ## Where the mean is against the claim: likely reasons
 #
 # What follows are explanations that fit the numbers, not experiments.
 #
@@ -136,7 +152,7 @@ else:
 #   its pixels.
 # * **Noisy patches with a background.** Things that plain CLIP loses in the background appear once
 #   they are aligned, and with them their fragments.
-# * **k = 0.** The difference has the paper's sign in both groups; three seeds do not separate it
+# * **k = 0.** The difference has the paper's sign in both groups; the seeds do not separate it
 #   from nothing.
 # * **Each step down to 36 units.** Without a background 49 units have 0.2 points more than 36,
 #   which is less than the spread over the seeds.

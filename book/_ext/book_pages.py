@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import try_page
+from checks_page import compute, verified
 from docutils import nodes
 from provenance_page import ARCHIVE, archive, provenance
 from publish import REPOSITORY
@@ -81,6 +82,8 @@ def fill_page(app: Sphinx, docname: str, source: list[str]) -> None:
     for page, mark, text in (
         ("status", "<!-- status -->", lambda: status(ROOT, _in_order(app))),
         ("provenance", "<!-- provenance -->", lambda: provenance(ROOT)),
+        ("verified", "<!-- verified -->", lambda: verified(ROOT)),
+        ("impact", "<!-- compute -->", lambda: compute(ROOT)),
         ("try", "<!-- try -->", lambda: try_page.start(ROOT)),
         ("try", "<!-- try sizes -->", lambda: try_page.sizes(ROOT)),
         ("try", "<!-- try measured -->", lambda: try_page.measured(ROOT)),

@@ -39,6 +39,7 @@ from mgca.cli import (
     reproduce,
     segment,
     train,
+    verify,
 )
 from mgca.cli.loading import examples
 from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
@@ -49,7 +50,17 @@ EXPECTED = (ValueError, OSError, ImportError)
 INTERRUPTED = 130
 # Commands that keep what is finished.
 RESUMING = [
-    [name] for name in ("segment", "evaluate", "data", "train", "ablate", "experiment", "reproduce")
+    [name]
+    for name in (
+        "segment",
+        "evaluate",
+        "data",
+        "train",
+        "ablate",
+        "experiment",
+        "reproduce",
+        "verify",
+    )
 ]
 
 USING, TRAINING, INSTALLATION = "Use a model", "Train", "This installation"  # panels of the help
@@ -85,6 +96,7 @@ _add(train.train, TRAINING, train.EXAMPLES)
 commands.add_typer(experiment.app, name="experiment", rich_help_panel=TRAINING)
 _add(ablate.ablate, TRAINING, ablate.EXAMPLES)
 _add(reproduce.reproduce, TRAINING, reproduce.EXAMPLES)
+_add(verify.verify, TRAINING, verify.EXAMPLES)
 _add(models.models, INSTALLATION, examples("mgca models", "mgca models --json"))
 _add(doctor.doctor, INSTALLATION, examples("mgca doctor", "mgca doctor --json"))
 

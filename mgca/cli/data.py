@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mgca.data.benchmarks import Benchmark
 
 BENCHMARKS, SHARDS = "Benchmarks", "Shards"  # panels of the help
+PHOTOS = "photos"  # no benchmark: the sets of the photos scale
 
 app = typer.Typer(
     help="The data sets of the benchmarks, and shards to train on.",
@@ -112,12 +113,26 @@ def check(
 
 
 @app.command(
-    rich_help_panel=BENCHMARKS, epilog=examples("mgca data prepare city --root /data/cityscapes")
+    rich_help_panel=BENCHMARKS,
+    epilog=examples(
+        "mgca data prepare city --root /data/cityscapes",
+        "mgca data prepare photos --root /data/archives --out /data/photos",
+    ),
 )
 @speaking
 def prepare(
-    name: Name,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="BENCHMARK",
+            help="See `mgca data list`; or photos, the sets of the photos scale.",
+            autocompletion=lambda: [*_benchmarks(), PHOTOS],
+        ),
+    ],
     root: Root,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where photos are written.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option(
@@ -129,7 +144,18 @@ def prepare(
     workers: Workers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the masks that the download does not bring, then check. Downloads nothing."""
+    """Make the masks that the download does not bring, then check. Downloads nothing.
+
+    The photos are built from what the archives of VOC 2012, COCO 2017, CamVid and Flickr8k unpack
+    to, and compared with the copy that was measured on. Exit code 1 if an archive is missing.
+    """
+    if name == PHOTOS:
+        if out is None or source is not None or workers is not None:
+            raise typer.BadParameter("photos takes --root and --out, and nothing else")
+        _prepare_photos(root, out, as_json)
+        return
+    if out is not None:
+        raise typer.BadParameter("--out is for photos: masks are made where the images are")
     from mgca.data.benchmarks import load_benchmark
     from mgca.data.benchmarks.prepare import prepare
 
@@ -254,6 +280,21 @@ def pack(
         echo_json({"shards": number, "folder": str(out)})
     else:
         notice(f"{number} shard{'s' * (number != 1)} in {out}")
+
+
+def _prepare_photos(root: Path, out: Path, as_json: bool) -> None:
+    """Build the development sets, and say of each what became of it."""
+    from mgca.data.photographs import prepare_photographs
+
+    built = prepare_photographs(root, out)
+    if as_json:
+        echo_json([asdict(one) for one in built])
+    for one in () if as_json else built:
+        typer.echo(one)
+    if any(one.missing for one in built):
+        raise typer.Exit(1)
+    if not as_json:
+        notice(f"export MGCA_DATA={out.resolve()}")
 
 
 def _source(sources: list[str]) -> str | list[str]:

@@ -22,7 +22,7 @@ app = typer.Typer(
     epilog=examples(
         "mgca experiment run granularity k --scale scenes --jobs 2",
         "mgca experiment run main --scale photos --data DIR --publish",
-        "mgca experiment verify",
+        "mgca experiment publish scenes-decoders",
     ),
 )
 
@@ -249,31 +249,37 @@ def timing(
     notice(out / "benchmarks.csv")
 
 
-@app.command(epilog=examples("mgca experiment verify", "mgca experiment verify --seed 1"))
+@app.command(epilog=examples("mgca experiment intervals --scale scenes --publish"))
 @speaking
-def verify(
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the runs.")] = 0,
-    tolerance: Annotated[
-        float,
-        typer.Option(min=0, metavar="POINTS", help="Of mIoU, allowed on another kind of machine."),
-    ] = 1.0,
-    results: Annotated[
-        Path, typer.Option(metavar="DIR", help="The published results of the scenes.")
-    ] = Path("results/scenes"),
+def intervals(
+    scale: ScaleName = "scenes",
+    seeds: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Seeds whose runs are taken.")
+    ] = "0,1,2,3,4",
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the runs' decoders.",
+            show_default="_build/SCALE",
+        ),
+    ] = None,
+    publish: Publish = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compute a part of the published results from nothing. Exit code 1 if they differ."""
-    from mgca.experiments.verify import judge, recompute
+    """Draw images again from what each run counted, and say how sure the claims are of them."""
+    from mgca.experiments.intervals import image_intervals, write_intervals
+    from mgca.experiments.runner import folders
 
-    both, identical = recompute(results, seed)
-    shown = both[both["metric"] == "miou"].drop(columns=["variant", "seed", "metric"])
-    if not as_json:
-        typer.echo(shown.to_string(index=False))
-    verdict = judge(both, identical, tolerance)
+    numbers, places = seeds_of(seeds), folders(scale, publish=publish)
+    found = image_intervals(_load(scale, None, None), numbers, work or places["work"])
+    path = write_intervals(places["out"], found)
     if as_json:
-        echo_json({"verdict": verdict, "rows": both.to_dict("records")})
-    else:
-        typer.echo(verdict)
+        echo_json(found)
+    for one in () if as_json else found["claims"]:
+        ends = f"[{one['low']:+.2f}, {one['high']:+.2f}]"
+        typer.echo(f"{one['mean']:+.2f} {ends:16} {one['group']}: {one['claim']}")
+    notice(path)
 
 
 @app.command(epilog=examples("mgca experiment publish scenes-decoders"))

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from mgca.config import BACKGROUND, config_hash, to_dict
 from mgca.data.masks import DataError, MaskedSet, id_names
 from mgca.evaluation import shares
-from mgca.evaluation.metrics import Confusion, Contours, Counter
+from mgca.evaluation.metrics import Confusion, Contours, Counter, PerImage
 from mgca.evaluation.results import row
 from mgca.inference.scoring import SOFTMAX
 from mgca.inference.segmentation import Embedded
@@ -40,6 +40,8 @@ SECONDS = "seconds_per_image"
 WINDOWS = ("short_side", "long_side", "window", "stride")
 # Those, and what else decides what the network sees in them.
 _SEEN = (*WINDOWS, "resize", "padding", "positions")
+#: In the folder of a run, outside git: what was counted of each image, for intervals over images.
+IMAGES = "images.npz"
 _SAVE_EVERY = 30.0  # seconds
 
 
@@ -149,6 +151,7 @@ def measure(
     features: str | os.PathLike | None = None,
     background: dict[str, float] | None = None,
     kept: dict[tuple[str, str], Embedded] | None = None,
+    images: dict[str, np.ndarray] | None = None,
 ) -> list[dict[str, Any]]:
     """All metrics of a model on a set: IoU, accuracy, contours and components, of each unit.
 
@@ -160,6 +163,8 @@ def measure(
         background: Threshold and temperature, as :meth:`mgca.experiments.scale.Scale.background`
             gives them; they are of use to a set with a background class only.
         kept: Embedded images, as :func:`evaluate` takes them.
+        images: Where what :class:`mgca.evaluation.metrics.PerImage` keeps is put, by the names
+            ``SET/UNIT/TABLE``; None keeps none of it.
 
     Returns:
         Rows with ``"dataset"``, ``"unit"``, ``"metric"`` and ``"value"``. Metrics in percent are
@@ -169,17 +174,21 @@ def measure(
         its own.
     """
     classes = id_names(data)
-    contours = {unit_name(unit): Contours(len(classes)) for unit in units}
+    counted = {unit_name(unit): PerImage(len(classes)) for unit in units}
     confusions = evaluate(
         model,
         data,
         units,
         features=features,
         kept=kept,
-        counters={unit: [counter] for unit, counter in contours.items()},
+        counters={unit: [counter] for unit, counter in counted.items()},
         **(background or {}),
     )
-    rows = measured_rows(data.name, classes, confusions, contours)
+    if images is not None:
+        for unit, counter in counted.items():
+            tables = counter.images.items()
+            images |= {f"{data.name}/{unit}/{name}": table for name, table in tables}
+    rows = measured_rows(data.name, classes, confusions, counted)
     # A rule with a threshold of its own says another background.
     for rule, how in model.scoring.items():
         if how.threshold is not None and data.background:

@@ -144,6 +144,37 @@ class Contours:
         return float(predicted / truth) if truth else float("nan")
 
 
+class PerImage(Contours):
+    """Contours, and besides what each image by itself adds to them and to a confusion matrix: for
+    intervals over images.
+
+    Args:
+        classes: Number of classes ``K``.
+        ignore: Id of pixels that do not count.
+    """
+
+    def __init__(self, classes: int, ignore: int = 255) -> None:
+        super().__init__(classes, ignore)
+        self._images: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        """Count an image, maps (H, W) of class ids."""
+        counts, pieces = self.counts.copy(), self.pieces.copy()
+        super().add(predicted, truth)
+        confusion = Confusion(self.counts.shape[1], self.ignore)
+        confusion.add(predicted, truth)
+        self._images.append((confusion.counts, self.counts - counts, self.pieces - pieces))
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """``confusion`` (n, K, K), ``contours`` (n, 3, K) and ``pieces`` (n, 2) of n images."""
+        tables = zip(*self._images, strict=True)
+        return {
+            name: np.stack(table)
+            for name, table in zip(("confusion", "contours", "pieces"), tables, strict=True)
+        }
+
+
 def boundary_width(height: int, width: int, share: float = 0.02) -> int:
     """Distance in pixels that a contour reaches inwards: a share of the diagonal, at least 1.
 

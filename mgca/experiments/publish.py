@@ -44,7 +44,22 @@ DECODERS = ("object", "object+region", "all")
 
 
 def scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> None:
-    """Train the small CLIP, make it the one that comes with the project, and measure it."""
+    """Train the small CLIP, measure it, and make it the one that comes with the project."""
+    publish("scenes-clip", train_scenes_clip(config, out=out, work=work, cache=cache))
+
+
+def train_scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> Path:
+    """Train the small CLIP and measure it.
+
+    Args:
+        config: Its training.
+        out: Results folder of ``clip.csv`` and the run's record.
+        work: Folder of checkpoints and weights.
+        cache: Folder of features.
+
+    Returns:
+        The file of its weights.
+    """
     began = time.perf_counter()
     run = config_hash(config)
     pairs = training_pairs(config.images, TRAINING_SEED)
@@ -56,22 +71,22 @@ def scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path) -> No
     sentences = text_embeddings(SentenceEncoder(), pool.texts, folder=cache)
     # In memory: an epoch reads the images in random order.
     trained = train_clip(config, backbone, np.array(features), pool, sentences, folder)
-    # Before the weights change the tree, which would mark the commit as modified.
     record = provenance(
         to_dict(config),
         seed=config.seed,
         data={"training": pairs.digest},
         seconds=time.perf_counter() - began,
     )
+    path = folder / "clip.safetensors"
     state, meta = hybrid_state(backbone)
-    write_tensors(folder / "clip.safetensors", state, meta | {"run": run})
-    publish("scenes-clip", folder / "clip.safetensors")
+    write_tensors(path, state, meta | {"run": run})
     measured = image_level(backbone, 500, TEST_SEED)
     log.info("%s %s", trained, measured)
     write_run(out, run, record | {"trained": trained})
     shutil.copyfile(folder / "metrics.csv", out / "runs" / f"{run}.csv")
     rows = [row("clip", "scenes", "image", config.seed, m, v, run) for m, v in measured.items()]
     add_results(out / "clip.csv", rows)
+    return path
 
 
 def scenes_decoders(scale: ScenesScale, work: Path) -> None:

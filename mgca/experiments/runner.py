@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +136,7 @@ def run_ablations(
     published: str | os.PathLike | None = None,
     jobs: int | None = None,
     fresh: bool = False,
+    only: Collection[str] | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Compute what is missing of some ablations, each run once, several at a time.
 
@@ -155,6 +156,7 @@ def run_ablations(
             depend on it. None leaves it to ``joblib.parallel_config``, one without. A scale that
             has ``jobs`` of its own decides itself.
         fresh: Whether everything is computed again.
+        only: Names of the runs that are computed where they are missing; None for all.
 
     Returns:
         The rows of these seeds by ablation, with the columns of a results table.
@@ -166,6 +168,7 @@ def run_ablations(
     """
     places = [place for place in (None if fresh else published, out) if place is not None]
     plan = _plan(ablations, scale, seeds, () if fresh else places)
+    plan = {run: task for run, task in plan.items() if only is None or run in only}
     if not fresh:
         used = {
             variant.run(scale, seed): record
@@ -263,17 +266,7 @@ def _assemble(
     paths = [Path(place) / f"{ablation}.csv" for place in places]
     tables = [read_results(path) for path in paths]
     present = {int(seed) for table in tables for seed in table["seed"]}
-    rows = []
-    for seed in sorted({*seeds, *present}):
-        for variant in grid(ablation, scale):
-            run = variant.run(scale, seed)
-            units = {unit_name(unit) for unit in variant.units}
-            rows += [
-                row(variant.name, m["dataset"], m["unit"], seed, m["metric"], m["value"], run)
-                for m in _record(places, variant, scale, seed).get("measured", ())
-                if m["unit"] in units
-                and (ablation == "granularity" or not m["metric"].startswith(CLASS_IOU))
-            ]
+    rows = table_rows(ablation, scale, sorted({*seeds, *present}), *places)
     timed = [table[table["metric"] == SECONDS] for table in tables]
     rows += next((t.to_dict("records") for t in timed if len(t)), [])
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -283,6 +276,31 @@ def _assemble(
     if rows and text not in [path.read_text(encoding="utf-8") for path in existing]:
         write_text(path, text)
     return table[table["seed"].isin(seeds)].reset_index(drop=True)
+
+
+def table_rows(
+    ablation: str, scale: Scale, seeds: Sequence[int], *places: str | os.PathLike
+) -> list[dict[str, Any]]:
+    """The rows that an ablation's table has by the records of its runs, without times.
+
+    Args:
+        ablation: Name of the ablation.
+        scale: Scale that it was run at.
+        seeds: Seeds of the runs, in the order of the rows.
+        places: Results folders, each with records in ``runs``.
+    """
+    rows = []
+    for seed in seeds:
+        for variant in grid(ablation, scale):
+            run = variant.run(scale, seed)
+            units = {unit_name(unit) for unit in variant.units}
+            rows += [
+                row(variant.name, m["dataset"], m["unit"], seed, m["metric"], m["value"], run)
+                for m in _record(places, variant, scale, seed).get("measured", ())
+                if m["unit"] in units
+                and (ablation == "granularity" or not m["metric"].startswith(CLASS_IOU))
+            ]
+    return rows
 
 
 def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> tuple[_Task, str]:

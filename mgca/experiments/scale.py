@@ -11,17 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mgca.backbone import Backbone, load_backbone
 from mgca.config import SegmentConfig, TrainConfig
 from mgca.data.masks import MaskedSet
 from mgca.decoder import GatedConvDecoder
-from mgca.evaluation.evaluate import measure
+from mgca.evaluation.evaluate import IMAGES, measure
 from mgca.experiments.fanout import Jobs
 from mgca.inference.scoring import Rule, rules
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
 from mgca.training.sources import Source
 from mgca.training.trainer import Trainer
+from mgca.utils.files import replacing
 from mgca.weights import read_tensors
 from mgca.weights.decoders import decoder_from, learned_sigmoid
 
@@ -168,6 +171,7 @@ class Scale(ABC):
         left = Counter(data.source for data in sets)
         embeddings: dict[tuple[str, str], Embedded] = {}
         rows: list[dict[str, Any]] = []
+        images: dict[str, np.ndarray] = {}
         for data in sets:
             rows += measure(
                 model,
@@ -176,10 +180,13 @@ class Scale(ABC):
                 background=background,
                 features=self.cache,
                 kept=embeddings if embeddings or left[data.source] > 1 else None,
+                images=images,
             )
             left[data.source] -= 1
             if not left[data.source]:
                 embeddings.clear()
+        with replacing(folder / IMAGES) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, **{key: t.astype(np.int32) for key, t in images.items()})
         return rows
 
     def encoder_measured(self, seed: int) -> dict[str, float]:

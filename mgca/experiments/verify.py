@@ -1,98 +1,330 @@
-"""``mgca experiment verify``: compute a part of the published results from nothing, and compare.
+"""Whether the published numbers are what the records say, and what the code gives: ``mgca verify``.
 
-The part is Table 4 of the first seed at the scenes scale: the world is drawn, the frozen features
-computed, the decoder trained with all three losses, and the three sets evaluated with every number
-of meta-points. Nothing of an earlier run is used but the small CLIP's weights.
+Two levels. :func:`inconsistencies` holds tables against the records of their runs: each row stands
+in both, each run is named by its configuration, and no row of a record is missing. It takes seconds
+and computes nothing; it finds a changed digit where a number is kept twice, and says nothing about
+whether the code gives it. :func:`verify` computes the runs behind rows again from nothing and
+compares table, record and computation.
 """
 
+import datetime
+import json
 import os
-import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from mgca.evaluation.results import read_results, read_run
+from mgca.evaluation.results import read_run
 from mgca.experiments import load_scale
-from mgca.experiments.runner import run_ablation
+from mgca.experiments.grid import ABLATIONS
+from mgca.experiments.recompute import (
+    Outcome,
+    Target,
+    code_state,
+    is_named_by_configuration,
+    measured,
+    targets,
+)
+from mgca.experiments.rows import published_rows, timed
+from mgca.experiments.runner import missing, table_rows
 from mgca.utils.provenance import provenance
 
-TABLE = "meta_points"
-SCALE = "scenes"
-_KEY = ["variant", "dataset", "unit", "seed", "metric"]
+#: Computes runs again, as :func:`mgca.experiments.recompute.recompute` does.
+Recompute = Callable[[Mapping[tuple[str, str], Target]], Mapping[tuple[str, str], Outcome]]
+# What of a record the numbers depend on besides the configuration.
+_CAUSES = ("config", "seed", "data", "background")
+_KIND = ("instructions", "blas", "kernels")
+_KEY = ["variant", "seed", "dataset", "unit", "metric"]
 
 
 class Mismatch(ValueError):
-    """Recomputed numbers are not the published ones."""
+    """Published numbers are not the ones of their records, or of the code."""
 
 
-def compare(published: pd.DataFrame, computed: pd.DataFrame) -> pd.DataFrame:
-    """A table of both values of each row, published and computed, and their absolute difference.
+def inconsistencies(results: str | os.PathLike) -> list[str]:
+    """What does not agree among tables and records, a line each; empty where all agrees.
 
-    Raises:
-        Mismatch: If the published table has no such run, or lacks rows of it.
-    """
-    runs = set(computed["run"])
-    of_runs = published[published["run"].isin(runs)]
-    if of_runs.empty:
-        raise Mismatch(
-            f"the published table has no run {', '.join(sorted(runs))}: the configuration or the "
-            "drawing of the scenes has changed since it was made"
-        )
-    both = of_runs.merge(computed, on=_KEY, how="outer", suffixes=(" published", " computed"))
-    if both[["value published", "value computed"]].isna().any(axis=None):
-        raise Mismatch("the published table and the computed one do not have the same rows")
-    both["difference"] = (both["value published"] - both["value computed"]).abs()
-    return both[[*_KEY, "value published", "value computed", "difference"]]
-
-
-def same_kind(record: dict) -> bool:
-    """Whether a run was made on this kind of machine, with these versions of the packages."""
-    this_machine = provenance({}, seed=0, data={}, seconds=0)
-    return all(record[key] == this_machine[key] for key in ("device", "environment"))
-
-
-def recompute(published: str | os.PathLike, seed: int = 0) -> tuple[pd.DataFrame, bool]:
-    """Compute a part of the results from nothing, and compare it with the published one.
+    Curves of thresholds, times and the small CLIP's accuracy stand in their table alone: of these
+    only the run's record is looked for.
 
     Args:
-        published: Results folder of the scale.
-        seed: Seed of the runs.
+        results: The folder ``results`` of a clone.
+
+    Raises:
+        FileNotFoundError: If there is no table.
+    """
+    rows = published_rows(results)
+    records, found = {}, []
+    for (folder, run), part in rows.groupby(["folder", "run"], sort=False):
+        try:
+            record = records[folder, run] = read_run(Path(results) / folder, run)
+        except (FileNotFoundError, ValueError) as error:
+            found.append(f"{part['name'].iloc[0]}: {error}")
+            continue
+        if not is_named_by_configuration(record, run):
+            found.append(f"{folder}/runs/{run}.json: its configuration has another name")
+        found += [
+            f"{name}: the seed of run {run} is {record['seed']}"
+            for name in part.loc[part["seed"] != record["seed"], "name"]
+        ]
+    doubled = rows[rows["name"].duplicated()]
+    found += [f"{name}: stands there twice" for name in doubled["name"]]
+    for folder, part in rows.groupby("folder", sort=False):
+        found += _against_records(Path(results) / folder, part, records)
+    return found
+
+
+def _against_records(
+    folder: Path, rows: pd.DataFrame, records: Mapping[tuple[str, str], Mapping]
+) -> list[str]:
+    """What of the tables of a scale is not what its records give."""
+    try:
+        scale = load_scale(folder.name)
+    except ValueError:  # no scale: times
+        return []
+    found = []
+    for ablation in ABLATIONS:
+        table = rows[(rows["table"] == ablation) & ~timed(rows)]
+        table = table[
+            [bool(records.get((folder.name, r), {}).get("measured")) for r in table["run"]]
+        ]
+        if table.empty:  # not run, or of records that keep no numbers
+            continue
+        # A seed that was dropped as a whole has its records still.
+        others = [int(seed) for seed in {*rows["seed"]} - {*table["seed"]}]
+        complete = [seed for seed in others if not missing(ablation, scale, [seed], folder)]
+        seeds = sorted({*table["seed"], *complete})
+        path = f"{folder.name}/{ablation}"
+        expected = {
+            "/".join([path, *(str(row[key]) for key in _KEY)]): (row["value"], row["run"])
+            for row in table_rows(ablation, scale, seeds, folder)
+        }
+        there = dict(
+            zip(table["name"], zip(table["value"], table["run"], strict=True), strict=True)
+        )
+        for row in expected.keys() | there.keys():
+            if row not in there:
+                found.append(f"{row}: the record of run {expected[row][1]} has it, the table not")
+            elif row not in expected:
+                found.append(f"{row}: the table has it, no record of the grid does")
+            elif expected[row] != there[row]:
+                (value, run), (shown, shown_run) = expected[row], there[row]
+                found.append(
+                    f"{row}: {shown:g} of run {shown_run} in the table, {value:g} of run {run} in "
+                    "the records"
+                )
+    return sorted(found)
+
+
+def verify(
+    results: str | os.PathLike,
+    rows: pd.DataFrame,
+    recompute: Recompute,
+    *,
+    asked: str = "",
+    cores: int = 1,
+) -> dict[str, Any]:
+    """Compute the runs behind some rows again, and compare all that these runs measured.
+
+    Args:
+        results: The folder ``results`` of a clone.
+        rows: Rows of :func:`mgca.experiments.rows.published_rows`.
+        recompute: Computes runs again.
+        asked: What was asked for, to be told in the report.
+        cores: Threads of a run.
 
     Returns:
-        What :func:`compare` gives, and whether the results were made on this kind of machine.
-
-    Raises:
-        Mismatch: As :func:`compare` does.
-        FileNotFoundError: If there is no such table.
+        A report, JSON data: what was compared, how far it was off, and what was not compared and
+        why.
     """
-    path = Path(published) / f"{TABLE}.csv"
-    if not path.is_file():
-        raise FileNotFoundError(f"no published table {path}: go to the folder of a clone")
-    table = read_results(path)
-    with tempfile.TemporaryDirectory(prefix="mgca-verify-") as folder:
-        scale = load_scale(SCALE, cache=Path(folder) / "cache")
-        computed = run_ablation(
-            TABLE, scale, [seed], out=Path(folder) / "out", work=Path(folder) / "work"
+    began = time.perf_counter()
+    every = published_rows(results)
+    left_out = {"times, memory and speeds": int(timed(rows).sum())}
+    rows = rows[~timed(rows)]
+    ways = targets(rows)
+    outcomes = recompute(ways)
+    compared, runs = [], []
+    for key, part in rows.groupby(["folder", "run"], sort=False):
+        outcome = outcomes.get(key, "no configuration of the present code has this name")
+        if isinstance(outcome, str):
+            left_out[outcome] = left_out.get(outcome, 0) + len(part)
+            continue
+        of_run = every[(every["folder"] == key[0]) & (every["run"] == key[1]) & ~timed(every)]
+        values, now = outcome
+        record = read_run(Path(results) / key[0], key[1])
+        pairs = _compared(key, of_run, record, values, now)
+        compared.append(pairs)
+        runs.append(
+            {
+                "run": "/".join(key),
+                "rows": len(pairs),
+                "identical": int((pairs["difference"] == 0).sum()),
+                "largest_miou": _largest(pairs),
+                "same_kind": same_kind(record, now),
+                "seconds": now["seconds"],
+            }
         )
-    both = compare(table, computed)
-    return both, same_kind(read_run(published, computed["run"].iloc[0]))
+    none = pd.DataFrame(columns=["name", "published", "computed", "difference", "metric"])
+    pairs = pd.concat(compared, ignore_index=True) if compared else none
+    differing = pairs[pairs["difference"] != 0]
+    here = provenance({}, seed=0, data={}, seconds=time.perf_counter() - began)
+    return {
+        "asked": asked,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code": code_state(),
+        **{key: here[key] for key in ("commit", "device", "machine", "environment", "seconds")},
+        "threads": cores,
+        "rows": len(pairs),
+        "identical": len(pairs) - len(differing),
+        "largest_miou": _largest(pairs),
+        "mean_miou": _mean(pairs),
+        "left_out": {reason: number for reason, number in left_out.items() if number},
+        "differences": differing.drop(columns="metric")
+        .astype(object)
+        .where(differing.notna(), None)
+        .to_dict("records"),
+        "runs": runs,
+    }
 
 
-def judge(both: pd.DataFrame, identical: bool, tolerance: float) -> str:
-    """A sentence on the largest difference.
+def _compared(
+    key: tuple[str, str],
+    rows: pd.DataFrame,
+    record: Mapping[str, Any],
+    values: Mapping[tuple[str, str, str], float],
+    now: Mapping[str, Any],
+) -> pd.DataFrame:
+    """Every number that tables and record of a run have, beside what was computed."""
+    folder, run = key
+    path = f"{folder}/runs/{run}.json"
+    pairs = []
+    for row in rows.itertuples():
+        # A run of a grid is of one variant, by whatever names; others hold several.
+        dataset = row.dataset if "measured" in now else f"{row.variant}/{row.dataset}"
+        pairs.append((row.name, row.value, values.get((dataset, row.unit, row.metric)), row.metric))
+    kept = measured(record)
+    for place in kept.keys() | (values.keys() if kept else ()):
+        name = "/".join([path, *place])
+        pairs.append((name, kept.get(place), values.get(place), place[2]))
+    table = pd.DataFrame(pairs, columns=["name", "published", "computed", "metric"])
+    table["difference"] = (table["published"] - table["computed"]).abs().round(9)
+    for cause in _CAUSES:
+        if record.get(cause) != now.get(cause):
+            table.loc[len(table)] = [f"{path}/{cause}", None, None, cause, None]
+    return table
+
+
+def _of_miou(pairs: pd.DataFrame) -> pd.Series:
+    return pairs.loc[pairs["metric"].str.startswith("miou"), "difference"].dropna()
+
+
+def _largest(pairs: pd.DataFrame) -> float:
+    found = _of_miou(pairs)
+    return float(found.max()) if len(found) else 0.0
+
+
+def _mean(pairs: pd.DataFrame) -> float:
+    found = _of_miou(pairs)
+    return round(float(found.mean()), 4) if len(found) else 0.0
+
+
+def same_kind(record: Mapping[str, Any], here: Mapping[str, Any]) -> bool:
+    """Whether two records were made on one kind of machine, with the same versions of packages.
+
+    A kind is the processor's name, the instructions that PyTorch uses, the library of its matrix
+    products and its kernel, and the number of threads. What an old record does not say is taken to
+    be the same.
 
     Args:
-        both: Both values of each row, as :func:`recompute` gives them.
-        identical: Whether all bits have to be the same.
-        tolerance: Difference, in points of mIoU, that is allowed where they have not.
+        record: The record of a published run.
+        here: The record of the run that was computed again.
+    """
+    kinds = record.get("machine", {}), here["machine"]
+    return (
+        record["device"].split(", ")[0] == here["device"].split(", ")[0]
+        and record["environment"] == here["environment"]
+        and record["threads"] == here["threads"]
+        and all(kinds[0].get(part, kinds[1][part]) == kinds[1][part] for part in _KIND)
+    )
+
+
+def measured_spread(results: str | os.PathLike) -> float | None:
+    """The largest difference in mIoU that was measured between kinds of machines, in points.
+
+    Args:
+        results: The folder ``results``; reports of other kinds lie in its folder ``verify``.
+
+    Returns:
+        None where nothing was measured.
+    """
+    reports = [json.loads(path.read_text()) for path in Path(results).glob("verify/*.json")]
+    spreads = [
+        run["largest_miou"] for report in reports for run in report["runs"] if not run["same_kind"]
+    ]
+    return max(spreads, default=None)
+
+
+def judge(report: Mapping[str, Any], tolerance: float | None) -> str:
+    """A sentence on a report.
+
+    Args:
+        report: As :func:`verify` gives it.
+        tolerance: Difference in points of mIoU that is allowed on another kind of machine.
 
     Raises:
-        Mismatch: If a number differs by more.
+        Mismatch: If a number differs by more, or nothing was compared.
     """
-    # Counts of components have another scale than percentages; they are compared where bits are.
-    judged, allowed = (both, 0.0) if identical else (both[both["metric"] == "miou"], tolerance)
-    worst = judged["difference"].max()
-    if worst > allowed:
-        raise Mismatch(f"a number differs by {worst:g}, more than {allowed:g}")
-    kind = "the kind of machine" if identical else "another kind of machine than the one"
-    return f"This is {kind} that made the results: allowed {allowed:g}, largest {worst:g}."
+    if not report["rows"]:
+        reasons = "; ".join(report["left_out"]) or "no rows"
+        raise Mismatch(f"nothing could be compared: {reasons}")
+    same = all(run["same_kind"] for run in report["runs"])
+    differing, largest = report["rows"] - report["identical"], report["largest_miou"]
+    said = f"{report['identical']:,} of {report['rows']:,} numbers are identical"
+    if not differing:
+        return f"{said}."
+    first = report["differences"][0]
+    lost = [pair for pair in report["differences"] if pair["difference"] is None]
+    if same or lost:
+        raise Mismatch(f"{said}; {differing} are not, first {first['name']}")
+    said += f"; on this other kind of machine mIoU differs by up to {largest:g}"
+    if tolerance is None:
+        return f"{said}, and nothing was measured to hold that against."
+    if largest > tolerance:
+        raise Mismatch(f"{said}, more than the {tolerance:g} that were measured between kinds")
+    return f"{said}, within the {tolerance:g} that were measured between kinds."
+
+
+def as_page(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Reports as Markdown, a section each."""
+    parts = []
+    for report in sorted(reports, key=lambda r: (r["rows"], r["date"]), reverse=True):
+        parts.append(_section(report))
+    return "\n\n".join(parts) + "\n" if parts else "Not run.\n"
+
+
+def _section(report: Mapping[str, Any]) -> str:
+    kind, runs = report["machine"], report["runs"]
+    computing = sum(run["seconds"] for run in runs) / 3600
+    lines = [
+        f"## {report['asked']}, {kind['instructions']}, {report['threads']} thread"
+        + "s" * (report["threads"] > 1),
+        f"{report['date'][:10]}, commit `{report['commit'][:12]}`, {report['device']}: "
+        f"{kind['instructions']}, {kind['blas']}, {', '.join(kind['kernels']) or 'no kernel'}, "
+        f"{kind['system']}.",
+        f"* **{report['identical']:,} of {report['rows']:,} numbers are identical**, in "
+        f"{len(runs)} runs that took {computing:.1f} hours of computing.",
+        f"* Largest difference in mIoU: {report['largest_miou']:g} points; mean "
+        f"{report['mean_miou']:g}.",
+        *(f"* Not compared, {number:,} rows: {why}." for why, number in report["left_out"].items()),
+    ]
+    if report["differences"]:
+        shown = report["differences"][:50]
+        lines += [
+            f"\nThe first {len(shown)} of {len(report['differences'])} that differ:\n",
+            "| number | published | computed |\n|---|---|---|\n"
+            + "\n".join(f"| `{d['name']}` | {d['published']} | {d['computed']} |" for d in shown),
+        ]
+    return "\n".join([lines[0], "", lines[1], "", *lines[2:]])

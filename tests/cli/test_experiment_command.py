@@ -128,7 +128,6 @@ def test_another_training_stands_beside_the_scales_own(clone, capsys):
         ("run k --seeds 0,0", 2, "--seeds are different numbers"),
         ("publish vit", 2, "no weights 'vit', only scenes-clip, scenes-decoders, lite"),
         ("publish scenes-decoders", 1, "mgca experiment run granularity --scale tiny --seeds 0"),
-        ("verify --results nowhere", 1, "nowhere"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(clone, capsys, words, code, message):

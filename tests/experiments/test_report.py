@@ -1,6 +1,6 @@
 """What pages of the book compute of results: charts draw, and "not run" is never a constant."""
 
-import math
+import re
 
 import matplotlib
 import pandas as pd
@@ -26,7 +26,7 @@ from mgca.experiments.report import (
     tables,
 )
 from mgca.experiments.report.ablation import AblationPage
-from mgca.experiments.report.methods import Methods, count, verdict
+from mgca.experiments.report.methods import Methods, count
 from mgca.experiments.report.page import Page, open_page
 from mgca.experiments.report.short_runs import fall, shortened
 
@@ -149,9 +149,11 @@ def test_methods_of_a_scale():
     by_seed = methods.gains_by_seed()
     ours = by_seed[(by_seed["variant"] == "MGCA") & (by_seed["dataset"] == group)]["gain"]
     assert gain.mean == pytest.approx(ours.mean()) and gain.std == pytest.approx(ours.std())
-    assert math.isnan(methods.gain(("clip", "36"), ("clip", "pixel"), group).std)
+    frozen = methods.gain(("clip", "36"), ("clip", "pixel"), group)
+    assert frozen.std == pytest.approx(0) and frozen.p == 0  # every seed has the same
     assert methods.gain(("no such", "36"), ("clip", "pixel"), group) is None
-    assert verdict(None) == "not run" and verdict(gain).startswith(f"{gain}, ")
+    *_, said = methods.against_tcl()[0]
+    assert re.fullmatch(r"[+-]\d+\.\d\d \[.*\], 3 seeds, (holds|does not hold|undecided)", said)
     cells = pd.Series(["+1, holds", "-1, does not hold", "not run"])
     assert count(cells) == "1 of 2"
     names = [methods.word(name) for name in methods.names]

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from mgca.evaluation.evaluate import CLASS_IOU
+from mgca.experiments.intervals import read_intervals
 from mgca.experiments.report import claims, figures, verdicts, words
 from mgca.experiments.report.page import Page, open_page
 from mgca.experiments.report.parameters import one
@@ -109,8 +110,11 @@ class AblationPage(Page):
 
     @cached_property
     def columns(self) -> list[claims.Column]:
-        """The groups of sets, as claims are judged on them."""
-        return claims.columns_of(self.setting, {self.name: self.table})
+        """The groups of sets, as claims are judged on them: all claims of a scale are one family,
+        whose other tables are those of ``results``."""
+        tables = {name: self.read(f"{self.scale}/{name}.csv") for name in claims.SOURCES}
+        tables |= {self.name: self.table}
+        return claims.columns_of(self.setting, tables, read_intervals(self.results))
 
     def show_table(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -181,10 +182,10 @@ def points(
     apart: float = 0.22,
     names: Sequence[str] | None = None,
 ) -> Figure:
-    """Differences with their deviations, a line for each of what was compared, around 0.
+    """Differences with deviations or intervals, a line for each of what was compared, around 0.
 
     Args:
-        table: Rows with ``mean`` and ``std`` and the two columns named.
+        table: Rows with ``mean``, with ``std`` or ``low`` and ``high``, and the two columns named.
         line: Column of the lines.
         series: Column of the marks, beside one another on a line.
         xlabel: What the differences are.
@@ -197,9 +198,14 @@ def points(
     for number, (title, marker) in enumerate(zip(titles, "osD^v", strict=False)):
         rows = table[table[series] == title]
         places = [lines.index(n) + apart * (number - (len(titles) - 1) / 2) for n in rows[line]]
-        deviation = rows["std"].astype(float).fillna(0)
-        bar = {"xerr": deviation, "fmt": marker, "capsize": 3, "label": title}
-        axis.errorbar(rows["mean"].astype(float), places, **bar)
+        mean = rows["mean"].astype(float)
+        if "low" in rows:
+            reach = np.array([mean - rows["low"], rows["high"] - mean])
+            reach = np.where(np.isfinite(reach), reach, 0)  # one seed has no interval
+        else:
+            reach = rows["std"].astype(float).fillna(0)
+        bar = {"xerr": reach, "fmt": marker, "capsize": 3, "label": title}
+        axis.errorbar(mean, places, **bar)
     axis.axvline(0, color="black", linewidth=1)
     axis.set_yticks(range(len(lines)), names or lines)
     axis.invert_yaxis()

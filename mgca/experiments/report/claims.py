@@ -4,38 +4,63 @@ Each claim is a line of ``CLAIMS``: its sentence, the ablation that it is about,
 of that table exceeds which. The page of an ablation and the page of what held print the same
 sentence, judged by the same rule.
 
-A claim holds if the difference it speaks of, taken seed by seed, is positive by more than its
-standard deviation over the seeds.
+A claim is one or several differences that all have to be above 0, taken seed by seed. It is judged
+by the one of them that is least sure. It holds if that is above 0, and does not hold if it is
+below, beyond what seeds and images leave open after Holm's correction over all claims of a scale;
+else it is undecided. The paper's claims are one family, and our own lines another.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from mgca.experiments.grid import ALPHA_NEG, K_NEG, META_POINTS
-from mgca.experiments.report.tables import Difference, difference, group_means
+from mgca.experiments.report.tables import Difference, Judged, group_means, judge
 
 if TYPE_CHECKING:
     from mgca.experiments.scale import Scale
     from mgca.losses import LossConfig
+
+#: A line of a table: variant and unit.
+Line = tuple[str, str]
+
+
+class OverImages(NamedTuple):
+    """What other images of the same kind would say of a claim.
+
+    Attributes:
+        low: Low end of the interval of its least sure difference.
+        high: High end of it.
+        p: How surely the difference is not 0.
+    """
+
+    low: float
+    high: float
+    p: float
 
 
 class Verdict(NamedTuple):
     """Whether a claim holds.
 
     Attributes:
-        held: Whether it does.
-        numbers: The numbers that say so.
-        beside: What they stand beside, such as the line that comes nearest; may be empty.
-        difference: The difference that was judged; None where the claim is none.
+        judged: What the seeds say, and with the images the verdict.
+        beside: What the numbers stand beside, such as the line that comes nearest; may be empty.
+        images: What images say; None where no images were counted one by one.
     """
 
-    held: bool
-    numbers: str
+    judged: Judged
     beside: str = ""
-    difference: Difference | None = None
+    images: OverImages | None = None
+
+    @property
+    def numbers(self) -> str:
+        """The difference with its interval, the number of seeds, and the interval over images."""
+        text = str(self.judged)
+        if self.images:
+            text += f"; over images [{self.images.low:+.2f}, {self.images.high:+.2f}]"
+        return text
 
 
 @dataclass(frozen=True)
@@ -45,56 +70,100 @@ class Column:
     Attributes:
         title: What it is called.
         group: Name of the group.
-        tables: Tables of group means by the name of the ablation; those that were run.
+        tables: By the name of the ablation a table with a row for each seed, or whatever else was
+            drawn, and columns (variant, unit, metric); those that were run.
         own: The scale's own values.
+        images: What images say, by the text of the claim.
     """
 
     title: str
     group: str
     tables: Mapping[str, pd.DataFrame]
     own: "LossConfig"
+    images: Mapping[str, OverImages] = field(default_factory=dict)
 
-    def mean(self, ablation: str, line: tuple[str, str], metric: str = "miou") -> float:
-        """The mean of a line, (variant, unit), over the seeds."""
-        return float(self._values(ablation, metric).loc[line])
+    def values(self, ablation: str, line: Line, metric: str = "miou") -> pd.Series:
+        """A line's values, by seed.
 
-    def gain(
-        self,
-        ablation: str,
-        more: tuple[str, str],
-        less: tuple[str, str],
-        metric: str = "miou",
-    ) -> Difference:
-        """By how much one line, (variant, unit), exceeds another."""
-        return difference(self.tables[ablation], more, less, self.group, metric)
+        Raises:
+            KeyError: If it was not run.
+        """
+        return self.tables[ablation][(*line, metric)].dropna()
 
-    def curve(self, ablation: str, pattern: str) -> pd.Series:
-        """Mean mIoU, pixel unit, of the variants that match a pattern, by its group, a number."""
-        value = self._values(ablation, "miou").xs("pixel", level="unit")
-        at = value.index.str.extract(pattern, expand=False).astype(float)
-        return value.set_axis(at)[at.notna()].sort_index()
+    def gain(self, ablation: str, more: Line, less: Line, metric: str = "miou") -> pd.Series:
+        """By how much one line exceeds another, by seed.
 
-    def _values(self, ablation: str, metric: str) -> pd.Series:
-        table = self.tables[ablation]
-        chosen = table[(table["dataset"] == self.group) & (table["metric"] == metric)]
-        return chosen.groupby(["variant", "unit"])["value"].mean()
+        Raises:
+            KeyError: If one was not run, or they have no seed in common.
+        """
+        found = self.values(ablation, more, metric) - self.values(ablation, less, metric)
+        found = found.dropna()
+        if found.empty:
+            raise KeyError(f"{more} and {less} have no seed in common")
+        return found
+
+    def variants(self, ablation: str) -> list[str]:
+        """The variants of an ablation."""
+        return list(self.tables[ablation].columns.unique(level=0))
+
+    def curve(self, ablation: str, pattern: str) -> pd.DataFrame:
+        """mIoU, pixel unit, of the variants that match a pattern: a column for each value of its
+        group, a number, and a row for each seed that has all of them."""
+        names = pd.Series(self.variants(ablation))
+        at = names.str.extract(pattern, expand=False).astype(float)
+        lines = {
+            value: self.values(ablation, (name, "pixel"))
+            for name, value in zip(names, at, strict=True)
+            if value == value
+        }
+        return pd.DataFrame(lines).sort_index(axis=1).dropna()
 
 
-def columns_of(scale: "Scale", tables: Mapping[str, pd.DataFrame]) -> list[Column]:
+def wide(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Group means as :class:`Column` holds them: a row for each seed.
+
+    Args:
+        table: As :func:`mgca.experiments.report.tables.group_means` gives it.
+        group: The group whose rows are taken.
+    """
+    of_group = table[table["dataset"] == group]
+    return of_group.pivot_table(
+        index="seed", columns=["variant", "unit", "metric"], values="value", sort=False
+    )
+
+
+def columns_of(
+    scale: "Scale",
+    tables: Mapping[str, pd.DataFrame],
+    images: Sequence[Mapping[str, Any]] = (),
+) -> list[Column]:
     """The groups of sets of a scale.
 
     Args:
         scale: The scale.
         tables: Results tables by the name of the ablation; empty ones were not run.
+        images: What images say, as :mod:`mgca.experiments.intervals` writes it.
     """
     means = {name: group_means(table, scale.groups) for name, table in tables.items() if len(table)}
-    name, own = scale.name.capitalize(), scale.training.loss
-    return [Column(f"{name}, {group}", group, means, own) for group in scale.groups]
+    return [
+        Column(
+            f"{scale.name.capitalize()}, {group}",
+            group,
+            {name: wide(table, group) for name, table in means.items()},
+            scale.training.loss,
+            {
+                one["claim"]: OverImages(one["low"], one["high"], one["p"])
+                for one in images
+                if one["group"] == group
+            },
+        )
+        for group in scale.groups
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A line of a table that exceeds one or several others, the nearest of them.
+    """A line of a table that exceeds one or several others.
 
     Names of variants may hold the scale's own values, as ``"k={k:g}"``.
 
@@ -127,98 +196,165 @@ class Claim:
         """Whether it speaks of the sets of a column."""
         return not self.sets or column.group in self.sets
 
-    def judge(self, column: Column) -> Verdict:
-        """Whether it holds.
+    def lines(self, column: Column) -> tuple[Line, list[Line]]:
+        """The line that is more, and those that it exceeds."""
+        more = self.more.format_map(vars(column.own))
+        less = [name.format_map(vars(column.own)) for name in self.less]
+        less = less or [name for name in column.variants(self.ablation) if name != more]
+        of, over = self.units
+        return (more, of), [(name, over) for name in less]
+
+    def differences(self, column: Column) -> dict[str, pd.Series]:
+        """What has to be above 0, by seed, by what it is held against.
 
         Raises:
             KeyError: If a line that it speaks of was not run.
         """
-        table = column.tables[self.ablation]
-        more = self.more.format_map(vars(column.own))
-        less = [name.format_map(vars(column.own)) for name in self.less]
-        less = less or [name for name in table["variant"].unique() if name != more]
-        of, over = self.units
-        gain, nearest = min(
-            (column.gain(self.ablation, (more, of), (name, over), self.metric), name)
-            for name in less
-        )
-        beside = f"against {nearest}" if len(less) > 1 else ""
-        if self.metric != "miou":
-            high, low = (
-                column.mean(self.ablation, line, self.metric)
-                for line in ((more, of), (nearest, over))
+        more, less = self.lines(column)
+        return {
+            name if len(less) > 1 else "": column.gain(
+                self.ablation, more, (name, unit), self.metric
             )
-            beside = f"{high:.2f} and {low:.2f}"
-        return Verdict(gain.holds, str(gain), beside, gain)
+            for name, unit in less
+        }
+
+    def picked_from(self, column: Column) -> int:
+        """Of how many lines ``more`` was picked for being the highest."""
+        return 1
+
+    def beside(self, column: Column, against: str) -> str:
+        """What the numbers stand beside.
+
+        Args:
+            column: The column that was judged.
+            against: What the least sure difference is held against.
+        """
+        if self.metric == "miou":
+            return f"against {against}" if against else ""
+        more, less = self.lines(column)
+        means = (column.values(self.ablation, one, self.metric).mean() for one in (more, less[0]))
+        return " and ".join(f"{mean:.2f}" for mean in means)
+
+
+def least_sure(differences: Mapping[str, pd.Series]) -> tuple[str, Difference]:
+    """Of differences that all have to be above 0, the one that is least so, and its name."""
+    found = {name: Difference.of(values) for name, values in differences.items()}
+
+    def sureness(name: str) -> tuple[float, float]:
+        one = found[name]
+        return ((1 - one.p) * (1 if one.mean > 0 else -1), one.mean)
+
+    name = min(found, key=sureness)
+    return name, found[name]
+
+
+def verdicts(claims: Sequence[Claim], columns: Sequence[Column]) -> dict[tuple[str, str], Verdict]:
+    """Whether claims hold, by their text and the title of the column, those that were run.
+
+    Holm's correction is over the paper's claims, and apart over ours, in all columns together:
+    give all claims and all columns of a scale.
+    """
+    found: dict[tuple[str, str], Verdict] = {}
+    for paper in (True, False):
+        family = []
+        for claim in (claim for claim in claims if claim.paper is paper):
+            for column in (column for column in columns if claim.applies(column)):
+                try:
+                    differences = claim.differences(column)
+                except KeyError:  # not run
+                    continue
+                against, one = least_sure(differences)
+                picked = claim.picked_from(column) if one.mean > 0 else len(differences)
+                family.append((claim, column, against, one, picked))
+        images = [column.images.get(claim.text) for claim, column, *_ in family]
+        judged = judge(
+            [one for *_, one, _ in family],
+            times=[picked for *_, picked in family],
+            images=[one.p if one else 0.0 for one in images],
+        )
+        for (claim, column, against, *_), one, over in zip(family, judged, images, strict=True):
+            said = Verdict(one, claim.beside(column, against), over)
+            found[claim.text, column.title] = said
+    return found
 
 
 class _LessSpan(Claim):
     """A curve that spans less than another: ``more`` and ``less`` are their variants' patterns."""
 
-    def judge(self, column: Column) -> Verdict:
-        spans = []
-        for pattern in (self.more, *self.less):
-            curve = column.curve(self.ablation, pattern)
-            spans.append(curve.max() - curve.min())
-        full, reduced = spans
-        table = column.tables[self.ablation]
-        own = (table["dataset"] == column.group) & (table["metric"] == "miou")
-        rows = table[own & (table["unit"] == "pixel")]
-        spread = rows.groupby("variant")["value"].std().median()
-        numbers = f"{full:.2f} with it, {reduced:.2f} without"
-        return Verdict(full < reduced, numbers, f"over the seeds a point has ± {spread:.2f}")
+    def _spans(self, column: Column) -> list[pd.Series]:
+        curves = (column.curve(self.ablation, name) for name in (self.more, *self.less))
+        return [curve.max(axis=1) - curve.min(axis=1) for curve in curves]
+
+    def differences(self, column: Column) -> dict[str, pd.Series]:
+        full, reduced = self._spans(column)
+        return {"": (reduced - full).dropna()}
+
+    def beside(self, column: Column, against: str) -> str:
+        full, reduced = (span.mean() for span in self._spans(column))
+        return f"{full:.2f} with it, {reduced:.2f} without"
 
 
 class _OwnIsBest(Claim):
     """A curve that is highest at the scale's own value of ``more``."""
 
-    def judge(self, column: Column) -> Verdict:
-        name, own = self.more, getattr(column.own, self.more)
-        best = column.curve(self.ablation, rf"^{name}=([\d.]+)$").idxmax()
-        gain = column.gain(
-            self.ablation, (f"{name}={best:g}", "pixel"), (f"{name}={own:g}", "pixel")
-        )
-        return Verdict(bool(best == own), f"{best:g} minus the own {own:g}: {gain}")
+    def differences(self, column: Column) -> dict[str, pd.Series]:
+        own, curve = getattr(column.own, self.more), _values(self, column)
+        return {
+            f"{self.more}={value:g}": curve[own] - curve[value] for value in curve if value != own
+        }
 
 
 class _Between(Claim):
     """The best value between the ends of a curve, against both."""
 
-    def judge(self, column: Column) -> Verdict:
-        curve = column.curve(self.ablation, rf"^{self.more}=([\d.]+)$")
-        best = curve.iloc[1:-1].idxmax()
-        lines = [f"{self.more}={value:g}" for value in (best, *curve.index[[0, -1]])]
-        gains = [
-            column.gain(self.ablation, (lines[0], "pixel"), (end, "pixel")) for end in lines[1:]
-        ]
-        over = ", ".join(f"{gain} over {end}" for gain, end in zip(gains, lines[1:], strict=True))
-        return Verdict(all(gain.holds for gain in gains), over, lines[0])
+    def _best(self, column: Column) -> float:
+        return float(_values(self, column).iloc[:, 1:-1].mean().idxmax())
+
+    def differences(self, column: Column) -> dict[str, pd.Series]:
+        curve, best = _values(self, column), self._best(column)
+        ends = curve.columns[[0, -1]]
+        return {f"{self.more}={end:g}": curve[best] - curve[end] for end in ends}
+
+    def picked_from(self, column: Column) -> int:
+        return len(_values(self, column).columns) - 2
+
+    def beside(self, column: Column, against: str) -> str:
+        return f"{self.more}={self._best(column):g} against {against}"
 
 
-def _gain(column: Column, more: str, less: str) -> Difference:
-    """By how much one unit exceeds another."""
-    return column.gain("meta_points", ("all", more), ("all", less))
+def _values(claim: Claim, column: Column) -> pd.DataFrame:
+    """The curve over the values of a claim's parameter."""
+    return column.curve(claim.ablation, rf"^{claim.more}=([\d.]+)$")
 
 
 class _EachStep(Claim):
     """Fewer units that are better at every step, from the pixel down to 36."""
 
-    def judge(self, column: Column) -> Verdict:
+    def differences(self, column: Column) -> dict[str, pd.Series]:
         down = ["pixel", *map(str, sorted((n for n in META_POINTS if n and n >= 36), reverse=True))]
-        rises = [_gain(column, b, a).mean > 0 for a, b in zip(down, down[1:], strict=False)]
-        return Verdict(all(rises), f"{sum(rises)} of {len(rises)} steps")
+        return {
+            f"{more} less": column.gain(self.ablation, ("all", less), ("all", more))
+            for more, less in zip(down, down[1:], strict=False)
+        }
+
+    def beside(self, column: Column, against: str) -> str:
+        steps = self.differences(column)
+        rises = sum(step.mean() > 0 for step in steps.values())
+        return f"from {against.removesuffix(' less')} down, {rises} of {len(steps)} steps rise"
 
 
 class _Marginal(Claim):
     """25 and 16 units that gain less than half of what 36 gain on the pixel."""
 
-    def judge(self, column: Column) -> Verdict:
-        first, further = (
-            _gain(column, "36", "pixel"),
-            [_gain(column, n, "36") for n in ("25", "16")],
-        )
-        held = all(step.mean < first.mean / 2 for step in further)
-        return Verdict(held, f"25: {further[0]}, 16: {further[1]}")
+    def differences(self, column: Column) -> dict[str, pd.Series]:
+        first = column.gain(self.ablation, ("all", "36"), ("all", "pixel"))
+        return {
+            f"{n} units": first / 2 - column.gain(self.ablation, ("all", n), ("all", "36"))
+            for n in ("25", "16")
+        }
+
+    def beside(self, column: Column, against: str) -> str:
+        return f"half the gain of 36 units less the further gain of {against}"
 
 
 _ALONE = "The {} level alone improves on {}"

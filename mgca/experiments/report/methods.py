@@ -1,5 +1,6 @@
 """Every method of a scale in one table: its overview, its best line, and what exceeds what."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from mgca.experiments.report.tables import (
     Difference,
     difference,
     group_means,
+    judge,
     mean_and_std,
     once,
     with_group_means,
@@ -147,22 +149,23 @@ class Methods:
         return text
 
     def gain(self, more: tuple[str, str], less: tuple[str, str], group: str) -> Difference | None:
-        """By how much one line, (variant, unit), exceeds another, in points of mIoU.
-
-        Returns:
-            None where one was not run. The deviation is NaN where no seed changes either line.
-        """
+        """By how much one line, (variant, unit), exceeds another, in points of mIoU; None where
+        one was not run."""
         try:
-            found = difference(self.means, more, less, group)
+            return difference(self.means, more, less, group)
         except KeyError:
             return None
-        return found._replace(std=float("nan")) if found.std < 1e-9 else found
 
     def helped(self, group: str) -> str:
-        """How many methods 36 units help in a group of sets, and which they do not."""
+        """How many methods 36 units surely help in a group of sets, and which they do not."""
         gains = {name: self.gain((name, "36"), (name, "pixel"), group) for name in self.names}
         gains = {name: found for name, found in gains.items() if found}
-        rest = [f"{self.word(name)} ({found})" for name, found in gains.items() if not found.holds]
+        judged = dict(zip(gains, judge(list(gains.values())), strict=True))
+        rest = [
+            f"{self.word(name)} ({found}: {found.verdict})"
+            for name, found in judged.items()
+            if found.verdict != "holds"
+        ]
         text = f"{len(gains) - len(rest)} of {len(gains)} methods gain."
         return text + (f" The others: {', '.join(rest)}." if rest else "")
 
@@ -177,16 +180,23 @@ class Methods:
     def on_other_blocks(self) -> list[tuple[str, ...]]:
         """MGCA's decoder on other last blocks: line, sets, unit, and its verdict against the
         frozen block and against MGCA on the values."""
-        return [
-            (self.word(both), group, UNITS[unit])
-            + tuple(
-                verdict(self.gain((both, unit), (less, unit), group))
-                for less in (both.removesuffix("+mgca"), "mgca")
-            )
+        lines = [
+            (both, group, unit)
             for both in self.names
             if both.endswith("+mgca")
             for group in self.groups
             for unit in UNITS
+        ]
+        said = _said(
+            [
+                self.gain((both, unit), (less, unit), group)
+                for both, group, unit in lines
+                for less in (both.removesuffix("+mgca"), "mgca")
+            ]
+        )
+        return [
+            (self.word(both), group, UNITS[unit], next(said), next(said))
+            for both, group, unit in lines
         ]
 
     def against_tcl(self) -> list[tuple[str, ...]]:
@@ -194,13 +204,28 @@ class Methods:
         with_own = set(self.means.loc[self.means["variant"] == OWN, "dataset"])
         frozen = "maskclip" if "maskclip" in self.names else "clip"
         pairs = [("mgca", "tcl"), ("tcl", frozen), ("mgca", OWN), (OWN, "tcl")]
-        return [
-            (f"{self.word(more)} minus {self.word(less)}", self.setting.name, group)
-            + tuple(verdict(self.gain((more, unit), (less, unit), group)) for unit in UNITS)
+        lines = [
+            (more, less, group)
             for more, less in pairs
             if "tcl" in self.names
             for group in self.groups
             if OWN not in (more, less) or group in with_own
+        ]
+        said = _said(
+            [
+                self.gain((more, unit), (less, unit), group)
+                for more, less, group in lines
+                for unit in UNITS
+            ]
+        )
+        return [
+            (
+                f"{self.word(more)} minus {self.word(less)}",
+                self.setting.name,
+                group,
+                *(next(said) for _ in UNITS),
+            )
+            for more, less, group in lines
         ]
 
     @property
@@ -225,9 +250,12 @@ class Methods:
         ]
 
 
-def verdict(found: Difference | None) -> str:
-    """A difference and whether it holds, or that it was not run."""
-    return f"{found}, {'holds' if found.holds else 'does not hold'}" if found else "not run"
+def _said(differences: list[Difference | None]) -> Iterator[str]:
+    """Differences with their verdicts, as one family, or that they were not run."""
+    judged = iter(judge([found for found in differences if found]))
+    for found in differences:
+        said = next(judged) if found else None
+        yield f"{said}, {said.verdict}" if said else "not run"
 
 
 def count(cells: pd.Series) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
 
+from mgca.evaluation.intervals import ALPHA, holm, student_interval, student_p
 from mgca.evaluation.results import COLUMNS, read_run, summary
 from mgca.experiments.report.figures import html_table
 
@@ -111,23 +112,80 @@ class Difference(NamedTuple):
     Attributes:
         mean: Mean of the seeds' own differences.
         std: Standard deviation of the seeds' own differences; NaN with one seed.
+        seeds: Number of seeds that both lines have.
     """
 
     mean: float
     std: float
+    seeds: int
+
+    @classmethod
+    def of(cls, differences: pd.Series) -> "Difference":
+        """The difference of the seeds' own differences."""
+        return cls(float(differences.mean()), float(differences.std()), len(differences))
 
     def __str__(self) -> str:
         return f"{self.mean:+.2f}" + (f" ± {self.std:.2f}" if self.std == self.std else "")
 
     @property
-    def holds(self) -> bool:
-        """Whether it is above 0 by more than its spread over the seeds."""
-        return self.mean > (self.std if self.std == self.std else 0)
+    def p(self) -> float:
+        """The two-sided p of no difference, as :func:`mgca.evaluation.intervals.student_p`."""
+        return student_p(*self)
 
-    @property
-    def verdict(self) -> str:
-        """``"holds"`` or ``"does not hold"``, with the difference."""
-        return f"**{'holds' if self.holds else 'does not hold'}** ({self})"
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
+        """Low and high end, as :func:`mgca.evaluation.intervals.student_interval`."""
+        return student_interval(*self, alpha)
+
+
+class Judged(NamedTuple):
+    """What a difference says when it is one of a family.
+
+    Attributes:
+        verdict: ``"holds"`` if it is surely above 0, ``"does not hold"`` if surely below, else
+            ``"undecided"``.
+        difference: The difference.
+        low: Low end of its interval, at the level of its place in the family.
+        high: High end of it.
+    """
+
+    verdict: str
+    difference: Difference
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        seeds = self.difference.seeds
+        if self.low == -float("inf"):
+            return f"{self.difference.mean:+.2f}, one seed"
+        ends = f"[{self.low:+.2f}, {self.high:+.2f}]"
+        return f"{self.difference.mean:+.2f} {ends}, {seeds} seeds"
+
+
+def judge(
+    family: Sequence[Difference],
+    *,
+    times: Sequence[int] | None = None,
+    images: Sequence[float] | None = None,
+) -> list[Judged]:
+    """What each difference of a family says, with Holm's correction over the family.
+
+    The interval over the seeds excludes 0 exactly where they decide.
+
+    Args:
+        family: The differences.
+        times: Of how many each was picked for being the clearest; 1 each if None.
+        images: The p of each over images; 0 each if None, which leaves it to the seeds.
+    """
+    times = times or [1] * len(family)
+    images = images or [0.0] * len(family)
+    own = [min(1.0, one.p * n) for one, n in zip(family, times, strict=True)]
+    both = [max(pair) for pair in zip(own, images, strict=True)]
+    found = []
+    for one, n, p, level in zip(family, times, both, holm(both), strict=True):
+        low, high = one.interval(level / n)
+        sure = "holds" if one.mean > 0 else "does not hold"
+        found.append(Judged(sure if p < level else "undecided", one, low, high))
+    return found
 
 
 def difference(
@@ -147,7 +205,7 @@ def difference(
     differences = (values.loc[more] - values.loc[less]).dropna()
     if differences.empty:
         raise KeyError(f"{more} and {less} have no seed in common")
-    return Difference(float(differences.mean()), float(differences.std()))
+    return Difference.of(differences)
 
 
 def differences(

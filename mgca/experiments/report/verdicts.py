@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mgca.experiments.report.claims import CLAIMS, SOURCES, Column
+from mgca.experiments.report.claims import CLAIMS, SOURCES, Column, verdicts
 
 
 def sentences(ablation: str, columns: Sequence[Column]) -> str:
@@ -12,83 +12,88 @@ def sentences(ablation: str, columns: Sequence[Column]) -> str:
 
     Args:
         ablation: Name of the ablation.
-        columns: Groups of sets of a scale.
+        columns: Groups of sets of a scale, with the tables of all its ablations: the verdicts are
+            those of the page of what held.
     """
-    lines = []
+    found, lines = verdicts(CLAIMS, columns), []
     for column in columns:
         lines.append(f"\n**{column.group.capitalize()}**\n")
         for claim in CLAIMS:
-            if claim.ablation == ablation and claim.applies(column):
-                try:
-                    held, numbers, beside, _ = claim.judge(column)
-                except KeyError:  # a line that this scale does not have
-                    continue
+            said = found.get((claim.text, column.title))
+            if said and claim.ablation == ablation:
                 ours = "" if claim.paper else "Not a claim of the paper: "
-                numbers += f", {beside}" if beside else ""
-                said = f"**{'holds' if held else 'does not hold'}** ({numbers})"
-                lines.append(f"* {ours}{claim.text}: {said}.")
+                numbers = said.numbers + (f", {said.beside}" if said.beside else "")
+                lines.append(f"* {ours}{claim.text}: **{said.judged.verdict}** ({numbers}).")
     return "\n".join(lines)
 
 
 def table(columns: Sequence[Column]) -> pd.DataFrame:
-    """The paper's claims on groups of sets, each with its verdict.
+    """The paper's claims on groups of sets of a scale, each with its verdict.
 
     Returns:
-        Columns ``claim``, ``ablation``, ``column`` (its title), ``held`` (None where not run),
-        ``shown`` (the numbers, or "not run"), and ``mean`` and ``std`` of those that are
-        differences in mIoU, else NaN.
+        Columns ``claim``, ``ablation``, ``column`` (its title), ``verdict`` ("holds", "does not
+        hold", "undecided" or "not run"), ``shown`` (the numbers), and ``mean``, ``low`` and
+        ``high`` of those that are differences in mIoU, else NaN.
     """
-    rows = []
+    found, rows = verdicts(CLAIMS, columns), []
     for claim in (claim for claim in CLAIMS if claim.paper):
         for column in (column for column in columns if claim.applies(column)):
             row = {"claim": claim.text, "ablation": claim.ablation, "column": column.title}
-            row |= {"held": None, "shown": "not run", "mean": float("nan"), "std": float("nan")}
-            if claim.ablation in column.tables:
-                judged = claim.judge(column)
-                row |= {"held": judged.held, "shown": judged.numbers}
+            row |= {"verdict": "not run", "shown": ""}
+            row |= dict.fromkeys(("mean", "low", "high"), float("nan"))
+            said = found.get((claim.text, column.title))
+            if said:
+                judged = said.judged
+                row |= {"verdict": judged.verdict, "shown": said.numbers}
                 if claim.plotted:
-                    row |= judged.difference._asdict()
+                    row |= {"mean": judged.difference.mean, "low": judged.low, "high": judged.high}
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def in_short(verdicts: pd.DataFrame) -> str:
-    """How many claims held, and which did not, a line of Markdown for each column.
+def in_short(judged: pd.DataFrame) -> str:
+    """How many claims hold, do not, and are undecided, a line of Markdown for each column.
 
     Args:
-        verdicts: As :func:`table` gives it.
+        judged: As :func:`table` gives it.
     """
     lines = []
-    for title, rows in verdicts.groupby("column", sort=False):
-        judged = rows[rows["held"].notna()]
-        if judged.empty:
+    for title, rows in judged.groupby("column", sort=False):
+        run = rows[rows["verdict"] != "not run"]
+        if run.empty:
             lines.append(f"* **{title}**: not run.")
             continue
-        failed = judged[~judged["held"].astype(bool)]["claim"]
-        text = f"* **{title}**: {len(judged) - len(failed)} of {len(judged)} claims held."
-        if len(judged) < len(rows):
-            text += f" {len(rows) - len(judged)} were not run."
-        if len(failed):
-            short = [claim.split(" (")[0] for claim in failed]  # without the measure
-            text += f" Did not hold: {'; '.join(short)}."
+        counts = run["verdict"].value_counts()
+        text = f"* **{title}**: of {len(run)} claims {counts.get('holds', 0)} hold, "
+        text += (
+            f"{counts.get('does not hold', 0)} do not, {counts.get('undecided', 0)} are undecided."
+        )
+        if len(run) < len(rows):
+            text += f" {len(rows) - len(run)} were not run."
+        for verdict, said in (("does not hold", "Do not hold"), ("undecided", "Undecided")):
+            # Without the measure.
+            short = [name.split(" (")[0] for name in run.loc[run["verdict"] == verdict, "claim"]]
+            text += f" {said}: {'; '.join(short)}." if short else ""
         lines.append(text)
     return "\n".join(lines)
 
 
-def html(verdicts: pd.DataFrame) -> str:
+def html(judged: pd.DataFrame) -> str:
     """The verdicts as an HTML table, a line for each claim, with links to the ablations' pages.
 
     Args:
-        verdicts: As :func:`table` gives it.
+        judged: As :func:`table` gives it.
     """
-    titles = list(verdicts["column"].unique())
+    titles = list(judged["column"].unique())
     head = "".join(f"<th>{title}</th>" for title in ("claim", "source", *titles))
     body = []
-    for (claim, ablation), rows in verdicts.groupby(["claim", "ablation"], sort=False):
+    for (claim, ablation), rows in judged.groupby(["claim", "ablation"], sort=False):
         cells = []
-        for held, shown in rows.set_index("column")[["held", "shown"]].reindex(titles).to_numpy():
-            said = "" if held is None else f"<b>{'held' if held else 'did not hold'}</b><br>"
-            cells.append(f"<td>{said}{shown}</td>")
+        said = rows.set_index("column")[["verdict", "shown"]].reindex(titles, fill_value="")
+        for verdict, shown in said.itertuples(index=False):
+            cells.append(
+                f"<td><b>{verdict}</b><br>{shown}</td>" if shown else f"<td>{verdict}</td>"
+            )
         source = f'<a href="ablation_{ablation}.html">{SOURCES[ablation]}</a>'
         body.append(f"<tr><td>{claim}</td><td>{source}</td>{''.join(cells)}</tr>")
     return (
