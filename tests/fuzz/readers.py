@@ -14,7 +14,6 @@ from PIL import Image
 
 import mgca.data.benchmarks
 from mgca.cli import EXPECTED
-from mgca.cli.segment import read_lines
 from mgca.config import LossConfig, TrainConfig, config_hash
 from mgca.data.benchmarks import load_benchmark, read_benchmark
 from mgca.data.benchmarks.files import read_ids
@@ -23,7 +22,7 @@ from mgca.data.masks import Masked
 from mgca.data.shards import StreamConfig
 from mgca.data.shards.sample import CorruptSample, caption_of
 from mgca.data.texts import nouns
-from mgca.prompts import check_classes
+from mgca.prompts import named, read_classes, split_classes
 from mgca.training.runs import RunConfig, load_run
 from mgca.utils.images import ImageError, open_image
 
@@ -138,9 +137,9 @@ def _classes(data: bytes, folder: Path) -> None:
     """As an argument, which Python decodes with surrogates for what is no UTF-8, and as a file."""
     refused = 0
     file = put(folder, "classes.txt", data)
-    for lines in (lambda: os.fsdecode(data).split(","), lambda: read_lines(file)):
+    for classes in (lambda: split_classes(os.fsdecode(data)), lambda: read_classes(file)):
         try:
-            names = check_classes(lines())
+            names = list(named(classes()))
         except ValueError:
             refused += 1
             continue
