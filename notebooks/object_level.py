@@ -38,6 +38,7 @@ from IPython.display import Markdown
 from torch.nn import functional as F
 
 import mgca
+from mgca.decoder import upsample2
 from mgca.experiments.report import figures, level_figures, plots
 from mgca.experiments.report.correspondence import (
     by_rank,
@@ -65,14 +66,14 @@ scenes = Scenes(mgca.load("scenes"), counted)
 # ## A batch
 #
 # Seven photographs that come with scikit-image and scikit-learn, with captions written for this
-# page, go through [`lite`](quickstart.ipynb) at 224 × 224. Each gives $28 \cdot 28 = 784$ pixel
-# embeddings, as many as in the paper.
+# page, go through [`lite`](quickstart.ipynb) at 224 × 224. Its 14 × 14 positions, upsampled as a
+# decoder does, are $28 \cdot 28 = 784$ pixel embeddings, as many as in the paper.
 
 
 # %%
 features = frozen_features(lite, photos.images)
 texts = lite.backbone.encode_text(photos.captions)
-pixels = lite.pixels(features)  # Eq. 1
+pixels = upsample2(lite.pixels(features))  # Eq. 1
 
 # %% [markdown]
 # ## The guess, in eight lines

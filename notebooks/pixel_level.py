@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES
+from mgca.decoder import upsample2
 from mgca.experiments.report import figures, level_figures, truth
 from mgca.experiments.report.correspondence import frozen_features, photo_pairs
 from mgca.experiments.report.page import open_page
@@ -72,7 +73,7 @@ scenes = truth.Scenes(mgca.load("scenes"), counted)
 # are plain dot products; $1 / \sqrt{C}$ takes the place of a temperature.
 
 # %%
-pixels = lite.pixels(frozen_features(lite, photos.images))
+pixels = upsample2(lite.pixels(frozen_features(lite, photos.images)))
 texts = lite.backbone.encode_text(photos.captions)
 size = math.floor(alpha * 784)
 rank = math.ceil(k * size)

@@ -44,6 +44,7 @@ from torch.nn import functional as F
 
 import mgca
 from mgca.data.scenes import CLASSES, THINGS
+from mgca.decoder import upsample2
 from mgca.experiments.report import figures, level_figures, plots, truth
 from mgca.experiments.report.correspondence import (
     cut_out,
@@ -98,7 +99,7 @@ def logits_of(pixels, texts):
     return z
 
 
-pixels = lite.pixels(frozen_features(lite, photos.images))
+pixels = upsample2(lite.pixels(frozen_features(lite, photos.images)))
 texts = lite.backbone.encode_text(photos.captions)
 logits = logits_of(pixels, texts)
 pairs = torch.arange(len(photos.captions))
