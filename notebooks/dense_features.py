@@ -43,6 +43,7 @@ from torch.nn import functional as F
 import mgca
 from mgca.backbone import load_backbone
 from mgca.backbone.last_block import last_block
+from mgca.backbone.tower import project_positions
 from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS
 from mgca.data.scenes import CLASSES, VALIDATION_SEED, evaluation_set
@@ -284,12 +285,15 @@ figures.show(
 # ## What lite does instead
 #
 # `lite`, the model for photographs, has no attention. Its image encoder is a convolutional network,
-# and its map into the texts' space is linear. The embedding of the image is the map of the mean
-# feature, and so it is *exactly* the mean of what the map gives at each position,
+# and its map into the texts' space is linear. What the map gives for the mean feature, which is
+# trained against the captions, is *exactly* the mean of what it gives at each position,
 #
 # $$
 # e = W \, \frac{1}{N} \sum_n f^n + b = \frac{1}{N} \sum_n \underbrace{(W f^n + b)}_{E_v(x)_n} .
 # $$
+#
+# Its dense features are these as unit vectors, and beside them what its classifier of 1,000 classes
+# sees at the position ([how](#photos-choices)).
 
 # %%
 lite = mgca.load("lite", decoder=None)
@@ -297,8 +301,9 @@ photograph = Image.fromarray(skimage.data.astronaut()).resize((448, 448))
 image = to_tensor(photograph, lite.backbone.mean, lite.backbone.std)[None]
 
 features = lite.backbone.features(image)  # (1, 1280, 28, 28)
-dense = lite.backbone.project(features)  # (1, 384, 28, 28)
-torch.testing.assert_close(dense.mean(dim=(2, 3)), lite.backbone.tower(image))
+aligned = project_positions(lite.backbone.tower, features)  # (1, 384, 28, 28)
+torch.testing.assert_close(aligned.mean(dim=(2, 3)), lite.backbone.tower(image))
+dense = lite.backbone.project(features)  # (1, 1384, 28, 28)
 
 # %% tags=["hide-input"]
 cosines = validation.similarities(dense, lite.texts(words))[0]
@@ -308,17 +313,16 @@ maps = [Panel(own, word, options=limits) for own, word in pairs]
 rows = [[Panel(photograph, "photograph"), maps[0]], maps[1:]]
 figures.show(
     plots.panels(rows, (5.6, 5), colorbar="cosine similarity"),
-    caption="Dense features of `lite` as they are, without a decoder. The flag is found; “woman” "
-    "is highest beside the face, “spacesuit” on one sleeve and about the face. The maps are "
-    "coarse: a position of this network has seen much of its surroundings.",
+    caption="Dense features of `lite`. The maps are coarse: a position of this network has seen "
+    "much of its surroundings.",
     alt="A photograph of an astronaut before a flag, and three maps of the similarity to a word.",
     name="fig-dense-lite",
 )
 
 # %% [markdown]
-# There is nothing to reduce in `lite`, and choice D1 has no meaning for it. It may also be why the
-# decoder [gains nothing there](results.ipynb): whatever trains the embedding of the image trains
-# the dense ones with it.
+# There is nothing to reduce in `lite`, and choice D1 has no meaning for it. Whatever trains the
+# embedding of the image trains the dense ones with it; [the results](results.ipynb) say what finer
+# levels add.
 #
 # ## What to take away
 #

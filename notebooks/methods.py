@@ -38,12 +38,11 @@
 #
 # ```{important}
 # **The comparison is not even.** Learning rate, steps and the norm of the texts were chosen for
-# MGCA on scenes of a validation seed ([how](#scenes-choices)), and on development images for the
-# photographs; 103 of the 240 COCO images below are among these ([without them](results.ipynb)). For
-# no other method was anything tuned. TCL has the weights, the expected area and the temperatures of
-# its release, with the rate, steps, batch and texts that suit MGCA. The training-free methods keep
-# their authors' constants. The one [threshold](background.ipynb) of the background was chosen on
-# MGCA and on MaskCLIP, not on all methods.
+# MGCA on scenes of a validation seed ([how](#scenes-choices)). For no other method was anything
+# tuned. TCL has the weights, the expected area and the temperatures of its release, with the rate,
+# steps, batch and texts that suit MGCA. The training-free methods keep their authors' constants.
+# The one [threshold](background.ipynb) of the background was chosen on MGCA and on MaskCLIP, not on
+# all methods.
 # ```
 #
 # **After this page you can** compare every method that runs here under one protocol, and say what
@@ -102,12 +101,9 @@ describe(scenes)
 # %% [markdown]
 # ### Photographs
 #
-# `lite`, a linear alignment of two encoders on parts of three public sets. Its image encoder is
-# convolutional: it has no last attention block, so the baseline is the alignment alone, and the
-# methods that change attention do not apply. VOC21 and COCO with 81 classes have a background;
-# VOC20 and COCO with 80 are the same images with theirs ignored. VOC is the part of its validation
-# split: the [results](results.ipynb) have images of the training split beside it, on which the
-# threshold was chosen, so the numbers differ.
+# The image encoder of `lite` is convolutional: it has no last attention block, so the methods that
+# change attention do not apply. What levels, decoder and units give there stands on the page of
+# [results](results.ipynb); TCL's objective on it was not run.
 
 # %% tags=["remove-input"]
 describe(photos)
