@@ -192,7 +192,7 @@ class Model:
             self._texts[key] = embeddings
         embeddings = self._texts[key]
         if self.config.words == "mean" and len(counts) < len(every):
-            means = [part.mean(dim=0) for part in embeddings.split(counts)]
+            means = [part.mean(dim=0) for part in torch.split(embeddings, counts)]
             return F.normalize(torch.stack(means), dim=-1)
         return embeddings
 

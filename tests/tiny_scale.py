@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,6 +113,11 @@ def names(ablation: str, scale: Scale) -> list[str]:
 def attempt(task: str, marks: Path) -> tuple[str, str]:
     """A run by the name of what becomes of it, for processes that must find it in a module."""
     if task == "killed":
+        # After the others have ended and their ends were told.
+        end = time.monotonic() + 60
+        while not (marks / "two").is_file() and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(2)
         os.kill(os.getpid(), signal.SIGKILL)
     (marks / task).touch()
     return task, "it went wrong" if task == "failed" else ""

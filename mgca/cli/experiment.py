@@ -174,7 +174,7 @@ def thresholds(
 @app.command(
     epilog=examples(
         "mgca experiment protocol --scale scenes",
-        "mgca experiment protocol --scale scenes --decoder naclip+mgca=RUN/decoder.safetensors",
+        "mgca experiment protocol --scale scenes --decoder mine=decoder.safetensors",
     )
 )
 @speaking

@@ -51,6 +51,7 @@ WORKS = {
     "ablate": ("k", "mgca.cli.ablate._execute"),
     "experiment run": ("k", "mgca.experiments.runner.run_ablations"),
     "experiment thresholds": ("", "mgca.experiments.thresholds.scale_curves"),
+    "experiment protocol": ("", "mgca.experiments.protocol.protocol_table"),
     "experiment timing": ("", "mgca.experiments.timing.seconds_per_image"),
     "verify": ("", "mgca.experiments.verify.inconsistencies"),
     "experiment intervals": ("", "mgca.experiments.intervals.image_intervals"),

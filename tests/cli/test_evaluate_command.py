@@ -554,7 +554,7 @@ def test_classes_of_several_words_and_words_of_the_background(folder, tiny, caps
     assert other["run"] != shown["run"]
     assert other["background"] == {"red": 0.9, "green": 0.1, "blue": 0.1}
     (folder / "words.txt").write_text("background, sky\nred\n")
-    scenes = ["things", "--words-file", "words.txt"]
+    scenes = ["evaluate", "things", "--words-file", "words.txt"]
     assert one_line(capsys, *scenes).startswith("2 lines of words, and things has")
 
 

@@ -74,18 +74,19 @@ def test_every_published_number_has_its_provenance(path):
         assert set(table.loc[table["run"] == run, "dataset"]) <= set(record["data"])
 
 
-def test_published_results_cover_three_seeds_of_each_variant():
-    table = read_results(PUBLISHED / "photos" / "main.csv")
+def test_published_heads_have_the_same_seeds_in_every_line():
+    table = read_results(PUBLISHED / "photos" / "granularity.csv")
     table = table[table["metric"] == "miou"]
-    seeds = table.groupby(["variant", "dataset", "unit"])["seed"].apply(set)
-    assert set(seeds.index.get_level_values("variant")) == {"alignment", "mgca", "decoder"}
-    assert len(seeds) == 3 * 3 * 2 and all(found == {0, 1, 2} for found in seeds)
+    seeds = table.groupby(["variant", "dataset", "unit"])["seed"].apply(frozenset)
+    levels = {"image", "object", "region", "pixel", "object+region", "all"}
+    assert set(seeds.index.get_level_values("variant")) == {"baseline", *levels}
+    assert len(seeds) == 7 * 3 * 2 and len(set(seeds)) == 1 and len(seeds.iloc[0]) >= 2
 
 
 def test_published_weights_are_those_of_seed_0():
-    table = read_results(PUBLISHED / "photos" / "main.csv")
+    table = read_results(PUBLISHED / "photos" / "granularity.csv")
     first = table[table["seed"] == 0].groupby("variant")["run"].first()
-    assert load_weights("lite-alignment")[1]["run"] == first["mgca"]
+    assert load_weights("lite-alignment")[1]["run"] == first["all"]
     assert sum((FOLDER / f"{name}.safetensors").stat().st_size for name in manifest()) < 12e6
     card = (FOLDER / "README.md").read_text()
     assert all(digest in card for digest in manifest().values())

@@ -195,7 +195,9 @@ def test_choices_of_the_last_block_have_a_row_each():
     right = texts[patches.named]
     table = validation.last_blocks({"value": right, "sclip": right.flip(1)}, patches, texts)
     assert list(table.index) == ["value", "sclip"]
-    assert table.loc["value"].tolist() == ["itself", "yes", 1, 0, 100]
+    first = table.loc["value"].tolist()
+    # One of 64 pixels lies between patches of both classes.
+    assert first[:4] == ["itself", "yes", 1, 0] and first[4] == pytest.approx(98.4)
     assert table.loc["sclip", "pixels labelled correctly, %"] == 50
 
 

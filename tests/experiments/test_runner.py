@@ -278,7 +278,7 @@ def test_a_page_reads_what_was_measured(page_of, done, tmp_path, seeds):
     page_of.scale.notes()
     page = page_of.open(seeds, data="there", jobs=1)
     assert page_of.scale.notes() == []  # Nothing was prepared, no backbone was made.
-    assert page_of.asked == [{"data": tmp_path / "there"}]
+    assert page_of.asked == [{"data": tmp_path / "there", "config": None}]
     assert (page.seeds, page.file) == ((1,), "tiny/granularity.csv")
     assert (page.results, page.work) == (tmp_path / "results/tiny", tmp_path / "_build/tiny")
     assert set(page.table["seed"]) == {1}
@@ -288,7 +288,7 @@ def test_a_page_reads_what_was_measured(page_of, done, tmp_path, seeds):
     for variant in grid("granularity", page_of.scale):
         assert variant.run(page_of.scale, 1) in runs["text/html"]
     page_of.open(seeds)
-    assert page_of.asked[1] == {"data": None}
+    assert page_of.asked[1] == {"data": None, "config": None}
 
 
 def test_a_page_says_which_pictures_are_left_out(page_of):

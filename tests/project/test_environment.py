@@ -60,7 +60,7 @@ def locks() -> dict[str, dict[str, Requirement]]:
 
 
 def test_extras_are_the_documented_ones(project):
-    extras = {"book", "benchmarks", "train", "onnx", "formats", "app", "dev"}
+    extras = {"book", "benchmarks", "train", "onnx", "formats", "app", "cluster", "dev"}
     assert set(project["optional-dependencies"]) == extras
 
 
@@ -76,7 +76,7 @@ def test_ranges_are_for_users_and_their_bounds_have_reasons(project):
 
 @pytest.mark.parametrize(
     ("lock", "left_out"),
-    [("requirements.lock", {"onnx", "dev"}), ("requirements-test.lock", set())],
+    [("requirements.lock", {"cluster", "dev"}), ("requirements-test.lock", set())],
 )
 def test_locks_hold_what_is_asked_for(pyproject, locks, lock, left_out):
     project, held = pyproject["project"], locks[lock]
