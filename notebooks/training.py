@@ -77,7 +77,7 @@ HTML(
 # %% [markdown]
 # ## What the published runs found
 #
-# Three seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
+# Two seeds, full data, evaluated on every image of the three sets; a run is named by the hash of
 # its configuration, and `results/photos/runs/<run>.json` says how it came about.
 
 # %% tags=["hide-input"]

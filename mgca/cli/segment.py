@@ -35,7 +35,7 @@ WORDS = "Which classes"  # panel of the help
 EXAMPLES = examples(
     'mgca segment photo.jpg --classes "cat, wooden table" --out segmented',
     "mgca segment photos/ --classes-file words.txt --background 0.3 --out maps",
-    'mgca segment "photos/*.jpg" --classes "cat, sofa|couch" --out segmented --json',
+    'mgca segment "photos/*.jpg" --classes "cat, sofa|couch" --out maps --json',
 )
 
 

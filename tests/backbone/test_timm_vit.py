@@ -231,7 +231,9 @@ def siglip(monkeypatch, tmp_path):
     monkeypatch.setattr(
         open_clip.timm_model.timm,
         "create_model",
-        lambda *a, **k: create(*a, **k, depth=2, class_token=False),
+        lambda name, **k: create(
+            name, **k | ({"depth": 2, "class_token": False} if name.startswith("vit") else {})
+        ),
     )
     return "ViT-B-16-SigLIP"
 
