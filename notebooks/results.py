@@ -90,7 +90,7 @@ shown = shown.assign(
 )
 pixel = shown[shown["unit"] == "pixel"]
 figures.show(
-    charts.bars(pixel, "set", "model", order=list(titles.values())),
+    charts.bars(pixel, "set", "variant", order=list(titles.values())),
     caption="Per pixel, so that what the head has learned is seen alone. Error bars: standard "
     "deviation over the seeds.",
     alt="Bar chart: mIoU on VOC, COCO and CamVid of heads trained by each level.",
