@@ -34,7 +34,7 @@ class Backbone(nn.Module, ABC):
             told otherwise, in pixels.
         last_block: Variant of a vision transformer's last block (choice D1).
         positions: How positional embeddings are resized for another grid, one of
-            :data:`mgca.config.POSITIONS`. May be set; encoders without any ignore it.
+            ``mgca.config.POSITIONS``. May be set; encoders without any ignore it.
         sigmoid: Scale and bias of the sigmoid that the encoders were trained with, as SigLIP; None
             for those that were trained with a softmax.
         learned: Number of leading channels that a decoder changes, upsampling the others as they

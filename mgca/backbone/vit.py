@@ -24,7 +24,7 @@ def interpolate_positions(
         embedding: (prefix + rows * columns, width) embeddings, the class token first.
         grid: (rows, columns) that they were trained for.
         size: (rows, columns) wanted.
-        how: One of :data:`mgca.config.POSITIONS`: ``"plain"`` is without
+        how: One of ``mgca.config.POSITIONS``: ``"plain"`` is without
             antialiasing, as in TCL's harness. Where the grid grows it differs too: torch's cubic
             has a = -0.5 with antialiasing and -0.75 without.
         prefix: Number of embeddings of tokens that stand for no place.

@@ -134,7 +134,7 @@ class PaperFile:
     """The paper's scale as a file describes it; relative paths are relative to the file.
 
     Attributes:
-        preset: How much is trained and evaluated, one of :data:`PRESETS`.
+        preset: How much is trained and evaluated, one of ``PRESETS``.
         results: Folder of tables and records.
         work: Folder of checkpoints, decoders and evaluations.
         devices: Number of devices that share a run, in a process each.

@@ -40,7 +40,7 @@ def published_rows(results: str | os.PathLike) -> pd.DataFrame:
         results: The folder ``results`` of a clone.
 
     Returns:
-        Columns :data:`COLUMNS`. A point of a curve of thresholds has the metric ``miou at
+        Columns ``COLUMNS``. A point of a curve of thresholds has the metric ``miou at
         TEMPERATURE, THRESHOLD``. The paper's tables are not among them: they have no runs.
 
     Raises:
