@@ -68,7 +68,10 @@ class HeadObjective(MGCA):
         images: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Each term's loss, and ``"total"``; the arguments of :meth:`mgca.losses.objective.Objective.forward`."""
+        """Each term's loss, and ``"total"``.
+
+        The arguments are those of :meth:`mgca.losses.objective.Objective.forward`.
+        """
         config, learned = self.config, self.class_texts.shape[1]
         # What is learned is contrasted; the classes' half has nothing to learn.
         roots, pixels, texts = pixels[:, learned:], pixels[:, :learned], texts[:, :learned]

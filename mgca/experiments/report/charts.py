@@ -28,18 +28,15 @@ def bars(table: pd.DataFrame, x: str, hue: str, *, rotation: float = 0, **order:
         table: Rows with ``value`` and the two columns named.
         x: Column of the bars' places.
         hue: Column of their colours.
-        rotation: Degrees by which the names below are turned; the legend is then above.
+        rotation: Degrees by which the names below are turned.
         order: ``order`` and ``hue_order`` of seaborn.
     """
     figure, axis = plt.subplots(figsize=(6.8, 3.8), layout="constrained")
     sns.barplot(table, x=x, y="value", hue=hue, errorbar="sd", ax=axis, **order)
     axis.set(xlabel="", ylabel="mIoU (%)")
-    if rotation:
-        axis.tick_params(axis="x", rotation=rotation)
-        above = {"bbox_to_anchor": (0.5, 1), "ncol": 2, "title": "", "frameon": False}
-        sns.move_legend(axis, "lower center", **above)
-    else:
-        axis.legend(title="")
+    axis.tick_params(axis="x", rotation=rotation)
+    above = {"bbox_to_anchor": (0.5, 1), "ncol": 3, "title": "", "frameon": False}
+    sns.move_legend(axis, "lower center", **above)
     return figure
 
 
