@@ -96,6 +96,8 @@ scene, caption = told.images[3], told.captions[3][0]
 segmenter = mgca.load("scenes", config=window)
 embedded = segmenter.embed(scene)
 similar = similarity(embedded.pixels, backbone.encode_text([caption]))[0, 0]
+
+# %% tags=["hide-input"]
 kept = similar.argsort(descending=True)[
     : area_in_pixels(scenes_training().loss.alpha, 784)
 ]

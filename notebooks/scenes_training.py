@@ -183,6 +183,8 @@ for group in scale.groups:
         rows.append(
             (group, words.worded(less), f"+{goal}", next(texts), met, next(texts))
         )
+
+# %% tags=["remove-input"]
 columns = ["group", "MGCA, 36 units, against", "goal", "measured", "verdict"]
 shown = pd.DataFrame(rows, columns=[*columns, "against it with 36 units"])
 

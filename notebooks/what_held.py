@@ -126,6 +126,8 @@ caption += (
     f"Holm's correction. Where the bar lies to the right of 0 a claim holds: {text}."
 )
 alt = "A point and a bar for each claim and column: points of mIoU in its favour."
+
+# %% tags=["remove-input"]
 if len(shown):
     figure = charts.points(shown, "claim", "column", height=0.75, apart=0.18, **axis)
     figures.show(figure, caption=caption, alt=alt, name="fig-claims")

@@ -875,8 +875,8 @@ def built(tmp_path):
         (clone / ".venv/bin" / name).chmod(0o755)
     for path in clone.rglob("*"):
         os.utime(path, (1e9, 1e9))
-    (tmp_path / "_build/try").mkdir(parents=True)
-    (tmp_path / "_build/try/about.json").touch()
+    (clone / "_build/try").mkdir(parents=True)
+    (clone / "_build/try/about.json").touch()
     for place, name in enumerate((".lock-installed", ".mgca-installed")):
         (clone / ".venv" / name).touch()
         os.utime(clone / ".venv" / name, (1.1e9 + place,) * 2)
