@@ -170,9 +170,9 @@ Markdown(f"""
 #
 # ### The decoder on top
 #
-# MGCA's gated convolution decoder, as the paper has it, on top of that encoder (it changes the
-# aligned half): trained for 40 steps of 64 images on two cores. `mgca.load("lite")` takes what is
-# best on average here, the encoder alone.
+# MGCA's gated convolution decoder, as the paper has it, on top of that encoder, whose aligned half
+# it changes. `mgca.load("lite")` is the encoder alone; the head of the object level alone is a
+# little better on average than that of all three, which was chosen before any was measured.
 
 # %% tags=["remove-input"]
 if len(main) and "decoder" in set(main["variant"]):
