@@ -29,6 +29,17 @@ from mgca.config import LAST_BLOCKS
 if TYPE_CHECKING:
     from open_clip.transformer import ResidualAttentionBlock
 
+
+def check_last_block(name: str) -> None:
+    """Refuse a change that there is not.
+
+    Raises:
+        ValueError: If it is none of :data:`mgca.config.LAST_BLOCKS`.
+    """
+    if name not in LAST_BLOCKS:
+        raise ValueError(f"last_block must be one of {', '.join(LAST_BLOCKS)}, not {name!r}")
+
+
 # Standard deviation, in patches, of the neighbourhood that NACLIP prefers.
 NACLIP_DEVIATION = 5.0
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
-from mgca.backbone.last_block import attended_values
+from mgca.backbone.last_block import attended_values, check_last_block
 from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS, LastBlock
 
@@ -51,10 +51,7 @@ class TimmViT(Backbone):
         last_block: str = "value",
     ) -> None:
         super().__init__()
-        if last_block not in LAST_BLOCKS:
-            raise ValueError(
-                f"last_block must be one of {', '.join(LAST_BLOCKS)}, not {last_block!r}"
-            )
+        check_last_block(last_block)
         trunk = model.visual.trunk
         _require_known(name, trunk)
         self.name, self.model, self.tokenizer = name, model, tokenizer

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
-from mgca.backbone.last_block import last_block
-from mgca.config import LAST_BLOCKS
+from mgca.backbone.last_block import check_last_block, last_block
 
 
 def interpolate_positions(
@@ -67,10 +66,7 @@ class PlainViT(Backbone):
         last_block: str = "value",
     ) -> None:
         super().__init__()
-        if last_block not in LAST_BLOCKS:
-            raise ValueError(
-                f"last_block must be one of {', '.join(LAST_BLOCKS)}, not {last_block!r}"
-            )
+        check_last_block(last_block)
         _require_plain(name, model.visual)
         self.name = name
         self.model = model

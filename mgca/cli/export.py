@@ -74,18 +74,15 @@ def export(
 def _load(name: str, decoder: str, pretrained: str | None, random: bool) -> "tuple[Model, str]":
     """The model, and the hash of the run that trained its decoder, "" where none is known."""
     from mgca.backbone import load_backbone
-    from mgca.decoder import GatedConvDecoder
     from mgca.model import Model
     from mgca.weights import HEADS, load_weights
-    from mgca.weights.decoders import decoder_from, read_decoder
+    from mgca.weights.decoders import decoder_from, new_decoder, read_decoder
 
     if random:
         backbone = load_backbone(name, False)
         return Model(
             backbone,
-            None
-            if decoder == "none" or name in HEADS
-            else GatedConvDecoder(backbone.dim, learned=backbone.learned),
+            None if decoder == "none" or name in HEADS else new_decoder(backbone),
         ), ""
     if decoder == "none" or name in HEADS and decoder == "mgca" or name.startswith("hf://"):
         return load_named(name, decoder, None, pretrained)[0], ""

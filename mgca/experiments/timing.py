@@ -14,7 +14,6 @@ from pathlib import Path
 import pandas as pd
 
 from mgca.config import config_hash
-from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import SECONDS, unit_name
 from mgca.evaluation.results import COLUMNS, read_results, row, write_run
 from mgca.experiments.grid import UNITS, grid
@@ -24,6 +23,7 @@ from mgca.utils.files import write_text
 from mgca.utils.processes import threads
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
+from mgca.weights.decoders import new_decoder
 
 
 def seconds_per_image(
@@ -55,11 +55,7 @@ def seconds_per_image(
     models = {}
     for variant in variants:
         backbone = scale.backbone(0, variant.last_block)
-        decoder = (
-            GatedConvDecoder(backbone.dim, learned=backbone.learned).requires_grad_(False)
-            if variant.train
-            else None
-        )
+        decoder = new_decoder(backbone).requires_grad_(False) if variant.train else None
         models[variant.name] = Model(backbone, decoder, scale.segment())
     taken: dict[tuple[str, str, str], list[float]] = {}
     sets = scale.sets()

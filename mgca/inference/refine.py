@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.inference.score_map import PixelScores, ScoreMap
-from mgca.inference.segmentation import Embedded
+from mgca.inference.score_map import ScoreMap
+from mgca.inference.segmentation import Embedded, Segmentation
 from mgca.inference.windows import Box
 from mgca.utils.images import to_tensor
 
@@ -37,20 +37,13 @@ def refined(
         The image as one window of a position per pixel, and the probabilities of these.
     """
     height, width = embedded.size
-    scores = PixelScores(
-        maps,
-        embedded.size,
-        embedded.size,
-        embedded.boxes,
-        embedded.padded,
-        embedded.blend,
-        embedded.padding,
-    )
-    y = torch.arange(height).repeat_interleave(width)
-    masks = torch.empty(height * width, maps.table.shape[1])
-    for part, values in scores.blocks(y, torch.arange(width).repeat(height)):
-        masks[part] = values if temperature is None else (values / temperature).softmax(dim=1)
-    colours = to_tensor(embedded.image.resize((width, height)), (0.0,) * 3, (1.0,) * 3)
+    classes = maps.table.shape[1]
+    small = dataclasses.replace(embedded, image=embedded.image.resize((width, height)))
+    found = Segmentation(small, [""] * classes, maps, temperature=temperature)
+    masks = torch.empty(height * width, classes)
+    for pixels, values in found.probabilities():
+        masks[pixels] = values
+    colours = to_tensor(small.image, (0.0,) * 3, (1.0,) * 3)
     masks = pamr(colours, masks.t().contiguous().view(-1, height, width))
     whole = dataclasses.replace(
         embedded, boxes=[Box(0, 0, height, width)], padded=(height, width), pixels=torch.empty(0)

@@ -22,7 +22,6 @@ from mgca.backbone.lite import Head, Lite
 from mgca.backbone.pooled import global_encoder
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.shards import Batch
-from mgca.decoder import GatedConvDecoder
 from mgca.losses.lean import WORKSPACE
 from mgca.losses.objective import MGCA, make_objective
 from mgca.losses.tcl import logistic_noise
@@ -47,7 +46,7 @@ from mgca.training.step import backward, mean_change, move_into_bias
 from mgca.utils.files import alone_in, clear_temporaries, file_digest, write_text
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
-from mgca.weights.decoders import save_decoder
+from mgca.weights.decoders import new_decoder, save_decoder
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +125,7 @@ class Trainer:
         """
         backbone, train = self.backbone, self.train
         if train.part == "decoder":
-            return GatedConvDecoder(backbone.dim, upsample=train.upsample, learned=backbone.learned)
+            return new_decoder(backbone, train.upsample)
         if not isinstance(backbone, Lite) or train.hold_mean:
             raise ValueError("part='head' is for the backbone lite, with hold_mean=false")
         return Head(backbone, torch.cat(list(self.source.sample(self.place, 256))))

@@ -96,13 +96,21 @@ def decoder_from(
             f"({backbone.digest})"
         )
     try:
-        decoder = GatedConvDecoder(
-            backbone.dim, upsample=meta.get("upsample", "bilinear"), learned=backbone.learned
-        )
+        decoder = new_decoder(backbone, meta.get("upsample", "bilinear"))
         decoder.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise WeightsError(f"the tensors are not those of a decoder: {error}") from error
     return decoder
+
+
+def new_decoder(backbone: "Backbone", upsample: str = "bilinear") -> GatedConvDecoder:
+    """An untrained decoder for a backbone, of the channels that it may change.
+
+    Args:
+        backbone: Backbone that it is for.
+        upsample: Interpolation of the upsampling, as for :class:`mgca.decoder.GatedConvDecoder`.
+    """
+    return GatedConvDecoder(backbone.dim, upsample=upsample, learned=backbone.learned)
 
 
 def learned_sigmoid(meta: dict[str, str]) -> tuple[float, float] | None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.data.scenes import CLASSES, COLOURS, TEST_SEED, THINGS, WorldConfig, compose
-from mgca.decoder import GatedConvDecoder
 from mgca.experiments.report.correspondence import (
     by_rank,
     contents,
@@ -28,6 +27,7 @@ from mgca.experiments.report.correspondence import (
 )
 from mgca.losses.levels import rank_in_region, region_embeddings, similarity
 from mgca.model import Model
+from mgca.weights.decoders import new_decoder
 
 _THINGS = slice(0, len(THINGS))  # of the classes; the rest are stuffs
 _LEAST = 20  # scenes over which a mistake is counted
@@ -79,9 +79,7 @@ class Scenes:
         self.backbone, self.images = model.backbone, pairs.images
         features = frozen_features(model, pairs.images)
         self.trained = model.pixels(features)
-        start = Model(
-            model.backbone, GatedConvDecoder(model.backbone.dim, learned=model.backbone.learned)
-        )
+        start = Model(model.backbone, new_decoder(model.backbone))
         self.frozen = start.pixels(features)
         self.shares = contents(pairs.masks, self.trained.shape[-1])
         self.captions = self.texts(pairs.captions)
