@@ -10,6 +10,9 @@ softmax over how alike it is to their names and definitions. Its cosine is the B
 coefficient of two distributions over the classes. Captions know the sky and the street, the
 classes know a hundred dogs: words are carried over as in Norouzi et al., "Zero-shot learning by
 convex combination of semantic embeddings", 2013, with distributions in place of means.
+
+A large image is looked at twice, as it is and at half its size: at half, things are about as large
+as in the images that the trunk has learned from, and the trunk knows them much better.
 """
 
 import math
@@ -34,7 +37,10 @@ from mgca.weights.catalogue import IMAGES, SENTENCES, Part
 #: Share of the classes' half in a cosine, and the temperature of a text's likeness to the classes.
 #: Chosen on images that no table is of: VOC's of the train split, COCO's that are not of val2017,
 #: and every second frame of CamVid.
-CLASSES_SHARE, LIKENESS = 0.3, 0.04
+CLASSES_SHARE, LIKENESS = 0.3, 0.03
+#: Side in pixels of the images that the trunk has learned from, and the weight of the look at an
+#: image of twice that size, or more, at half its size. Chosen on the same images.
+TRUNK_SIDE, HALF = 224, 0.4
 #: Norm of dense features, 10 as in OpenAI's CLIP. At the texts' norm of 1 the softmax of Eq. 3 then
 #: spreads over about as large a share of the pixels as the object has.
 PIXEL_NORM = 10.0
@@ -154,11 +160,11 @@ class Lite(Backbone):
             self.set_alignment(**state)
             self.temperature = float(meta["temperature"])
         self.freeze()
-        self.trunk_digest = IMAGES.digest
+        self.trunk_digest = f"{IMAGES.digest}-half-from-{2 * TRUNK_SIDE}"
 
     @property
     def digest(self) -> str:
-        return f"{self.trunk_digest}-{state_digest(self.tower.head)}-{CLASSES_SHARE}"
+        return f"{self.trunk_digest}-{state_digest(self.tower.head)}-{CLASSES_SHARE}-{HALF}"
 
     @property
     def text_digest(self) -> str:
@@ -186,22 +192,40 @@ class Lite(Backbone):
             own[name].copy_(value)
 
     def features(self, images: Tensor) -> Tensor:
+        """Trunk features (B, 1280, h, w), from 448 pixels on each side (B, 2560, h, w).
+
+        The second half are those of the image at half its size, on the same grid.
+        """
+        full = self._look(images)
+        if min(images.shape[2:]) < 2 * TRUNK_SIDE:
+            return full
+        half = self._look(F.avg_pool2d(images, 2))
+        half = F.interpolate(half, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return torch.cat([full, half[:, :, : full.shape[2], : full.shape[3]]], dim=1)
+
+    def _look(self, images: Tensor) -> Tensor:
         return self.tower.trunk.forward_features(
             images.contiguous(memory_format=torch.channels_last)
         )
 
     def project(self, features: Tensor) -> Tensor:
-        return self.joined(project_positions(self.tower, features), self.classes(features))
+        full, *half = features.split(self.classifier.in_features, dim=1)
+        aligned, classes = project_positions(self.tower, full), self.classes(full)
+        for look in half:
+            there = F.normalize(project_positions(self.tower, look), dim=1)
+            aligned = torch.lerp(F.normalize(aligned, dim=1), there, HALF)
+            classes = torch.lerp(classes, self.classes(look), HALF)
+        return self.joined(aligned, classes)
 
     def classes(self, features: Tensor) -> Tensor:
-        """Square roots (B, 1000, h, w) of the classes' probabilities at each position."""
+        """Probabilities (B, 1000, h, w) of the trunk's classes at each position."""
         weight, bias = self.classifier.weight[:, :, None, None], self.classifier.bias
-        return F.conv2d(features, weight, bias).softmax(dim=1).sqrt()
+        return F.conv2d(features, weight, bias).softmax(dim=1)
 
     def joined(self, aligned: Tensor, classes: Tensor) -> Tensor:
-        """Dense features (B, 1384, h, w) of the aligned ones, of any norm, and the classes'."""
+        """Dense features (B, 1384, h, w) of aligned ones, of any norm, and probabilities."""
         aligned = F.normalize(aligned, dim=1) * (1 - CLASSES_SHARE) ** 0.5
-        return PIXEL_NORM * torch.cat([aligned, CLASSES_SHARE**0.5 * classes], dim=1)
+        return PIXEL_NORM * torch.cat([aligned, CLASSES_SHARE**0.5 * classes.sqrt()], dim=1)
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         return self.from_sentences(self.text(check_texts(texts)))

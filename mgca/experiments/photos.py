@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mgca.backbone import Backbone
-from mgca.backbone.lite import Lite
+from mgca.backbone.lite import CLASSES_SHARE, HALF, LIKENESS, Lite
 from mgca.config import TrainConfig, config_hash, to_dict
 from mgca.data.captions import Captions, load_captions
 from mgca.data.features import BatchImages, image_features, text_embeddings
@@ -42,6 +42,9 @@ from mgca.training.runs import head_training, photos_training
 from mgca.training.sources import Cached
 from mgca.utils.files import cache_folder, file_digest, write_text
 from mgca.weights import read_tensors
+
+#: What makes an embedding of the two halves.
+_LITE = {"classes_share": CLASSES_SHARE, "likeness": LIKENESS, "half": HALF}
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ class PhotosScale(Scale):
     ) -> None:
         self.training = head_training()
         self.decoder = photos_training()
-        self.settings = {"align": to_dict(self.encoder)}
+        self.settings = {"align": to_dict(self.encoder), "lite": _LITE}
         self.cache = cache_folder(cache).resolve()
         root = data_root(data)
         self._root = root.resolve() if root else None
@@ -190,7 +193,8 @@ class PhotosScale(Scale):
 
         Beside them lies a JSON file of the same name with what was measured of the encoder.
         """
-        config = {"align": to_dict(self._of_seed(seed)), "captions": self._captions_digest()}
+        align = to_dict(self._of_seed(seed))
+        config = {"align": align, "lite": _LITE, "captions": self._captions_digest()}
         path = self.cache / f"{self.name}-{config_hash(config)}.safetensors"
         measured = path.with_suffix(".json")
         if not (path.is_file() and measured.is_file()):

@@ -16,6 +16,7 @@ import mgca.backbone.lite
 from mgca.backbone import BackboneUnavailable, ConvTower, UnsupportedBackbone, load_backbone
 from mgca.backbone.lite import (
     CLASSES_SHARE,
+    HALF,
     LIKENESS,
     PIXEL_NORM,
     Head,
@@ -205,6 +206,29 @@ def test_halves_of_lite_are_those_that_are_stated(lite):
             torch.testing.assert_close(dense[n, :, y, x].norm(), torch.tensor(PIXEL_NORM))
     finally:
         lite.set_alignment(**untrained)
+
+
+@torch.no_grad()
+def test_lite_looks_twice_at_a_large_image(lite):
+    generator = torch.Generator().manual_seed(0)
+    large = torch.randn(1, 3, 464, 448, generator=generator)
+    full, half = lite.features(large).split(1280, dim=1)
+    small = F.interpolate(large, scale_factor=0.5, mode="bilinear", antialias=False)
+    small = lite.features(small)
+    assert full.shape == half.shape == (1, 1280, 29, 28) and small.shape == (1, 1280, 15, 14)
+    # Between two of the small image's positions, a quarter from the nearer one.
+    expected = (9 * small[..., 2, 3] + 3 * (small[..., 2, 4] + small[..., 3, 3])) / 16
+    expected += small[..., 3, 4] / 16
+    torch.testing.assert_close(half[..., 5, 7], expected, rtol=1e-3, atol=1e-3)
+    # One pixel less on a side, and it is looked at once.
+    assert lite.features(large[..., :447]).shape == (1, 1280, 29, 28)
+    # What is averaged: directions of the alignment, probabilities of the classes.
+    one, two = (F.normalize(lite.project(look), dim=1) for look in (full, half))
+    both = F.normalize(lite.project(torch.cat([full, half], dim=1)), dim=1)
+    probabilities = (1 - HALF) * one[:, 384:].square() + HALF * two[:, 384:].square()
+    torch.testing.assert_close(both[:, 384:], probabilities.sqrt(), rtol=1e-4, atol=1e-5)
+    aligned = F.normalize((1 - HALF) * one[:, :384] + HALF * two[:, :384], dim=1)
+    torch.testing.assert_close(F.normalize(both[:, :384], dim=1), aligned, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()
