@@ -293,15 +293,16 @@ figures.show(
 # $$
 #
 # Its dense features are these as unit vectors, and beside them what its classifier of 1,000 classes
-# sees at the position ([how](#photos-choices)).
+# sees at the position ([how](#photos-choices)). A photograph as large as this one is looked at
+# twice, as it is and at half its size, where things are as large as the network knows them.
 
 # %%
 lite = mgca.load("lite", decoder=None)
 photograph = Image.fromarray(skimage.data.astronaut()).resize((448, 448))
 image = to_tensor(photograph, lite.backbone.mean, lite.backbone.std)[None]
 
-features = lite.backbone.features(image)  # (1, 1280, 28, 28)
-aligned = project_positions(lite.backbone.tower, features)  # (1, 384, 28, 28)
+features = lite.backbone.features(image)  # (1, 2 * 1280, 28, 28)
+aligned = project_positions(lite.backbone.tower, features[:, :1280])  # (1, 384, 28, 28)
 torch.testing.assert_close(aligned.mean(dim=(2, 3)), lite.backbone.tower(image))
 dense = lite.backbone.project(features)  # (1, 1384, 28, 28)
 
