@@ -89,7 +89,7 @@ Markdown(choices.which_matter(changes))
 # ## What to take away
 #
 # * Who implements the paper anew should first settle the last block, the levels' weights, the
-#   similarity and the upsampling.
+#   similarity, the optimiser, the texts and the upsampling.
 # * The gradient through the weights and both choices of the units can be made either way.
 
 # %% [markdown]
