@@ -362,8 +362,8 @@ figures.show(
 # ```{dropdown} What to expect
 # 1. Adam moves a parameter by about the rate a step, so that tanh of a gate is at most 0.024 after
 #    24 steps at 1e-3, and could be 0.45 at 2e-2; at 6e-3 it is at most 0.14.
-# 2. Guessing among 4 captions costs $\log 4 = 1.39$ a level instead of $\log 16 = 2.77$, so there is
-#    less to gain, and means over fewer pairs are noisier.
+# 2. Guessing among 4 captions costs $\log 4 = 1.39$ a level instead of $\log 16 = 2.77$, so
+#    there is less to gain, and means over fewer pairs are noisier.
 # 3. Large contents that were right in part gain most: the decoder compares a place with its
 #    neighbours. What the encoder does not know it does not add.
 # ```
