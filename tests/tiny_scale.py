@@ -40,10 +40,10 @@ class TinyScale(Scale):
         self.folder = folder
         self.fails = fails
 
-    def prepare(self, blocks: dict[str, bool], names: Sequence[str] = ()) -> None:
+    def prepare(self, blocks: dict[str, bool]) -> None:
         self._note("prepared")
         generator = np.random.default_rng(0)
-        for name in names or self.datasets:
+        for name in self.datasets:
             for number, size in enumerate([(48, 64), (64, 40)]):
                 path = self.folder / f"{name}-{number}.png"
                 Image.fromarray(generator.integers(0, 256, (*size, 3), dtype=np.uint8)).save(path)

@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -96,6 +97,38 @@ class Backbone(nn.Module, ABC):
     def train(self, mode: bool = True) -> "Backbone":
         """Stay in evaluation mode: batch statistics of a frozen encoder must not drift."""
         return super().train(False)
+
+
+class OpenClip(Backbone):
+    """An open_clip model, frozen: what is common to all its image towers.
+
+    Args:
+        name: Name of the model, for messages.
+        model: The open_clip model.
+        tokenizer: Function of texts that gives token ids (n, context).
+        mean: Mean of each channel in the model's image preprocessing.
+        std: Standard deviation of each channel in the model's image preprocessing.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.name, self.model, self.tokenizer = name, model, tokenizer
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.temperature = float(1 / model.logit_scale.detach().exp())
+        self.freeze()
+        self.text_digest = state_digest(model)
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        tokens = self.tokenizer(check_texts(texts))
+        return self.model.encode_text(tokens.to(next(self.parameters()).device))
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

@@ -1,12 +1,11 @@
 """Dense features of convolutional towers: their map, through their own projection."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
+from mgca.backbone.base import OpenClip, UnsupportedBackbone, state_digest
 
 if TYPE_CHECKING:
     from open_clip.timm_model import TimmModel
@@ -23,41 +22,22 @@ def project_positions(tower: "TimmModel", features: Tensor) -> Tensor:
     return joint.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-class ConvTower(Backbone):
+class ConvTower(OpenClip):
     """An open_clip model whose image tower is a convolutional timm network or CLIP's ResNet.
 
-    Args:
-        name: Name of the model, for messages.
-        model: The open_clip model.
-        tokenizer: Function of texts that gives token ids (n, context).
-        mean: Mean of each channel in the model's image preprocessing.
-        std: Standard deviation of each channel in the model's image preprocessing.
+    Takes what :class:`mgca.backbone.base.OpenClip` takes.
 
     Raises:
         UnsupportedBackbone: If the tower has no feature map, or pools it by attention that no
             single position can pass through.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model: nn.Module,
-        tokenizer,
-        *,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        super().__init__()
-        self.name = name
-        self.model = model
-        self.tokenizer = tokenizer
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.temperature = float(1 / model.logit_scale.detach().exp())
-        self.freeze()
-        self.is_resnet = _is_resnet(name, model.visual)
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **statistics: Any) -> None:
+        resnet = _is_resnet(name, model.visual)
+        super().__init__(name, model, tokenizer, **statistics)
+        self.is_resnet = resnet
         self.stride, self.dim = _stride_and_dim(name, self)
         self.digest = self.trunk_digest = state_digest(model.visual)
-        self.text_digest = state_digest(model)
 
     def features(self, images: Tensor) -> Tensor:
         visual = self.model.visual
@@ -76,10 +56,6 @@ class ConvTower(Backbone):
             joint = pool.c_proj(pool.v_proj(features.permute(0, 2, 3, 1)))
             return joint.permute(0, 3, 1, 2)
         return project_positions(visual, features)
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(check_texts(texts))
-        return self.model.encode_text(tokens.to(next(self.parameters()).device))
 
 
 def _is_resnet(name: str, visual: nn.Module) -> bool:

@@ -1,12 +1,12 @@
 """Dense features of a plain CLIP vision transformer (Eq. 1, choice D1)."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
+from mgca.backbone.base import OpenClip, UnsupportedBackbone, state_digest
 from mgca.backbone.last_block import check_last_block, last_block
 
 
@@ -40,15 +40,12 @@ def interpolate_positions(
     return torch.cat([token, patches.permute(0, 2, 3, 1).flatten(1, 2)[0]])
 
 
-class PlainViT(Backbone):
+class PlainViT(OpenClip):
     """An open_clip model with a plain vision transformer.
 
+    Takes what :class:`mgca.backbone.base.OpenClip` takes, and besides:
+
     Args:
-        name: Name of the model, for messages.
-        model: An open_clip ``CLIP`` or ``CustomTextCLIP``.
-        tokenizer: Function of texts that gives token ids (n, context).
-        mean: Mean of each channel in the model's image preprocessing.
-        std: Standard deviation of each channel in the model's image preprocessing.
         last_block: Variant of the last block, one of :data:`mgca.config.LAST_BLOCKS`.
 
     Raises:
@@ -59,26 +56,18 @@ class PlainViT(Backbone):
         self,
         name: str,
         model: nn.Module,
-        tokenizer,
+        tokenizer: Any,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         last_block: str = "value",
+        **statistics: Any,
     ) -> None:
-        super().__init__()
         check_last_block(last_block)
         _require_plain(name, model.visual)
-        self.name = name
-        self.model = model
-        self.tokenizer = tokenizer
+        super().__init__(name, model, tokenizer, **statistics)
         self.last_block = last_block
-        self.mean, self.std = tuple(mean), tuple(std)
         self.dim = model.visual.output_dim
         self.stride = model.visual.patch_size[0]
-        self.temperature = float(1 / model.logit_scale.detach().exp())
-        self.freeze()
         self.digest = self.trunk_digest = f"{state_digest(model.visual)}-{last_block}"
-        self.text_digest = state_digest(model)
 
     def tokens(self, images: Tensor) -> Tensor:
         """All tokens (B, 1 + h * w, width) before the last block, the class token first."""
@@ -117,10 +106,6 @@ class PlainViT(Backbone):
             tokens = _pooled_alone(visual.attn_pool, tokens)
         tokens = visual.ln_post(tokens) @ visual.proj
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(check_texts(texts))
-        return self.model.encode_text(tokens.to(self.model.visual.proj.device))
 
 
 def _pooled_alone(pool: nn.Module, tokens: Tensor) -> Tensor:

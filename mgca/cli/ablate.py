@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import RESULTS, AsJson, Config, echo_json, examples, seeds_of
 from mgca.cli.verbosity import is_quiet, is_verbose, notice
 from mgca.utils.files import write_text
@@ -51,23 +52,21 @@ def _names() -> list[str]:
 def ablate(
     names: Annotated[
         list[str],
-        typer.Argument(
-            metavar="ABLATION...",
-            help="granularity, areas, k, meta_points ...; several for one after the other.",
+        argument(
+            "ABLATION...",
+            "granularity, areas, k, meta_points ...; several for one after the other.",
             autocompletion=_names,
         ),
     ],
     scale: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="scenes, photos, or paper with --config.",
+        option(
+            "NAME",
+            "scenes, photos, or paper with --config.",
             autocompletion=lambda: ["scenes", "photos", "paper"],
         ),
     ] = "scenes",
-    seeds: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
-    ] = "0,1,2",
+    seeds: Annotated[str, option("NUMBERS", "One run of each variant per seed.")] = "0,1,2",
     config: Config = None,
     parameters: Annotated[
         list[str] | None,
@@ -80,23 +79,16 @@ def ablate(
         ),
     ] = None,
     out: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the executed notebooks, ablation_<name>.ipynb.",
-            rich_help_panel=RESULTS,
-        ),
+        Path, option("DIR", "Folder of the executed notebooks, ablation_<name>.ipynb.", RESULTS)
     ] = Path("_build/ablations"),
     fresh: Annotated[
         bool,
-        typer.Option(
-            "--fresh",
-            help="Compute again what results/ of the clone holds: minutes to hours.",
-            rich_help_panel=RESULTS,
+        flag(
+            "--fresh", "Compute again what results/ of the clone holds: minutes to hours.", RESULTS
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Of the scale paper: say what it takes, and end.")
+        bool, flag("--dry-run", "Of the scale paper: say what it takes, and end.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import argument, option
 from mgca.cli.loading import (
     MODEL,
     RESULTS,
@@ -40,9 +41,9 @@ EXAMPLES = examples(
 def calibrate(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="SET",
-            help="things, drawn scenes; without it --images, --masks and --classes. Take images "
+        argument(
+            "SET",
+            "things, drawn scenes; without it --images, --masks and --classes. Take images "
             "that you do not evaluate on.",
         ),
     ] = None,
@@ -57,20 +58,14 @@ def calibrate(
     pretrained: Pretrained = None,
     units: Annotated[
         list[str],
-        typer.Option(
-            metavar="UNIT",
-            help="pixel, or a square number of meta-points; several times for several.",
-            rich_help_panel=MODEL,
+        option(
+            "UNIT", "pixel, or a square number of meta-points; several times for several.", MODEL
         ),
     ] = ["pixel", "36"],  # noqa: B006
     device: Device = "auto",
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write mIoU at every threshold and temperature, a CSV.",
-            rich_help_panel=RESULTS,
-        ),
+        option("FILE", "Write mIoU at every threshold and temperature, a CSV.", RESULTS),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -96,7 +91,7 @@ def calibrate(
             mask_suffix=mask_suffix,
             limit=limit,
         )
-    elif any(option is not None for option in (images, masks, classes)):
+    elif any(given is not None for given in (images, masks, classes)):
         raise typer.BadParameter("give a SET, or --images, --masks and --classes, not both")
     else:
         subject = scenes(name, limit)

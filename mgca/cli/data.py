@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import AsJson, check_device, echo_json, examples
 from mgca.cli.verbosity import notice, speaking
 
@@ -32,32 +33,21 @@ def _benchmarks() -> list[str]:
     return benchmark_names()
 
 
-Name = Annotated[
-    str,
-    typer.Argument(metavar="BENCHMARK", help="See `mgca data list`.", autocompletion=_benchmarks),
-]
-Root = Annotated[
-    Path, typer.Option(metavar="DIR", help="Folder that holds what the archives unpack to.")
-]
+Name = Annotated[str, argument("BENCHMARK", "See `mgca data list`.", autocompletion=_benchmarks)]
+Root = Annotated[Path, option("DIR", "Folder that holds what the archives unpack to.")]
 Workers = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", show_default="one per core", help="Number of threads."),
+    int | None, option("N", "Number of threads.", min=1, show_default="one per core")
 ]
 Sources = Annotated[
     list[str],
-    typer.Argument(
-        metavar="SHARDS",
-        help="A folder of shards, their paths or URLs, or a pattern such as "
-        "'cc3m/{00000..00331}.tar'.",
+    argument(
+        "SHARDS",
+        "A folder of shards, their paths or URLs, or a pattern such as 'cc3m/{00000..00331}.tar'.",
     ),
 ]
-CaptionKey = Annotated[
-    str,
-    typer.Option(metavar="KEY", help="Key of the samples' .json under which captions lie."),
-]
+CaptionKey = Annotated[str, option("KEY", "Key of the samples' .json under which captions lie.")]
 Processes = Annotated[
-    int | None,
-    typer.Option(min=1, metavar="N", show_default="one per core", help="Number of processes."),
+    int | None, option("N", "Number of processes.", min=1, show_default="one per core")
 ]
 
 
@@ -100,8 +90,7 @@ def check(
     name: Name,
     root: Root,
     limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", show_default="all", help="Only the first so many images."),
+        int | None, option("N", "Only the first so many images.", min=1, show_default="all")
     ] = None,
     workers: Workers = None,
     as_json: AsJson = False,
@@ -123,22 +112,20 @@ def check(
 def prepare(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="BENCHMARK",
-            help="See `mgca data list`; or photos, the sets of the photos scale.",
+        argument(
+            "BENCHMARK",
+            "See `mgca data list`; or photos, the sets of the photos scale.",
             autocompletion=lambda: [*_benchmarks(), PHOTOS],
         ),
     ],
     root: Root,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where photos are written.")
-    ] = None,
+    out: Annotated[Path | None, option("DIR", "Where photos are written.")] = None,
     source: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
+        option(
+            "NAME",
+            "What to make masks from: stuff or instances (coco), json or mat (context, c59).",
             show_default="the first that is there",
-            help="What to make masks from: stuff or instances (coco), json or mat (context, c59).",
         ),
     ] = None,
     workers: Workers = None,
@@ -174,7 +161,7 @@ def prepare(
 def shards(
     sources: Sources,
     download: Annotated[
-        bool, typer.Option("--download", help="Download shards that cannot be counted otherwise.")
+        bool, flag("--download", "Download shards that cannot be counted otherwise.")
     ] = False,
     workers: Processes = None,
     caption_key: CaptionKey = "caption",
@@ -201,15 +188,12 @@ def shards(
 @speaking
 def captions(
     sources: Sources,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", show_default="the cache", help="Where to write.")
-    ] = None,
+    out: Annotated[Path | None, option("DIR", "Where to write.", show_default="the cache")] = None,
     workers: Processes = None,
     embed: Annotated[
-        str | None,
-        typer.Option(metavar="BACKBONE", help="Also embed all texts: vit-b-16, lite, scenes ..."),
+        str | None, option("BACKBONE", "Also embed all texts: vit-b-16, lite, scenes ...")
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="To embed on: cpu, cuda ...")] = "cpu",
+    device: Annotated[str, option("NAME", "To embed on: cpu, cuda ...")] = "cpu",
     caption_key: CaptionKey = "caption",
     as_json: AsJson = False,
 ) -> None:
@@ -251,18 +235,14 @@ def captions(
 )
 @speaking
 def pack(
-    file: Annotated[
-        Path, typer.Argument(metavar="CAPTIONS.tsv", help="A table of image and caption.")
-    ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new folder.")],
+    file: Annotated[Path, argument("CAPTIONS.tsv", "A table of image and caption.")],
+    out: Annotated[Path, argument("OUT", "A new folder.")],
     images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", show_default="images beside the table", help="Of the images."),
+        Path | None, option("DIR", "Of the images.", show_default="images beside the table")
     ] = None,
-    samples_per_shard: Annotated[int, typer.Option(min=1, metavar="N", help="At most.")] = 1000,
+    samples_per_shard: Annotated[int, option("N", "At most.", min=1)] = 1000,
     all_captions: Annotated[
-        bool,
-        typer.Option("--all-captions", help="A sample for each caption, not only the first."),
+        bool, flag("--all-captions", "A sample for each caption, not only the first.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import (
     MODEL,
     NAMES,
@@ -76,17 +77,14 @@ def _models() -> list[str]:
 def evaluate(
     name: Annotated[
         str | None,
-        typer.Argument(
-            metavar="SET",
-            help="A benchmark of `mgca data list`, with --root; or things, scenes or open, sets of "
+        argument(
+            "SET",
+            "A benchmark of `mgca data list`, with --root; or things, scenes or open, sets of "
             "drawn scenes that need no files. Without it: --images, --masks and --classes.",
             autocompletion=_sets,
         ),
     ] = None,
-    root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of the benchmark.", rich_help_panel=SET),
-    ] = None,
+    root: Annotated[Path | None, option("DIR", "Folder of the benchmark.", SET)] = None,
     images: Images = None,
     masks: Masks = None,
     mask_suffix: MaskSuffix = ".png",
@@ -94,10 +92,10 @@ def evaluate(
     words_file: Asked = None,
     with_background: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--with-background",
-            help="Id 0 of your masks is the background, and the classes begin at 1.",
-            rich_help_panel=SET,
+            "Id 0 of your masks is the background, and the classes begin at 1.",
+            SET,
         ),
     ] = False,
     ignore_zero: IgnoreZero = False,
@@ -105,128 +103,101 @@ def evaluate(
     limit: Limit = None,
     model: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help=f"{NAMES} Other methods: groupvit, --pretrained being a repository or folder, and "
+        option(
+            "NAME",
+            f"{NAMES} Other methods: groupvit, --pretrained being a repository or folder, and "
             "tcl, --decoder being its checkpoint.",
+            MODEL,
             autocompletion=_models,
-            rich_help_panel=MODEL,
         ),
     ] = "lite",
     decoder: Decoder = "mgca",
     last_block: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of a vision transformer without decoder: attention (CLIP), value (MaskCLIP), "
+        option(
+            "NAME",
+            "Of a vision transformer without decoder: attention (CLIP), value (MaskCLIP), "
             "sclip, clearclip or naclip.",
+            MODEL,
             show_default="value",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     pretrained: Pretrained = None,
     imagenet_statistics: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--imagenet-statistics",
-            help="Normalise pixels as TCL's harness does, and not as the backbone was trained.",
-            rich_help_panel=MODEL,
+            "Normalise pixels as TCL's harness does, and not as the backbone was trained.",
+            MODEL,
         ),
     ] = False,
     tcl_protocol: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--tcl-protocol",
-            help="Resize images, pad windows and interpolate positions as TCL's harness does.",
-            rich_help_panel=MODEL,
+            "Resize images, pad windows and interpolate positions as TCL's harness does.",
+            MODEL,
         ),
     ] = False,
     units: Annotated[
         list[str],
-        typer.Option(
-            metavar="UNIT",
-            help="pixel, or a square number of meta-points; several times for several.",
-            rich_help_panel=MODEL,
+        option(
+            "UNIT", "pixel, or a square number of meta-points; several times for several.", MODEL
         ),
     ] = DEFAULT_UNITS,
     affinity: Affinity = "",
     words: Words = "largest",
     background: Annotated[
         str | None,
-        typer.Option(
-            metavar="P",
-            help="Threshold of the background on the largest probability; 0.5,cat=0.3 has another "
+        option(
+            "P",
+            "Threshold of the background on the largest probability; 0.5,cat=0.3 has another "
             "for cat.",
+            MODEL,
             show_default="the benchmark's, if one is chosen",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            metavar="T",
-            help="Of the softmax over classes, for the background.",
+        option(
+            "T",
+            "Of the softmax over classes, for the background.",
+            MODEL,
             show_default="the backbone's",
-            rich_help_panel=MODEL,
         ),
     ] = None,
     rule: Annotated[
         str,
-        typer.Option(
-            metavar="NAME",
-            help="What that probability is: softmax over the classes; sigmoid, TCL's, for decoders "
+        option(
+            "NAME",
+            "What that probability is: softmax over the classes; sigmoid, TCL's, for decoders "
             "trained with its objective; groupvit, that of its authors.",
-            rich_help_panel=MODEL,
+            MODEL,
         ),
     ] = "softmax",
     device: Device = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Processes that read images ahead.", rich_help_panel=MODEL
-        ),
-    ] = 0,
-    out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of results.", rich_help_panel=RESULTS)
-    ] = Path("results/evaluation"),
-    work: Annotated[
-        Path,
-        typer.Option(metavar="DIR", help="Folder of what is unfinished.", rich_help_panel=RESULTS),
-    ] = Path("_build/evaluation"),
+    workers: Annotated[int, option("N", "Processes that read images ahead.", MODEL, min=0)] = 0,
+    out: Annotated[Path, option("DIR", "Folder of results.", RESULTS)] = Path("results/evaluation"),
+    work: Annotated[Path, option("DIR", "Folder of what is unfinished.", RESULTS)] = Path(
+        "_build/evaluation"
+    ),
     label: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="Of the model in the table.",
-            show_default="made of its options",
-            rich_help_panel=RESULTS,
-        ),
+        option("NAME", "Of the model in the table.", RESULTS, show_default="made of its options"),
     ] = None,
-    each: Annotated[
-        bool,
-        typer.Option("--per-class", help="Print the IoU of each class.", rich_help_panel=RESULTS),
-    ] = False,
+    each: Annotated[bool, flag("--per-class", "Print the IoU of each class.", RESULTS)] = False,
     confusion: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the confusion matrix of each unit; x.csv becomes x-<unit>.csv.",
-            rich_help_panel=RESULTS,
+        option(
+            "FILE", "Write the confusion matrix of each unit; x.csv becomes x-<unit>.csv.", RESULTS
         ),
     ] = None,
     checkpoints: Annotated[
         Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="mIoU of each checkpoint of a run's folder, as a table and a figure.",
-            rich_help_panel=MODEL,
-        ),
+        option("RUN", "mIoU of each checkpoint of a run's folder, as a table and a figure.", MODEL),
     ] = None,
     as_json: AsJson = False,
-    fresh: Annotated[
-        bool,
-        typer.Option("--fresh", help="Compute again what is there.", rich_help_panel=RESULTS),
-    ] = False,
+    fresh: Annotated[bool, flag("--fresh", "Compute again what is there.", RESULTS)] = False,
 ) -> None:
     """Measure mIoU. What was measured before is not measured again; an interrupted call goes on.
 
@@ -388,10 +359,10 @@ def _subject(name, root, limit, images, masks, classes, **reading):
         raise typer.BadParameter("--limit is for scenes and your own images, not a benchmark")
     if name is None:
         return own_folder(images, masks, classes, limit=limit, **reading)
-    for option, usual in OWN.items():
-        if reading[option] != usual:
-            raise typer.BadParameter(f"--{option.replace('_', '-')} is for your own masks")
-    if any(option is not None for option in (images, masks, classes)):
+    for given, usual in OWN.items():
+        if reading[given] != usual:
+            raise typer.BadParameter(f"--{given.replace('_', '-')} is for your own masks")
+    if any(given is not None for given in (images, masks, classes)):
         raise typer.BadParameter("give a SET, or --images, --masks and --classes, not both")
     if name in SCENES:
         return scenes(name, limit)

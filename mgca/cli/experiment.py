@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import RESULTS, AsJson, Config, echo_json, examples, seeds_of
 from mgca.cli.verbosity import notice, speaking
 
@@ -35,27 +36,23 @@ def _tables() -> list[str]:
 
 ScaleName = Annotated[
     str,
-    typer.Option(
-        "--scale",
-        metavar="NAME",
-        help="scenes or photos; for `run` also paper, with --config.",
+    option(
+        "NAME",
+        "scenes or photos; for `run` also paper, with --config.",
+        name="--scale",
         autocompletion=lambda: list(SCALES),
     ),
 ]
 Data = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Data sets.", show_default="$MGCA_DATA, or ../shared/data"),
+    Path | None, option("DIR", "Data sets.", show_default="$MGCA_DATA, or ../shared/data")
 ]
 Cache = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Features.", show_default="$MGCA_CACHE, or ~/.cache/mgca"),
+    Path | None, option("DIR", "Features.", show_default="$MGCA_CACHE, or ~/.cache/mgca")
 ]
 Publish = Annotated[
     bool,
-    typer.Option(
-        "--publish",
-        help="Write into results/ of this clone, and not into _build/experiments.",
-        rich_help_panel=RESULTS,
+    flag(
+        "--publish", "Write into results/ of this clone, and not into _build/experiments.", RESULTS
     ),
 ]
 
@@ -73,48 +70,39 @@ Publish = Annotated[
 def run(
     tables: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="TABLE...",
-            help="granularity, areas, k, meta_points, choices, benchmarks, main; one or several.",
+        argument(
+            "TABLE...",
+            "granularity, areas, k, meta_points, choices, benchmarks, main; one or several.",
             show_default="main",
             autocompletion=_tables,
         ),
     ] = None,
     scale: ScaleName = "scenes",
-    seeds: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="One run of each variant per seed.")
-    ] = "0,1,2",
-    jobs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Runs at a time, in processes of a thread each.")
-    ] = 1,
+    seeds: Annotated[str, option("NUMBERS", "One run of each variant per seed.")] = "0,1,2",
+    jobs: Annotated[int, option("N", "Runs at a time, in processes of a thread each.", min=1)] = 1,
     objective: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            help="A Python file with an objective of your own, in place of MGCA's.",
+        option(
+            "FILE",
+            "A Python file with an objective of your own, in place of MGCA's.",
+            TRAINED,
             show_default=False,
-            rich_help_panel=TRAINED,
         ),
     ] = "",
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a value of the training of all variants: train.loss.alpha=0.5.",
-            rich_help_panel=TRAINED,
+        option(
+            "NAME=VALUE",
+            "Change a value of the training of all variants: train.loss.alpha=0.5.",
+            TRAINED,
+            name="--set",
         ),
     ] = None,
     config: Config = None,
     data: Data = None,
     cache: Cache = None,
     fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh",
-            help="Compute again what is there: minutes to hours.",
-            rich_help_panel=RESULTS,
-        ),
+        bool, flag("--fresh", "Compute again what is there: minutes to hours.", RESULTS)
     ] = False,
     publish: Publish = False,
     as_json: AsJson = False,
@@ -180,21 +168,19 @@ def thresholds(
 @speaking
 def protocol(
     sets: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="SET...", help="Sets of the scale.", show_default="all its own"),
+        list[str] | None, argument("SET...", "Sets of the scale.", show_default="all its own")
     ] = None,
     scale: ScaleName = "scenes",
     decoder: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="NAME=FILE",
-            help="A further method: a decoder trained at this scale, such as one in "
+        option(
+            "NAME=FILE",
+            "A further method: a decoder trained at this scale, such as one in "
             "_build/experiments/SCALE/work; several times for several.",
         ),
     ] = None,
     images: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="First images of each set.", show_default="all"),
+        int | None, option("N", "First images of each set.", min=1, show_default="all")
     ] = None,
     data: Data = None,
     cache: Cache = None,
@@ -228,7 +214,7 @@ def protocol(
 @speaking
 def timing(
     scale: ScaleName = "scenes",
-    images: Annotated[int, typer.Option(min=1, metavar="N", help="Images of each set.")] = 5,
+    images: Annotated[int, option("N", "Images of each set.", min=1)] = 5,
     data: Data = None,
     cache: Cache = None,
     publish: Publish = False,
@@ -253,16 +239,9 @@ def timing(
 @speaking
 def intervals(
     scale: ScaleName = "scenes",
-    seeds: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Seeds whose runs are taken.")
-    ] = "0,1,2,3,4",
+    seeds: Annotated[str, option("NUMBERS", "Seeds whose runs are taken.")] = "0,1,2,3,4",
     work: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of the runs' decoders.",
-            show_default="_build/SCALE",
-        ),
+        Path | None, option("DIR", "Folder of the runs' decoders.", show_default="_build/SCALE")
     ] = None,
     publish: Publish = False,
     as_json: AsJson = False,
@@ -287,9 +266,9 @@ def intervals(
 def publish(
     weights: Annotated[
         str,
-        typer.Argument(
-            metavar="WEIGHTS",
-            help="scenes-clip, which is trained for it; scenes-decoders or lite, of the runs of "
+        argument(
+            "WEIGHTS",
+            "scenes-clip, which is trained for it; scenes-decoders or lite, of the runs of "
             "granularity or main.",
             autocompletion=lambda: list(WEIGHTS),
         ),

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import (
     MODEL,
     AsJson,
@@ -27,37 +28,26 @@ EXAMPLES = examples(
 
 
 def explain(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="A photograph.")],
-    word: Annotated[str, typer.Option(metavar="WORD", help="A word or phrase.")],
-    out: Annotated[
-        Path,
-        typer.Option(metavar="FILE.png", help="The figure; FILE.json beside it has the numbers."),
-    ],
+    image: Annotated[Path, argument("IMAGE", "A photograph.")],
+    word: Annotated[str, option("WORD", "A word or phrase.")],
+    out: Annotated[Path, option("FILE.png", "The figure; FILE.json beside it has the numbers.")],
     vocabulary: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="What units may be called, a word or phrase a line.",
+        option(
+            "FILE",
+            "What units may be called, a word or phrase a line.",
             show_default="the classes of the benchmarks",
         ),
     ] = None,
-    top: Annotated[int, typer.Option(min=1, metavar="N", help="Words of each unit.")] = 5,
+    top: Annotated[int, option("N", "Words of each unit.", min=1)] = 5,
     model: ModelName = "lite",
     decoder: Decoder = "mgca",
     pretrained: Pretrained = None,
     meta_points: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="A square number of meta-points per window.",
-            rich_help_panel=MODEL,
-        ),
+        int, option("N", "A square number of meta-points per window.", MODEL, min=1)
     ] = 36,
     device: Device = "auto",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace files that are not of this command.")
-    ] = False,
+    force: Annotated[bool, flag("--force", "Replace files that are not of this command.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Draw the similarity of a photograph to a word, by pixel and by unit, and name its units."""

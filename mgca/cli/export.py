@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import (
     MODEL,
     AsJson,
@@ -29,24 +30,21 @@ EXAMPLES = examples(
 
 def export(
     model: ModelArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    out: Annotated[Path, argument("OUT.onnx", "The file to write.")],
     decoder: Decoder = "mgca",
     pretrained: Pretrained = None,
     size: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="PIXELS",
-            help="Side of the windows.",
-            show_default="the model's own, 448 of most",
+        option(
+            "PIXELS", "Side of the windows.", min=1, show_default="the model's own, 448 of most"
         ),
     ] = None,
     random: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--random",
-            help="Random weights and a new decoder, to measure speed without a download.",
-            rich_help_panel=MODEL,
+            "Random weights and a new decoder, to measure speed without a download.",
+            MODEL,
         ),
     ] = False,
     as_json: AsJson = False,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
+
 if TYPE_CHECKING:
     import torch
 
@@ -30,70 +32,52 @@ def _decoder_names() -> list[str]:
     return ["mgca", "none"]
 
 
-ModelName = Annotated[
-    str,
-    typer.Option(metavar="NAME", help=NAMES, autocompletion=_model_names, rich_help_panel=MODEL),
-]
-ModelArgument = Annotated[
-    str, typer.Argument(metavar="MODEL", help=NAMES, autocompletion=_model_names)
-]
+ModelName = Annotated[str, option("NAME", NAMES, MODEL, autocompletion=_model_names)]
+ModelArgument = Annotated[str, argument("MODEL", NAMES, autocompletion=_model_names)]
 Decoder = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="mgca, none, a decoder's file, a checkpoint, or a run's folder.",
+    option(
+        "NAME",
+        "mgca, none, a decoder's file, a checkpoint, or a run's folder.",
+        MODEL,
         autocompletion=_decoder_names,
-        rich_help_panel=MODEL,
     ),
 ]
-Pretrained = Annotated[
-    str | None,
-    typer.Option(metavar="TAG", help="Of an open_clip model's weights.", rich_help_panel=MODEL),
-]
+Pretrained = Annotated[str | None, option("TAG", "Of an open_clip model's weights.", MODEL)]
 Device = Annotated[
-    str,
-    typer.Option(
-        metavar="NAME",
-        help="auto (a GPU if there is one), cpu, cuda, cuda:1 ...",
-        rich_help_panel=MODEL,
-    ),
+    str, option("NAME", "auto (a GPU if there is one), cpu, cuda, cuda:1 ...", MODEL)
 ]
 Affinity = Annotated[
     str,
-    typer.Option(
-        metavar="NAME",
-        help="Map that units are grouped in: early, an earlier stage of the encoder, or timm:NAME, "
+    option(
+        "NAME",
+        "Map that units are grouped in: early, an earlier stage of the encoder, or timm:NAME, "
         "a vision transformer of timm.",
+        MODEL,
         show_default="the pixel embeddings",
-        rich_help_panel=MODEL,
     ),
 ]
 Words = Annotated[
     str,
-    typer.Option(
-        metavar="RULE",
-        help="How several words make one class: largest, the score of its best word, or mean, that "
+    option(
+        "RULE",
+        "How several words make one class: largest, the score of its best word, or mean, that "
         "of the mean of their embeddings.",
-        rich_help_panel=MODEL,
+        MODEL,
     ),
 ]
 Refine = Annotated[
     bool,
-    typer.Option(
+    flag(
         "--refine",
-        help="Let contours follow the image's own edges (PAMR), which takes some seconds an image.",
-        rich_help_panel=MODEL,
+        "Let contours follow the image's own edges (PAMR), which takes some seconds an image.",
+        MODEL,
     ),
 ]
 Config = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="TOML file that describes the scale paper.",
-        show_default=False,
-    ),
+    Path | None, option("FILE", "TOML file that describes the scale paper.", show_default=False)
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+AsJson = Annotated[bool, flag("--json", "Print the result as JSON.")]
 
 
 def examples(*commands: str) -> str:

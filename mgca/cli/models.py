@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import flag
 from mgca.cli.loading import AsJson, echo_json
 
 
 def models(
     every: Annotated[
-        bool,
-        typer.Option(
-            "--all", help="All checkpoints of open_clip: usable or why not, window, patch, size."
-        ),
+        bool, flag("--all", "All checkpoints of open_clip: usable or why not, window, patch, size.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import flag, option
 from mgca.cli.loading import AsJson, echo_json, examples, seeds_of
 from mgca.cli.verbosity import is_quiet, notice
 
@@ -18,24 +19,15 @@ EXAMPLES = examples(
 
 def reproduce(
     config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="TOML file that describes the scale.", show_default=False
-        ),
+        Path | None, option("FILE", "TOML file that describes the scale.", show_default=False)
     ] = None,
-    tables: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="Tables of the paper, in this order.")
-    ] = "1,2,3,4",
-    seeds: Annotated[
-        str, typer.Option(metavar="NUMBERS", help="One run of each line per seed.")
-    ] = "0",
+    tables: Annotated[str, option("NUMBERS", "Tables of the paper, in this order.")] = "1,2,3,4",
+    seeds: Annotated[str, option("NUMBERS", "One run of each line per seed.")] = "0",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it takes and what is missing, and end.")
+        bool, flag("--dry-run", "Say what it takes and what is missing, and end.")
     ] = False,
     probe: Annotated[bool, typer.Option(help="Time some steps and images for the plan.")] = True,
-    example: Annotated[
-        bool, typer.Option("--example", help="Print a file to fill in, and end.")
-    ] = False,
+    example: Annotated[bool, flag("--example", "Print a file to fill in, and end.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Fill the paper's Tables 1 to 4 beside its own numbers: train what is missing, and measure.

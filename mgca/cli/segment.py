@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import (
     MODEL,
     RESULTS,
@@ -42,36 +43,34 @@ EXAMPLES = examples(
 def segment(
     images: Annotated[
         list[str],
-        typer.Argument(
-            metavar="IMAGES...", help="Files, folders with all below them, or patterns ('a/*.jpg')."
-        ),
+        argument("IMAGES...", "Files, folders with all below them, or patterns ('a/*.jpg')."),
     ],
     *,
     classes: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="Words or phrases, commas between them; sofa|couch|settee are words of one class, "
+        option(
+            "NAMES",
+            "Words or phrases, commas between them; sofa|couch|settee are words of one class, "
             "and those of background|sky|wall are background.",
-            rich_help_panel=WORDS,
+            WORDS,
         ),
     ] = None,
     classes_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="One class a line, commas between its words; lines with # first are comments.",
-            rich_help_panel=WORDS,
+        option(
+            "FILE",
+            "One class a line, commas between its words; lines with # first are comments.",
+            WORDS,
         ),
     ] = None,
     background: Annotated[
         str | None,
-        typer.Option(
-            metavar="P",
-            help="Pixels whose largest probability is not above this are background, label 0; "
+        option(
+            "P",
+            "Pixels whose largest probability is not above this are background, label 0; "
             "0.5,cat=0.3 has another for cat. One class alone is held against words for the rest.",
+            WORDS,
             show_default="every pixel gets a class",
-            rich_help_panel=WORDS,
         ),
     ] = None,
     words: Words = "largest",
@@ -80,79 +79,52 @@ def segment(
     pretrained: Pretrained = None,
     meta_points: Annotated[
         str,
-        typer.Option(
-            metavar="UNIT",
-            help="A square number of meta-points per window, or pixels: no units.",
-            rich_help_panel=MODEL,
-        ),
+        option("UNIT", "A square number of meta-points per window, or pixels: no units.", MODEL),
     ] = "36",
     affinity: Affinity = "",
     refine: Refine = False,
     device: Device = "auto",
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=0, metavar="N", help="Threads that read images ahead.", rich_help_panel=MODEL
-        ),
-    ] = 1,
+    workers: Annotated[int, option("N", "Threads that read images ahead.", MODEL, min=0)] = 1,
     out: Annotated[
         Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder of results. An image's are named after its path below the folder that all "
+        option(
+            "DIR",
+            "Folder of results. An image's are named after its path below the folder that all "
             "IMAGES share: a/x.jpg.labels.png, a/x.jpg.overlay.jpg, a/x.jpg.json ...",
-            rich_help_panel=RESULTS,
+            RESULTS,
         ),
     ],
-    overlay: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT", help="Of the picture: jpg, png or none.", rich_help_panel=RESULTS
-        ),
-    ] = "jpg",
-    rle: Annotated[
-        bool,
-        typer.Option(
-            "--rle", help="Also COCO annotations as run lengths.", rich_help_panel=RESULTS
-        ),
-    ] = False,
+    overlay: Annotated[str, option("FORMAT", "Of the picture: jpg, png or none.", RESULTS)] = "jpg",
+    rle: Annotated[bool, flag("--rle", "Also COCO annotations as run lengths.", RESULTS)] = False,
     polygons: Annotated[
-        bool,
-        typer.Option(
-            "--polygons", help="Also COCO annotations as polygons.", rich_help_panel=RESULTS
-        ),
+        bool, flag("--polygons", "Also COCO annotations as polygons.", RESULTS)
     ] = False,
     probabilities: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--probabilities",
-            help="Also the probability of each class as float16, an npz archive.",
-            rich_help_panel=RESULTS,
+            "Also the probability of each class as float16, an npz archive.",
+            RESULTS,
         ),
     ] = False,
     confidence: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--confidence",
-            help="Also a picture of the largest probability, white where it is 1.",
-            rich_help_panel=RESULTS,
+            "Also a picture of the largest probability, white where it is 1.",
+            RESULTS,
         ),
     ] = False,
     force: Annotated[
         bool,
-        typer.Option(
+        flag(
             "--force",
-            help="Replace results of other settings, or of another image of the name.",
-            rich_help_panel=RESULTS,
+            "Replace results of other settings, or of another image of the name.",
+            RESULTS,
         ),
     ] = False,
     as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json",
-            help="Print a line of JSON per image, and a last one.",
-            rich_help_panel=RESULTS,
-        ),
+        bool, flag("--json", "Print a line of JSON per image, and a last one.", RESULTS)
     ] = False,
 ) -> None:
     """Name every pixel of your photographs with one of your words.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import flag, option
 from mgca.config import BACKGROUND
 
 if TYPE_CHECKING:
@@ -14,71 +15,61 @@ if TYPE_CHECKING:
 SET = "Which set"  # panel of the help
 SCENES = ("things", "scenes", "open")
 
-Images = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="Your images.", rich_help_panel=SET)
-]
+Images = Annotated[Path | None, option("DIR", "Your images.", SET)]
 Masks = Annotated[
     Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Your masks: one channel of class ids, named as the images. 255 is ignored.",
-        rich_help_panel=SET,
+    option(
+        "DIR", "Your masks: one channel of class ids, named as the images. 255 is ignored.", SET
     ),
 ]
 MaskSuffix = Annotated[
     str,
-    typer.Option(
-        metavar="TEXT",
-        help="What follows an image's name in that of its mask: _mask.png, .tif ...",
-        rich_help_panel=SET,
-    ),
+    option("TEXT", "What follows an image's name in that of its mask: _mask.png, .tif ...", SET),
 ]
 Classes = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAMES",
-        help="Names of the ids, in their order: commas between them, or a file with one a line. "
+    option(
+        "NAMES",
+        "Names of the ids, in their order: commas between them, or a file with one a line. "
         "A class may have several words, as for mgca segment; before all others may stand those of "
         "the background.",
-        rich_help_panel=SET,
+        SET,
     ),
 ]
 IgnoreZero = Annotated[
     bool,
-    typer.Option(
-        "--ignore-zero",
-        help="Id 0 of your masks is ignored as 255 is, and the classes begin at 1.",
-        rich_help_panel=SET,
+    flag(
+        "--ignore-zero", "Id 0 of your masks is ignored as 255 is, and the classes begin at 1.", SET
     ),
 ]
 Foreground = Annotated[
     int | None,
-    typer.Option(
-        metavar="ID",
+    option(
+        "ID",
+        "Your masks show one thing with this id, such as 255, and all else is background: one "
+        "class, which is held against words for the rest.",
+        SET,
         min=0,
         max=255,
-        help="Your masks show one thing with this id, such as 255, and all else is background: one "
-        "class, which is held against words for the rest.",
-        rich_help_panel=SET,
     ),
 ]
 Asked = Annotated[
     Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Words that the classes of a SET are asked for as: one id a line, in their order, "
+    option(
+        "FILE",
+        "Words that the classes of a SET are asked for as: one id a line, in their order, "
         "commas between its words. The background, where there is one, may have a line or none.",
-        rich_help_panel=SET,
+        SET,
     ),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(
+    option(
+        "N",
+        "Only the first so many images of scenes or of your folder.",
+        SET,
         min=1,
-        metavar="N",
         show_default="all",
-        help="Only the first so many images of scenes or of your folder.",
-        rich_help_panel=SET,
     ),
 ]
 

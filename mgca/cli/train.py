@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mgca.cli.declare import flag, option
 from mgca.cli.loading import examples
 from mgca.cli.verbosity import is_quiet, saying
 
@@ -39,185 +40,123 @@ def train(
     context: typer.Context,
     scale: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="scenes or photos: train as published, evaluate, and compare.",
+        option(
+            "NAME",
+            "scenes or photos: train as published, evaluate, and compare.",
+            RUN,
             autocompletion=lambda: ["scenes", "photos"],
-            rich_help_panel=RUN,
         ),
     ] = None,
     shards: Annotated[
         str | None,
-        typer.Option(
-            metavar="SHARDS",
-            help="Folder, glob, '{000..331}' pattern or URL of the shards.",
-            rich_help_panel=RUN,
-        ),
+        option("SHARDS", "Folder, glob, '{000..331}' pattern or URL of the shards.", RUN),
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME",
-            help="paper, photos, or a TOML file of what is not the paper's.",
+        option(
+            "NAME",
+            "paper, photos, or a TOML file of what is not the paper's.",
+            SHARDS,
             show_default="paper",
             autocompletion=_configurations,
-            rich_help_panel=SHARDS,
         ),
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(
-            metavar="FILE",
-            help="mgca, tcl, or a Python file with a class of your own under @objective(...).",
+        option(
+            "FILE",
+            "mgca, tcl, or a Python file with a class of your own under @objective(...).",
+            RUN,
             show_default="the configuration's",
-            rich_help_panel=RUN,
         ),
     ] = "",
     changes: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="Change a value: train.batch_size=256.",
-            rich_help_panel=RUN,
-        ),
+        option("NAME=VALUE", "Change a value: train.batch_size=256.", RUN, name="--set"),
     ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Sets train.seed.", rich_help_panel=RUN),
-    ] = None,
+    seed: Annotated[int | None, option("N", "Sets train.seed.", RUN, min=0)] = None,
     origin: Annotated[
         Path | None,
-        typer.Option(
-            "--from",
+        option(
+            "PATH",
+            "Go on from the checkpoint of another run: a file, or its folder.",
+            RUN,
+            name="--from",
             exists=True,
-            metavar="PATH",
-            help="Go on from the checkpoint of another run: a file, or its folder.",
-            rich_help_panel=RUN,
         ),
     ] = None,
     pretrained: Annotated[
         str,
-        typer.Option(
-            metavar="TAG",
-            help="Weights of an open_clip model: a tag or a file. Sets train.pretrained.",
+        option(
+            "TAG",
+            "Weights of an open_clip model: a tag or a file. Sets train.pretrained.",
+            SHARDS,
             show_default=False,
-            rich_help_panel=SHARDS,
         ),
     ] = "",
     precomputed: Annotated[
         Path | None,
-        typer.Option(
+        option(
+            "DIR",
+            "What `mgca data captions` wrote.",
+            SHARDS,
             exists=True,
             file_okay=False,
-            metavar="DIR",
-            help="What `mgca data captions` wrote.",
             show_default="the cache",
-            rich_help_panel=SHARDS,
         ),
     ] = None,
     corrupt_limit: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="SHARE",
-            help="Of samples, that may be unreadable.",
-            rich_help_panel=SHARDS,
-        ),
+        float, option("SHARE", "Of samples, that may be unreadable.", SHARDS, min=0, max=1)
     ] = 0.01,
     caption_key: Annotated[
-        str,
-        typer.Option(
-            metavar="KEY",
-            help="Key of the samples' .json under which captions lie.",
-            rich_help_panel=SHARDS,
-        ),
+        str, option("KEY", "Key of the samples' .json under which captions lie.", SHARDS)
     ] = "caption",
     random_weights: Annotated[
         bool,
-        typer.Option(
-            "--random-weights",
-            help="An encoder of random weights, to see how long a run takes.",
-            rich_help_panel=SHARDS,
+        flag(
+            "--random-weights", "An encoder of random weights, to see how long a run takes.", SHARDS
         ),
     ] = False,
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu or cuda.", rich_help_panel=MACHINE)
-    ] = "auto",
+    device: Annotated[str, option("NAME", "auto, cpu or cuda.", MACHINE)] = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "N",
+            "Reading processes per process.",
+            SHARDS,
             min=0,
-            metavar="N",
-            help="Reading processes per process.",
             show_default="as many as there are cores for",
-            rich_help_panel=SHARDS,
         ),
     ] = None,
     micro_batch: Annotated[
         int | None,
-        typer.Option(
+        option(
+            "N",
+            "Images through the decoder at a time; the result is the same.",
+            MACHINE,
             min=1,
-            metavar="N",
-            help="Images through the decoder at a time; the result is the same.",
             show_default="all of a process",
-            rich_help_panel=MACHINE,
         ),
     ] = None,
-    budget: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="MIB", help="Memory for the losses.", rich_help_panel=MACHINE),
-    ] = None,
+    budget: Annotated[int | None, option("MIB", "Memory for the losses.", MACHINE, min=1)] = None,
     download_limit: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="GIB",
-            help="For downloaded shards in the cache.",
-            rich_help_panel=SHARDS,
-        ),
+        int | None, option("GIB", "For downloaded shards in the cache.", SHARDS, min=1)
     ] = None,
     out: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Runs go into a folder here, named by their configuration.",
-            rich_help_panel=KEPT,
-        ),
+        Path, option("DIR", "Runs go into a folder here, named by their configuration.", KEPT)
     ] = Path("runs"),
     checkpoint_every: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Steps between checkpoints.",
-            show_default="50, of shards 500",
-            rich_help_panel=KEPT,
-        ),
+        option("N", "Steps between checkpoints.", KEPT, min=1, show_default="50, of shards 500"),
     ] = None,
-    keep: Annotated[
-        int,
-        typer.Option(min=1, metavar="N", help="Newest checkpoints to keep.", rich_help_panel=KEPT),
-    ] = 2,
+    keep: Annotated[int, option("N", "Newest checkpoints to keep.", KEPT, min=1)] = 2,
     milestone: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Keep also what this number of steps divides.",
-            rich_help_panel=KEPT,
-        ),
+        int | None, option("N", "Keep also what this number of steps divides.", KEPT, min=1)
     ] = None,
     probe: Annotated[bool, typer.Option(help="Time some steps before the run starts.")] = True,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what the run takes, and end.")
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "Say what the run takes, and end.")] = False,
     as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", help="Print a line of JSON of what the run takes, and one at the end."
-        ),
+        bool, flag("--json", "Print a line of JSON of what the run takes, and one at the end.")
     ] = False,
 ) -> None:
     """Train a decoder, and say first what it takes. The same command resumes a run.

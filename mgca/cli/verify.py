@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import argument, flag, option
 from mgca.cli.loading import RESULTS, AsJson, echo_json, examples
 from mgca.cli.verbosity import notice
 
@@ -23,49 +24,31 @@ EXAMPLES = examples(
 def verify(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="NAME...",
-            help="Tables, rows by their path, runs or figures.",
-            show_default=DEFAULT,
-        ),
+        argument("NAME...", "Tables, rows by their path, runs or figures.", show_default=DEFAULT),
     ] = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Every row that is not a time: hours, and goes on.")
+        bool, flag("--all", "Every row that is not a time: hours, and goes on.")
     ] = False,
-    sample: Annotated[
-        int, typer.Option(min=0, metavar="N", help="So many rows, drawn at random.")
-    ] = 0,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the drawing.")] = 0,
+    sample: Annotated[int, option("N", "So many rows, drawn at random.", min=0)] = 0,
+    seed: Annotated[int, option("N", "Of the drawing.", min=0)] = 0,
     records: Annotated[
-        bool, typer.Option("--records", help="Hold tables against records only; seconds.")
+        bool, flag("--records", "Hold tables against records only; seconds.")
     ] = False,
-    jobs: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Runs at a time, in processes.")
-    ] = 1,
-    threads: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Of a run; published runs have one.")
-    ] = 1,
+    jobs: Annotated[int, option("N", "Runs at a time, in processes.", min=1)] = 1,
+    threads: Annotated[int, option("N", "Of a run; published runs have one.", min=1)] = 1,
     tolerance: Annotated[
         float | None,
-        typer.Option(
+        option(
+            "POINTS",
+            "Of mIoU, allowed on another kind of machine.",
             min=0,
-            metavar="POINTS",
-            help="Of mIoU, allowed on another kind of machine.",
             show_default="what was measured",
         ),
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Photographs.", show_default="$MGCA_DATA"),
-    ] = None,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="The published results.")] = Path(
-        "results"
-    ),
+    data: Annotated[Path | None, option("DIR", "Photographs.", show_default="$MGCA_DATA")] = None,
+    results: Annotated[Path, option("DIR", "The published results.")] = Path("results"),
     publish: Annotated[
-        bool,
-        typer.Option(
-            "--publish", help="Keep the report in results/verify.", rich_help_panel=RESULTS
-        ),
+        bool, flag("--publish", "Keep the report in results/verify.", RESULTS)
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -42,7 +42,6 @@ class Variant:
         last_block: Variant of the backbone's last block.
         units: Numbers of meta-points that the table shows, None for the pixel unit.
         segment: Values, by name, that differ from the scale's way of segmenting.
-        sets: Names of the sets that it is evaluated on; those of the scale's tables where empty.
     """
 
     name: str
@@ -50,11 +49,6 @@ class Variant:
     last_block: str
     units: tuple[int | None, ...] = UNITS
     segment: tuple[tuple[str, str], ...] = ()
-    sets: tuple[str, ...] = ()
-
-    def datasets(self, scale: Scale) -> tuple[str, ...]:
-        """Names of the sets that it is evaluated on at a scale."""
-        return self.sets or scale.datasets
 
     def segmenting(self, scale: Scale) -> SegmentConfig:
         """Settings of inference with which the variant segments at a scale."""
@@ -73,7 +67,7 @@ class Variant:
             "train": to_dict(training) if training else None,
             "last_block": self.last_block,
             "segment": to_dict(self.segmenting(scale)),
-            "sets": list(self.datasets(scale)),
+            "sets": list(scale.datasets),
             "settings": scale.settings,
         }
 
@@ -89,8 +83,7 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         ablation: Name of the ablation: ``"granularity"`` (Table 3), ``"areas"`` and ``"k"``
             (Fig. 7), ``"meta_points"`` (Table 4), ``"choices"``, another value of each choice that
             the paper leaves open and no other ablation varies, ``"benchmarks"``, every method that
-            can be run at the scale, or ``"main"``, the decoder beside what it is trained on, on the
-            scale's own sets.
+            can be run at the scale, or ``"main"``, the decoder beside what it is trained on.
 
     Raises:
         ValueError: If there is no such ablation.
@@ -107,17 +100,17 @@ def grid(ablation: str, scale: Scale) -> list[Variant]:
         loss = dataclasses.replace(full_loss, **loss)
         return Variant(name, dataclasses.replace(full, loss=loss, last_block=block), block, units)
 
-    def frozen(name: str, sets: tuple[str, ...] = ()) -> list[Variant]:
+    def frozen(name: str) -> list[Variant]:
         """Dense features as the network was trained with, and as the decoder is trained on."""
         blocks = {scale.baseline_block: name}
         blocks.setdefault(block, "maskclip")
-        return [Variant(name, None, block, sets=sets) for block, name in blocks.items()]
+        return [Variant(name, None, block) for block, name in blocks.items()]
 
     if ablation == "main":
         trained = {"mgca": full, "decoder": scale.decoder}
         return [
-            *frozen(scale.plain, scale.main),
-            *(Variant(name, t, block, sets=scale.main) for name, t in trained.items() if t),
+            *frozen(scale.plain),
+            *(Variant(name, t, block) for name, t in trained.items() if t),
         ]
     if ablation == "granularity":
         none = {"object": 0.0, "region": 0.0, "pixel": 0.0}

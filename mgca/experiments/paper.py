@@ -242,7 +242,7 @@ class PaperScale(Scale):
     def present(self, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(name for name in names if name in self.file.benchmarks)
 
-    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         """Look at all that the runs need, before hours are spent.
 
         Raises:
@@ -250,7 +250,7 @@ class PaperScale(Scale):
                 and sound, a shard is damaged, the encoder does not load, or disk or memory do not
                 suffice; the message says what to do.
         """
-        for name in self.present(names or self.datasets):
+        for name in self.present(self.datasets):
             report = check(load_benchmark(name), self.file.benchmarks[name])
             if not report.ok:
                 problem = " ".join(str(report.problems[0]).split())

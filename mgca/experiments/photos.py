@@ -213,10 +213,10 @@ class PhotosScale(Scale):
         backbone.temperature = float(meta["temperature"])
         return backbone
 
-    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         _corpus(self.root, self.cache)
         model = Model(Lite(pretrained=False), config=self.segment())
-        for data in self.sets(names):
+        for data in self.sets():
             evaluate(model, data, units=(), features=self.cache, background=self.threshold)
 
     def data(self, backbone: Backbone) -> Cached:

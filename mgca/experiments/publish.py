@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mgca.backbone import Backbone
 from mgca.backbone.hybrid import Hybrid, hybrid_state
 from mgca.backbone.lite import Lite, SentenceEncoder
 from mgca.config import config_hash, to_dict
@@ -25,7 +24,7 @@ from mgca.data.scenes.sets import TEST_SEED, TRAINING_SEED, evaluation_set, trai
 from mgca.data.texts import build_pool
 from mgca.evaluation.metrics import recall
 from mgca.evaluation.results import add_results, row, write_run
-from mgca.experiments.grid import Variant, grid, published_name
+from mgca.experiments.grid import grid, published_name
 from mgca.experiments.photos import PhotosScale
 from mgca.experiments.scale import Scale
 from mgca.experiments.scenes import SIDE, ScenesScale
@@ -90,14 +89,39 @@ def train_scenes_clip(config: ClipConfig, *, out: Path, work: Path, cache: Path)
 
 
 def scenes_decoders(scale: ScenesScale, work: Path) -> None:
-    """Publish decoders of the scenes' table ``granularity``, in half precision.
+    """Publish decoders of the scenes' table ``granularity``, of the first seed, in half precision.
+
+    Args:
+        scale: The scale that they were trained at.
+        work: Folder of the trained decoders.
 
     Raises:
         FileNotFoundError: If one has not been trained.
     """
     for variant in grid("granularity", scale):
-        if variant.name in DECODERS:
-            _publish_decoder(published_name(variant, scale), "granularity", variant, scale, work)
+        if variant.name not in DECODERS:
+            continue
+        state, meta = read_tensors(_trained(variant.run(scale, 0), "decoder", scale, work))
+        backbone = scale.backbone(0, variant.last_block)
+        decoder = decoder_from(state, meta, backbone)
+        half = work / variant.run(scale, 0) / "half.safetensors"
+        name = published_name(variant, scale)
+        publish(name, save_decoder(half, decoder, backbone, run=meta["run"]))
+
+
+def _trained(run: str, what: str, scale: Scale, work: Path) -> Path:
+    """The file of what a run of ``granularity`` trained.
+
+    Raises:
+        FileNotFoundError: If it has not been trained.
+    """
+    path = work / run / f"{what}.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no {what} {path}: mgca experiment run granularity --scale {scale.name} --seeds 0 "
+            "--fresh --publish"
+        )
+    return path
 
 
 def lite(scale: PhotosScale, work: Path) -> None:
@@ -107,47 +131,12 @@ def lite(scale: PhotosScale, work: Path) -> None:
         FileNotFoundError: If it has not been trained.
     """
     run = grid("granularity", scale)[-1].run(scale, 0)
-    path = work / run / "alignment.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no head {path}: mgca experiment run granularity --scale {scale.name} --seeds 0 "
-            "--fresh --publish"
-        )
+    path = _trained(run, "alignment", scale, work)
     backbone = Lite(pretrained=False)
     state, meta = read_tensors(path)
     backbone.set_alignment(**state)
     backbone.temperature = float(meta["temperature"])
     publish("lite-alignment", save_alignment(path.with_name("half.safetensors"), backbone, run=run))
-
-
-def _publish_decoder(
-    name: str, table: str, variant: Variant, scale: Scale, work: Path, *, run: str = ""
-) -> None:
-    """Publish the decoder of a finished run of the first seed.
-
-    Args:
-        name: Name of the weights.
-        table: Name of the ablation that the run stands in.
-        variant: Variant that was run.
-        scale: Scale that it was run at.
-        work: Folder of the trained decoders.
-        run: Name of the training that is kept in the file; by default the one that the decoder's
-            own file has.
-
-    Raises:
-        FileNotFoundError: If it has not been trained.
-    """
-    path = work / variant.run(scale, 0) / "decoder.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no decoder {path}: mgca experiment run {table} --scale {scale.name} --seeds 0 "
-            "--fresh --publish"
-        )
-    state, meta = read_tensors(path)
-    backbone: Backbone = scale.backbone(0, variant.last_block)
-    decoder = decoder_from(state, meta, backbone)
-    half = path.with_name("half.safetensors")
-    publish(name, save_decoder(half, decoder, backbone, run=run or meta["run"]))
 
 
 @torch.inference_mode()

@@ -94,7 +94,7 @@ def _record(
     places: Iterable[str | os.PathLike], variant: Variant, scale: Scale, seed: int
 ) -> dict[str, Any]:
     """The first record of a variant's run with numbers of all its sets and units, or nothing."""
-    names = scale.present(variant.datasets(scale))
+    names = scale.present(scale.datasets)
     wanted = {(name, unit_name(n)) for name in names for n in variant.units}
     for place in places:
         try:
@@ -183,10 +183,7 @@ def run_ablations(
         with threads(1):
             variants = [task.variant for task in plan.values()]
             trained = {variant.last_block for variant in variants if variant.train}
-            scale.prepare(
-                {variant.last_block: variant.last_block in trained for variant in variants},
-                tuple(dict.fromkeys(name for v in variants for name in v.datasets(scale))),
-            )
+            scale.prepare({each.last_block: each.last_block in trained for each in variants})
             # A backbone that each seed trains anew is trained here, and not by every worker.
             for seed in sorted({task.seed for task in plan.values()}):
                 scale.backbone(seed, scale.training.last_block)
@@ -346,7 +343,7 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
-        data=scale.digests(scale.present(task.variant.datasets(scale))),
+        data=scale.digests(scale.present(scale.datasets)),
         seconds=time.perf_counter() - began,
     )
     record |= {"background": background, "measured": measured, "code": code}
@@ -376,5 +373,5 @@ def compute(
     decoder, scoring = scale.trained(training, backbone, folder) if training else (None, None)
     model = Model(backbone, decoder, variant.segmenting(scale), scoring)
     background = scale.background(model)
-    names = scale.present(variant.datasets(scale))
+    names = scale.present(scale.datasets)
     return background, scale.measured(model, names, variant.units, background, folder)

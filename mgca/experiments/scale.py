@@ -45,7 +45,6 @@ class Scale(ABC):
         name: Name of the scale, and of its folder under ``results``.
         training: The published configuration of the full objective, with seed 0.
         datasets: Names of the sets with masks that a table is of.
-        main: Names of the sets that the table ``main`` is of; those of ``datasets`` where empty.
         plain: Name of the dense features without a decoder in the table ``main``.
         groups: The sets over which a table gives a mean, by its heading.
         frozen: ``last_block`` of the methods that train nothing, by their names, ``"clip"`` among
@@ -64,7 +63,6 @@ class Scale(ABC):
     name: str
     training: TrainConfig
     datasets: tuple[str, ...]
-    main: tuple[str, ...] = ()
     plain: str = "clip"
     groups: dict[str, tuple[str, ...]]
     frozen: dict[str, str]
@@ -85,12 +83,11 @@ class Scale(ABC):
         return self.frozen["clip"]
 
     @abstractmethod
-    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         """Compute and keep what runs share, so that workers find it.
 
         Args:
             blocks: The last blocks in use, and whether a decoder is trained on each.
-            names: The sets that are evaluated on; those of ``datasets`` where empty.
 
         Raises:
             FileNotFoundError: If data is missing.

@@ -90,12 +90,12 @@ class ScenesScale(Scale):
             "background": self.threshold,
         }
 
-    def prepare(self, blocks: Mapping[str, bool], names: Sequence[str] = ()) -> None:
+    def prepare(self, blocks: Mapping[str, bool]) -> None:
         for last_block, trained in blocks.items():
             backbone = self.backbone(0, last_block)
             if trained:
                 self.data(backbone)
-            for data in self.sets(names):
+            for data in self.sets():
                 evaluate(
                     Model(backbone, config=self.segment()),
                     data,

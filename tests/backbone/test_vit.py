@@ -267,9 +267,16 @@ def test_unknown_names_and_weights_are_refused(name, pretrained, message):
         load_backbone(name, pretrained)
 
 
+@pytest.fixture(scope="module")
+def papers() -> PlainViT:
+    """The paper's backbone with random weights, of seconds."""
+    torch.manual_seed(1)
+    return load_backbone("vit-b-16", pretrained=False)
+
+
 @torch.no_grad()
-def test_the_papers_backbone_with_random_weights():
-    vit = load_backbone("vit-b-16", pretrained=False)
+def test_the_papers_backbone_with_random_weights(papers):
+    vit = papers
     assert (type(vit), vit.dim, vit.stride, vit.last_block) == (PlainViT, 512, 16, "value")
     assert vit.mean == pytest.approx((0.4815, 0.4578, 0.4082), abs=1e-4)
     assert vit.std == pytest.approx((0.2686, 0.2613, 0.2758), abs=1e-4)
@@ -278,14 +285,12 @@ def test_the_papers_backbone_with_random_weights():
     assert vit.encode_text(["a cat", "a dog"]).shape == (2, 512)
 
 
-def test_random_weights_are_the_same_at_every_load():
+def test_random_weights_are_the_same_at_every_load(papers):
     """All processes of a run need the same encoder, and so does a run that goes on."""
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    first = load_backbone("vit-b-16", pretrained=False).digest
-    assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert load_backbone("vit-b-16", pretrained=False).digest == first
+    before = torch.get_rng_state()
+    assert load_backbone("vit-b-16", pretrained=False).digest == papers.digest
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_weights_may_be_those_of_a_file(tmp_path):

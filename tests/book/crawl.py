@@ -31,8 +31,9 @@ ONLY_SCROLLING = {"runOnly": {"type": "rule", "values": ["scrollable-region-focu
 # them. A formula stays as large as it is.
 NO_LETTERS = """() => document.querySelectorAll("mjx-container > svg, mjx-assistive-mml")
     .forEach(drawing => drawing.replaceChildren())"""
-# Leaves out the texts that look like four before them, on this page or another, because the
-# elements they are in have the same classes and styles; and what is empty then.
+# Leaves out the texts that look like two before them, on this page or another, because the
+# elements they are in have the same classes and styles; and what is empty then. Two, because rows
+# of tables take turns.
 THIN = """seen => {
     const places = /^(DIV|NAV|ASIDE|DIALOG|FORM)$/;  // those whose ids style sheets name
     for (const node of [...document.body.querySelectorAll("*")].reverse()) {
@@ -45,7 +46,7 @@ THIN = """seen => {
             way += `${up.tagName} ${places.test(up.tagName) ? up.id : ""} `
                 + `${up.getAttribute("class")} ${up.getAttribute("style")}/`;
         seen[way] = (seen[way] || 0) + 1;
-        if (seen[way] > 4) node.remove();
+        if (seen[way] > 2) node.remove();
     }
     return seen;
 }"""
@@ -227,8 +228,9 @@ async def _visit(tab, address: str, page: str, seen: dict[str, int]) -> Visit:
         rules = WITHOUT_CONTRAST if view == DESK else ONLY_SCROLLING
         visit.violations += await _violations(tab, name, rules)
     seen |= await tab.evaluate(THIN, seen)
-    for view, theme in reversed(VIEWS):
-        await _look(tab, view, theme)
+    for view, theme in reversed(VIEWS):  # the last one is still shown
+        if view == DESK:
+            await _look(tab, view, theme)
         visit.violations += await _violations(tab, f"{view['width']} px, {theme}", ONLY_CONTRAST)
     visit.whole = await _sum(sizes)
     return visit

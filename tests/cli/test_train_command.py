@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from textwrap import dedent, indent
 
 import pytest
 from safetensors.torch import load_file
@@ -112,10 +113,7 @@ def test_what_is_wrong_is_said_before_anything_is_written(scale, tmp_path, capsy
 def test_the_guide_to_change_a_loss_runs_as_written(scale, tmp_path, capsys):
     guide = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
     code = re.search(r"```python\n((?:(?!```).)*@objective.*?)```", guide, re.DOTALL).group(1)
-    indent = re.match(" *", code).group()
-    (tmp_path / "mine.py").write_text(
-        "".join(line.removeprefix(indent) for line in code.splitlines(keepends=True))
-    )
+    (tmp_path / "mine.py").write_text(dedent(code))
     (words,) = set(re.findall(r"`mgca (train --scale scenes --objective [^`]*)`", guide))
     assert main(words.replace("scenes", "tiny").split()) == 0
     with_margin = folder_of(tmp_path)
@@ -137,6 +135,23 @@ def test_the_guide_to_change_a_loss_runs_as_written(scale, tmp_path, capsys):
     moved = (load_file(folder / "decoder.safetensors") for folder in (with_margin, plain))
     ours, theirs = moved
     assert any((ours[name] != theirs[name]).any() for name in ours)
+
+
+def test_the_guides_term_runs_as_written_and_is_a_column(scale, tmp_path):
+    guide = (ROOT / ".github/CONTRIBUTING.md").read_text(encoding="utf-8")
+    loss, term = map(dedent, re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    (field,) = re.findall(r"`(entropy: float = [^`]*)`", guide)
+    head, data, rest = re.match(
+        "(.*?)(@dataclass.*?)    margin[^\n]*(.*)", loss, re.DOTALL
+    ).groups()
+    kind = rest.split("    def logits")[0]
+    (tmp_path / "mine.py").write_text(head + data + f"    {field}" + kind + indent(term, "    "))
+    assert train("--objective", "mine.py") == 0
+    names, first, *_ = (folder_of(tmp_path) / "metrics.csv").read_text().splitlines()
+    row = dict(zip(names.split(","), map(float, first.split(",")), strict=True))
+    levels = row["object"] + row["region"] + row["pixel"]
+    assert row["entropy"] > 0
+    assert row["total"] == pytest.approx(levels + 0.1 * row["entropy"], rel=1e-4)
 
 
 def test_runs_are_named_by_their_configuration(scale, tmp_path):

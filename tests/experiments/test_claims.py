@@ -84,7 +84,9 @@ def test_a_claim_holds_does_not_or_is_undecided():
     assert sure.numbers == f"+2.00 [{2 - spread:+.2f}, {2 + spread:+.2f}], 5 seeds"
     assert gain(-0.5, -2, -2.5, -2, -3).judged.verdict == "does not hold"
     # What passed by the rule of one deviation: 0.56 ± 0.51 of three seeds.
-    assert gain(0.56 - 0.51, 0.56, 0.56 + 0.51).judged.verdict == "undecided"
+    thumb = gain(0.56 - 0.51, 0.56, 0.56 + 0.51)
+    assert thumb.judged.verdict == "undecided" and thumb.above_spread
+    assert not gain(0.5 - 0.51, 0.5, 0.5 + 0.51).above_spread and not gain(-1.0).above_spread
     assert gain(5.0).judged.verdict == "undecided" and gain(5.0).numbers == "+5.00, one seed"
     assert gain(2.0, 2.0).judged.verdict == "holds"  # nothing is trained: all seeds are one
 
@@ -196,6 +198,7 @@ def test_what_was_not_run_is_said():
     nothing = verdicts.table([claims.Column("Tiny", "all sets", {}, OWN)])
     assert verdicts.in_short(nothing) == "* **Tiny**: not run."
     assert "<td>not run</td>" in verdicts.html(nothing)
+    assert len(verdicts.by_both_rules(table)) == 7 and verdicts.by_both_rules(nothing).empty
 
 
 def test_a_claim_may_speak_of_some_sets_only():

@@ -178,22 +178,19 @@ def everywhere(pixels: PixelScores) -> torch.Tensor:
 def step_by_step(boxes, padded, maps, resized, original, blend="equal") -> torch.Tensor:
     """(K, H, W): windows upsampled, joined where they overlap, and resized, one after another."""
 
-    def weight(place, side):  # of a pixel of a window, by its distance to the nearer edge
-        return 1 if blend == "equal" else min(place + 0.5, side - place - 0.5)
+    def weights(side):  # of the pixels of a window, by their distance to the nearer edge
+        place = torch.arange(side) + 0.5
+        return torch.ones(side) if blend == "equal" else torch.minimum(place, side - place)
 
     whole = F.interpolate(maps, padded, mode="bilinear", align_corners=False)
-    averaged = torch.zeros(maps.shape[1], *resized)
-    for y in range(resized[0]):
-        for x in range(resized[1]):
-            total = 0.0
-            for n, box in enumerate(boxes):
-                down, across = y - box.top, x - box.left
-                if 0 <= down < box.height and 0 <= across < box.width:
-                    share = weight(down, box.height) * weight(across, box.width)
-                    averaged[:, y, x] += share * whole[n, :, down, across]
-                    total += share
-            averaged[:, y, x] /= total
-    return F.interpolate(averaged[None], original, mode="bilinear", align_corners=False)[0]
+    total, weight = torch.zeros(maps.shape[1], *resized), torch.zeros(resized)
+    for window, box in zip(whole, boxes, strict=True):
+        inside = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+        share = weights(box.height)[:, None] * weights(box.width)
+        total[:, *inside] += share * window[:, : box.height, : box.width]
+        weight[inside] += share
+    averaged = (total / weight)[None]
+    return F.interpolate(averaged, original, mode="bilinear", align_corners=False)[0]
 
 
 @pytest.mark.parametrize("original", [(30, 41), (47, 33), (11, 90), (1, 1)])

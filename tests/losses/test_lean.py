@@ -204,7 +204,7 @@ def test_memory_beside_the_inputs_and_their_gradient(images):
 @pytest.mark.parametrize("measure", ["dot", "cosine"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(96, 32, 24, 24), (32, 256, 16, 16)])
-@pytest.mark.parametrize("mebibytes", [3, 6, 16])
+@pytest.mark.parametrize("mebibytes", [3, 16])
 def test_a_budget_is_kept(mebibytes, shape, layout, measure):
     torch.manual_seed(0)
     pixels = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()

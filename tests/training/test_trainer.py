@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
@@ -459,24 +460,11 @@ def test_float16_is_for_gpus(cached):
 # Shards.
 
 
-def process(*arguments, world=1):
-    run = [sys.executable]
-    if world > 1:
-        run += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
-    return subprocess.run(
-        [*run, trains.__file__, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-
-
 @pytest.fixture(scope="module")
 def whole(shards, tmp_path_factory):
     """The folder of an uninterrupted run in a process of its own."""
     folder = tmp_path_factory.mktemp("whole")
-    done = process(shards, folder)
+    done = forked.run(trains.main, shards, folder, said=folder / "said.txt")
     assert not done.returncode, done.stderr
     return folder
 
@@ -535,12 +523,13 @@ def test_it_is_the_small_training_on_the_same_batches(whole, shards, tmp_path):
 
 @pytest.mark.parametrize("step, where", [(3, "step"), (5, "step"), (1, "write"), (5, "write")])
 def test_killed_at_any_time_it_ends_with_the_same_bits(whole, shards, tmp_path, step, where):
-    killed = process(shards, tmp_path, step, where)
+    said = tmp_path / "said.txt"
+    killed = forked.run(trains.main, shards, tmp_path, (step, where), said=said)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "decoder.safetensors").exists()
     if where == "write":
         assert list((tmp_path / "checkpoints").glob(".*")), "the half-written file"
-    again = process(shards, tmp_path)
+    again = forked.run(trains.main, shards, tmp_path, said=said)
     assert not again.returncode, again.stderr
     # Step 1's checkpoint was the first: nothing to resume, and the run starts again.
     assert ("resuming" in again.stderr) == (step > 1)
@@ -552,7 +541,11 @@ def test_killed_at_any_time_it_ends_with_the_same_bits(whole, shards, tmp_path, 
 
 
 def test_two_processes_learn_what_one_does(whole, shards, tmp_path):
-    done = process(shards, tmp_path, world=2)
+    """Started as a user does, with torchrun."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    run += [trains.__file__, str(shards), str(tmp_path)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, capture_output=True, text=True, timeout=300, env=environment)
     assert not done.returncode, done.stderr[-3000:]
     for ours, theirs in zip(rows_of(tmp_path), rows_of(whole), strict=True):
         for name in LEVELS:
@@ -572,9 +565,10 @@ def test_resources_change_nothing_but_rounding(whole, shards, tmp_path, resource
 
 def test_a_signal_to_all_processes_ends_the_run_with_a_checkpoint(shards, tmp_path):
     """As torchrun and schedulers send it, to those that read as well."""
+    code = "import sys, trains; trains.main(*sys.argv[1:], readers=2, pause=1)"
     run = subprocess.Popen(
-        [sys.executable, trains.__file__, str(shards), str(tmp_path)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "READERS": "2", "STEP_SECONDS": "1"},
+        [sys.executable, "-c", code, str(shards), str(tmp_path)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,

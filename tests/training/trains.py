@@ -1,9 +1,9 @@
 """Run as a process of its own by test_trainer.py: a short run from shards on a tiny backbone.
 
-``python trains.py SHARDS OUT [STEP step|write]``: with the last two the process kills itself, in
-the backward pass of that step or halfway through the writing of the checkpoint after it.
+``python trains.py SHARDS OUT`` is what torchrun runs.
 """
 
+import dataclasses
 import logging
 import os
 import signal
@@ -34,9 +34,7 @@ CONFIG = RunConfig(
     train=TrainConfig(backbone="tiny", steps=8, batch_size=8, learning_rate=1e-2),
     stream=StreamConfig(lanes=4, size=64),
 )
-RESOURCES = Resources(
-    accelerator="cpu", workers=int(os.environ.get("READERS", 0)), checkpoint_every=2
-)
+RESOURCES = Resources(accelerator="cpu", workers=0, checkpoint_every=2)
 
 
 def noise_shards(folder: Path) -> Path:
@@ -93,15 +91,32 @@ def die_at(step: int, where: str) -> None:
         safetensors.torch.save_file = save
 
 
-def main(shards: str, out: str, step: str = "", where: str = "") -> None:
+def main(
+    shards: str | Path,
+    out: str | Path,
+    dies: tuple[int, str] | None = None,
+    *,
+    readers: int = 0,
+    pause: float = 0,
+) -> None:
+    """Train.
+
+    Args:
+        shards: Folder of the shards.
+        out: Folder of the run.
+        dies: The process kills itself in the backward pass of this step, ``"step"``, or halfway
+            through the writing of the checkpoint after it, ``"write"``; None: it does not.
+        readers: Processes that read.
+        pause: Seconds of rest after each step.
+    """
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO)
-    if step:
-        die_at(int(step), where)
+    if dies:
+        die_at(*dies)
     source = Streamed(find_shards(shards, workers=1), CONFIG.stream)
-    process = launch(RESOURCES, CONFIG.train)
-    trainer = Trainer(CONFIG, TinyBackbone(), source, RESOURCES, process=process)
-    pause = float(os.environ.get("STEP_SECONDS", 0))
+    resources = dataclasses.replace(RESOURCES, workers=readers)
+    process = launch(resources, CONFIG.train)
+    trainer = Trainer(CONFIG, TinyBackbone(), source, resources, process=process)
     trainer.run(out, on_step=lambda row: time.sleep(pause))
 
 

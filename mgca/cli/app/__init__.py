@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mgca.cli.declare import flag, option
 from mgca.cli.loading import Decoder, Device, ModelName, Pretrained, Refine
 
 PAGE = "The page"  # panel of the help
@@ -20,22 +21,10 @@ def app(
     device: Device = "auto",
     refine: Refine = False,
     port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65535,
-            metavar="N",
-            help="Where the page is; 0: any that is free.",
-            rich_help_panel=PAGE,
-        ),
+        int, option("N", "Where the page is; 0: any that is free.", PAGE, min=0, max=65535)
     ] = 7860,
-    max_upload: Annotated[
-        int, typer.Option(min=1, metavar="MIB", help="Size of a photograph.", rich_help_panel=PAGE)
-    ] = 50,
-    browse: Annotated[
-        bool,
-        typer.Option("--open/--no-open", help="Open it in the browser.", rich_help_panel=PAGE),
-    ] = True,
+    max_upload: Annotated[int, option("MIB", "Size of a photograph.", PAGE, min=1)] = 50,
+    browse: Annotated[bool, flag("--open/--no-open", "Open it in the browser.", PAGE)] = True,
 ) -> None:
     """Try words and units on a photograph, on a page in the browser; Ctrl-C ends it.
 

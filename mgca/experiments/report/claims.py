@@ -48,11 +48,14 @@ class Verdict(NamedTuple):
         judged: What the seeds say, and with the images the verdict.
         beside: What the numbers stand beside, such as the line that comes nearest; may be empty.
         images: What images say; None where no images were counted one by one.
+        above_spread: Whether every difference exceeds one standard deviation of the seeds' own, the
+            rule of thumb that this one took the place of.
     """
 
     judged: Judged
     beside: str = ""
     images: OverImages | None = None
+    above_spread: bool = False
 
     @property
     def numbers(self) -> str:
@@ -265,15 +268,18 @@ def verdicts(claims: Sequence[Claim], columns: Sequence[Column]) -> dict[tuple[s
                     continue
                 against, one = least_sure(differences)
                 picked = claim.picked_from(column) if one.mean > 0 else len(differences)
-                family.append((claim, column, against, one, picked))
+                above = all(Difference.of(own).above_spread for own in differences.values())
+                family.append((claim, column, against, one, picked, above))
         images = [column.images.get(claim.text) for claim, column, *_ in family]
         judged = judge(
-            [one for *_, one, _ in family],
-            times=[picked for *_, picked in family],
+            [one for *_, one, _, _ in family],
+            times=[picked for *_, picked, _ in family],
             images=[one.p if one else 0.0 for one in images],
         )
-        for (claim, column, against, *_), one, over in zip(family, judged, images, strict=True):
-            said = Verdict(one, claim.beside(column, against), over)
+        for (claim, column, against, *_, above), one, over in zip(
+            family, judged, images, strict=True
+        ):
+            said = Verdict(one, claim.beside(column, against), over, above)
             found[claim.text, column.title] = said
     return found
 

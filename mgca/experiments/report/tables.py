@@ -128,6 +128,11 @@ class Difference(NamedTuple):
         return f"{self.mean:+.2f}" + (f" ± {self.std:.2f}" if self.std == self.std else "")
 
     @property
+    def above_spread(self) -> bool:
+        """Whether it exceeds one standard deviation of the seeds' own differences."""
+        return self.mean > (self.std if self.std == self.std else 0)
+
+    @property
     def p(self) -> float:
         """The two-sided p of no difference, as :func:`mgca.evaluation.intervals.student_p`."""
         return student_p(*self)

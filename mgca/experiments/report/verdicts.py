@@ -32,19 +32,21 @@ def table(columns: Sequence[Column]) -> pd.DataFrame:
 
     Returns:
         Columns ``claim``, ``ablation``, ``column`` (its title), ``verdict`` ("holds", "does not
-        hold", "undecided" or "not run"), ``shown`` (the numbers), and ``mean``, ``low`` and
-        ``high`` of those that are differences in mIoU, else NaN.
+        hold", "undecided" or "not run"), ``before`` (by the rule of one standard deviation),
+        ``shown`` (the numbers), and ``mean``, ``low`` and ``high`` of those that are differences in
+        mIoU, else NaN.
     """
     found, rows = verdicts(CLAIMS, columns), []
     for claim in (claim for claim in CLAIMS if claim.paper):
         for column in (column for column in columns if claim.applies(column)):
             row = {"claim": claim.text, "ablation": claim.ablation, "column": column.title}
-            row |= {"verdict": "not run", "shown": ""}
+            row |= {"verdict": "not run", "before": "not run", "shown": ""}
             row |= dict.fromkeys(("mean", "low", "high"), float("nan"))
             said = found.get((claim.text, column.title))
             if said:
                 judged = said.judged
-                row |= {"verdict": judged.verdict, "shown": said.numbers}
+                before = "holds" if said.above_spread else "does not hold"
+                row |= {"verdict": judged.verdict, "before": before, "shown": said.numbers}
                 if claim.plotted:
                     row |= {"mean": judged.difference.mean, "low": judged.low, "high": judged.high}
             rows.append(row)
@@ -76,6 +78,17 @@ def in_short(judged: pd.DataFrame) -> str:
             text += f" {said}: {'; '.join(short)}." if short else ""
         lines.append(text)
     return "\n".join(lines)
+
+
+def by_both_rules(judged: pd.DataFrame) -> pd.DataFrame:
+    """The claims that were run, with their verdicts before and after the rule changed.
+
+    Args:
+        judged: As :func:`table` gives it.
+    """
+    run = judged.loc[judged["verdict"] != "not run", ["claim", "column", "before", "verdict"]]
+    names = {"column": "sets", "before": "above one deviation", "verdict": "interval, Holm"}
+    return run.rename(columns=names).set_index("claim")
 
 
 def html(judged: pd.DataFrame) -> str:
