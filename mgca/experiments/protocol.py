@@ -63,6 +63,7 @@ class Turn:
         statistics: Statistics of pixels, ``"imagenet"``; None for the encoder's own.
         synonyms: Whether each class is also asked for by the scale's other word for it.
         background: Threshold, of sets with a background; None for the scale's own.
+        against: Value of the turn before it that it is compared with.
     """
 
     knob: str
@@ -72,6 +73,7 @@ class Turn:
     statistics: str | None = None
     synonyms: bool = False
     background: float | None = None
+    against: str = USUAL
 
 
 def turns(usual: SegmentConfig) -> list[Turn]:
@@ -81,6 +83,9 @@ def turns(usual: SegmentConfig) -> list[Turn]:
     eighty = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
     side, window = usual.short_side, usual.window
     larger = {"short_side": side * 3 // 2}
+    # A size at which an image is resized and padded, and positions are interpolated.
+    smaller, size = {"short_side": side * 2 // 3, "window": side * 2 // 3}, f"{side * 2 // 3}"
+    smaller["stride"] = smaller["window"] // 2
     return [
         Turn("templates", "1", templates=("a photo of a {}.",)),
         Turn("templates", "7", templates=CLIP_TEMPLATES),
@@ -93,7 +98,11 @@ def turns(usual: SegmentConfig) -> list[Turn]:
         Turn("windows", f"{window // 2}, stride {window // 4}",
              {"window": window // 2, "stride": window // 4}),
         Turn("joining of windows", "middle", {"blend": "middle"}),
-        *(Turn(name, value, {name: value}) for name, value in TCL_PROTOCOL.items()),
+        Turn("size", size, smaller),
+        *(
+            Turn(name, value, {**smaller, name: value}, against=size)
+            for name, value in TCL_PROTOCOL.items()
+        ),
         Turn("average", "normalised", {"average": "normalised"}),
         Turn("placement", "corner", {"placement": "corner"}),
         Turn("affinity", "early", {"affinity": "early"}),
@@ -231,19 +240,19 @@ def _measured(
     """The rows of a method on a set, without what names both, and the seconds that they took."""
     began = time.perf_counter()
     rows = []
-    usual: dict[str, PerImage] = {}
+    done: dict[str, dict[str, PerImage]] = {}
     for turn in every:
         if not _has_meaning(scale, turn, data, model):
             continue
         turned = copy.copy(same_texts)
         turned.backbone, turned.decoder = model.backbone, model.decoder
         turned.scoring = model.scoring
-        found = _counted(scale, turned, data, turn)
-        usual = usual or found
+        found = done[turn.value] = _counted(scale, turned, data, turn)
         for unit, counter in found.items():
-            counts, before = counter.counts, usual[unit].counts
+            reference = done[turn.against][unit]
+            counts, before = counter.counts, reference.counts
             numbers = [_miou(counts), _miou(counts) - _miou(before), *interval(counts, before)]
-            numbers.append(counter.changed(usual[unit]))
+            numbers.append(counter.changed(reference))
             shown = [round(float(number), 3) for number in numbers]
             rows.append([turn.knob, turn.value, unit, *shown])
         log.info("%s: %s %s", data.name, turn.knob, turn.value)
@@ -324,21 +333,20 @@ class _Read:
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each knob moves each method, in points of mIoU: largest minus smallest, usual one
-    among them; beside it, under ``"methods"``, how far the methods are apart with all as usual.
+    """How far each knob moves each method, in points of mIoU: largest minus smallest, the usual
+    value among them; beside it, under ``"methods"``, how far the methods are apart with all as
+    usual.
 
     Returns:
         A line for each set, unit and knob; a column for each method.
     """
     keys = ["dataset", "unit"]
-    usual = table[table["knob"] == USUAL]
-    lines = []
-    for knob, part in table[table["knob"] != USUAL].groupby("knob", sort=False):
-        both = pd.concat([part, usual.merge(part[[*keys, "method"]].drop_duplicates())])
-        moved = both.groupby([*keys, "method"])["miou"].agg(lambda each: each.max() - each.min())
-        lines.append(moved.unstack("method").assign(knob=knob))
+    usual, turned = table[table["knob"] == USUAL], table[table["knob"] != USUAL]
+    lines = turned.groupby([*keys, "knob", "method"], sort=False)["difference"].agg(
+        lambda each: max(each.max(), 0) - min(each.min(), 0)
+    )
     apart = usual.groupby(keys)["miou"].agg(lambda each: each.max() - each.min())
-    return pd.concat(lines).assign(methods=apart).set_index("knob", append=True)
+    return lines.unstack("method").join(apart.rename("methods"))
 
 
 def turned_around(table: pd.DataFrame) -> pd.DataFrame:
@@ -346,15 +354,13 @@ def turned_around(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``knob``, ``pairs`` and ``turned``, the number of pairs over all sets, units and
-        values, and of those whose order is another one than with all as usual.
+        values, and of those whose order is another one than before it was turned.
     """
-    usual = table[table["knob"] == USUAL].set_index(["dataset", "unit", "method"])["miou"]
     counts: dict[str, list[int]] = {}
     keys = ["knob", "value", "dataset", "unit"]
-    for (knob, _, dataset, unit), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
-        now = part.set_index("method")["miou"]
-        before = usual[dataset, unit]
-        for one, other in itertools.combinations(now.index, 2):
+    for (knob, *_), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
+        now, before = part["miou"].to_numpy(), (part["miou"] - part["difference"]).to_numpy()
+        for one, other in itertools.combinations(range(len(part)), 2):
             count = counts.setdefault(knob, [0, 0])
             count[0] += 1
             count[1] += bool((now[one] - now[other]) * (before[one] - before[other]) < 0)
