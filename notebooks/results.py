@@ -183,8 +183,8 @@ Markdown(f"""
 # ### The decoder on top
 #
 # MGCA's gated convolution decoder, as the paper has it, on top of that encoder, whose aligned half
-# it changes. `mgca.load("lite")` is the encoder alone; the head of the object level alone is a
-# little better on average than that of all three, which was chosen before any was measured.
+# it changes. `mgca.load("lite")` is the encoder alone, its head trained by all three levels, which
+# was chosen before any was measured.
 
 # %% tags=["remove-input"]
 if len(main) and "decoder" in set(main["variant"]):
