@@ -19,6 +19,7 @@ from mgca.experiments.protocol import (
     turned_around,
     turns,
 )
+from mgca.experiments.report import protocol as report
 from mgca.model import Model
 
 
@@ -106,3 +107,19 @@ def test_what_the_table_says():
     assert (line["one"], line["two"], line["methods"]) == (3.0, 2.0, 2.0)
     turned = turned_around(table).set_index("knob")
     assert turned.loc["templates"].tolist() == [2, 1]
+
+
+def test_what_the_page_says_of_the_table():
+    rows = [
+        ("one", "usual", 10.0, 0.0), ("two", "usual", 12.0, 0.0),
+        ("one", "resize", 13.0, 3.0), ("two", "resize", 12.5, 0.5),
+        ("one", "affinity", 11.0, 1.0), ("two", "affinity", 11.9, -0.1),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "knob", "miou", "difference"])
+    table = table.assign(dataset="things", unit="36", value="x", changed=4.0)
+    said = report.findings(table, "36")
+    assert "resize (1.8), affinity (0.6)" in said and "methods are 2.0 points apart" in said
+    assert "is 3.0: resize, of one" in said and "Of 2 pairs of methods, 1 change places" in said
+    assert report.prepared(table, "36").loc[("resize", "things")].tolist() == [4.0, 1.75, 3.0]
+    shown = report.affinity(table).loc[("things", "36")]
+    assert (shown["one", "own"], shown["one", "other"], shown["two", "other"]) == (10, 11, 11.9)
