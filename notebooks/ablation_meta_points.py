@@ -13,16 +13,9 @@
 # %% [markdown]
 # # Ablation: the semantic unit and the number of meta-points
 #
-# **What the paper claims** (Section 4.3, Table 4). Fewer units give more consistent masks: from the
-# pixel down to 36 meta-points per window, segmentation improves with every step. Below 36 the
-# returns are marginal, and some sets get worse. The units alleviate both the over-segmentation of
-# pixels and the under-segmentation of learned groups.
-#
-# **How it is measured here.** Only inference differs: one decoder per seed, trained with all three
-# levels, is asked with each unit. Beside mIoU this page measures boundary IoU (Cheng et al. 2021),
-# which counts only pixels within 2 % of the diagonal from a contour, and the number of connected
-# components of the prediction over that of the truth: above 1 is over-segmentation, below 1
-# under-segmentation.
+# On scenes 36 units have 1.7 points more than the pixel and better contours; with 16 most of that
+# is lost again. Predictions fall into fewer pieces, still about four for each true one. Three seeds
+# decide none of the claims in mIoU.
 #
 # **After this page you can** choose a number of meta-points, and say what it costs in contents
 # and gains in contours.
@@ -50,6 +43,21 @@ metrics["components"] = "components / those of the truth"
 
 # %% tags=["remove-input"]
 page.show_verdict()
+
+# %% [markdown]
+# ## What the paper claims (Section 4.3, Table 4)
+#
+# Fewer units give more consistent masks: from the pixel down to 36 meta-points per window,
+# segmentation improves with every step. Below 36 the returns are marginal, and some sets get worse.
+# The units alleviate both the over-segmentation of pixels and the under-segmentation of learned
+# groups.
+#
+# ## How it is measured here
+#
+# Only inference differs: one decoder per seed, trained with all three levels, is asked with each
+# unit. Beside mIoU this page measures boundary IoU (Cheng et al. 2021), which counts only pixels
+# within 2 % of the diagonal from a contour, and the number of connected components of the
+# prediction over that of the truth: above 1 is over-segmentation, below 1 under-segmentation.
 
 # %% [markdown]
 # ## From the pixel to few units, in numbers
@@ -97,8 +105,8 @@ page.show(
 # %% [markdown]
 # ## Claim by claim
 #
-# A claim holds here if the difference, seed by seed, is positive by more than its standard
-# deviation over the seeds.
+# Each claim is a difference, seed by seed, with its interval over the seeds. It holds where the
+# interval lies above 0; [what held](what_held.ipynb) has the rule.
 
 # %% tags=["remove-input"]
 page.show_claims()
@@ -112,6 +120,24 @@ page.show_claims()
 columns = {"pixel": ("all", None)}
 columns |= {f"{points} points": ("all", points) for points in (121, 64, 36, 16)}
 page.show_pictures(columns, "The same decoder with each unit, on the same images.")
+
+# %% [markdown]
+# ## What to take away
+#
+# * From the pixel to about 36 units mIoU and contours improve; with fewer, contents are lost.
+# * Between 36 and 64 units nothing differs by more than the seeds do.
+# * Averages make predictions less broken up. They do not make them whole.
+#
+# ## Try it
+#
+# 1. Without a background 49 units have the best mIoU. Does that contradict the paper's 36?
+# 2. What would a line of 784 meta-points show?
+#
+# ```{dropdown} What to expect
+# 1. No: it is 44.2 against 44.0, and the seeds differ by one point.
+# 2. The numbers of the pixel. A scene has 784 pixel embeddings, and with as many meta-points each
+#    is a unit of its own.
+# ```
 
 # %% [markdown]
 # ## The runs behind the numbers

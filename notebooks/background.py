@@ -70,7 +70,7 @@ background.show("photos")
 background.show("scenes")
 
 # %% [markdown]
-# ## What follows
+# ## What to take away
 #
 # * A method whose scores are spread otherwise than those of the lines above is handled less well
 #   by the common pair. It is a property of the comparison, not of the method.

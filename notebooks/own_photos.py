@@ -222,5 +222,13 @@ figures.table(
 # Where a word loses, the table says to which. Then add a word for what is there instead, or say
 # yours more precisely.
 
+# %% [markdown]
+# ## What to take away
+#
+# * One command segments folders, goes on where it stopped, and keeps with each result how it came
+#   about.
+# * In Python the result is tensors, tables, COCO's annotations or another library's objects.
+# * Where a word loses, `explain` says to which other.
+
 # %% tags=["remove-cell"]
 work.cleanup()

@@ -407,3 +407,13 @@ figures.show(
 # 2. Set `words = ["boat", "gravel"]`, or other words of [the world](scenes_world.ipynb). Which
 #    things are hard, and why is stuff easier?
 # 3. Set `groups` to 1, 9 and 16. Where does under-segmentation end?
+#
+# ```{dropdown} What to expect
+# 1. For things, where it takes many images to cancel what surrounds them: a pixel inside beats one
+#    outside in 67 % of the pairs with 60 captions, 79 % with 120, 82 % with 240 and 86 % with 480.
+#    For stuff 60 are enough, 93 %.
+# 2. Small things that come in many shapes. Stuff is large and has no place: most of an image whose
+#    caption names it is made of it.
+# 3. Of the 5.6 contents of a scene 19 % are among the words used with one unit, 70 % with 9, 83 %
+#    with 16 and 92 % with 36: it ends slowly.
+# ```

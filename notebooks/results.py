@@ -282,6 +282,15 @@ for caption, columns in shown.items():
     figures.table(rows, caption=caption, results="speed/cpu-2-cores.csv")
 
 # %% [markdown]
+# ## What to take away
+#
+# * The numbers on photographs are of parts of three sets: they compare with each other and with no
+#   published ones.
+# * What finer levels and units add differs from set to set. Where things are large, units help;
+#   where they are thin, units cost.
+# * The paper's own scale was not run.
+
+# %% [markdown]
 # ## Where each number comes from
 
 # %% tags=["remove-input"]

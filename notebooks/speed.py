@@ -232,6 +232,13 @@ else:
     display(Markdown("**Not run.**"))
 
 # %% [markdown]
+# ## What to take away
+#
+# * A segmentation is the encoder's and the decoder's work; units and labels are a small part.
+# * Large products run near the limit of the machine. What gains most is shorter numbers, or fewer.
+# * The exported model gives the same embeddings without PyTorch.
+
+# %% [markdown]
 # ## Where the numbers come from
 #
 # `python tests/speed/inference.py` measures all of this page but the losses and the training

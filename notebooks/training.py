@@ -176,6 +176,14 @@ else:
     print("not run: no masks here")
 
 # %% [markdown]
+# ## What to take away
+#
+# * A head is one linear map: it learns from captioned photographs in minutes on two cores, first by
+#   whole images, then by object, region and pixel.
+# * A run this short shows that the code trains. What training reaches is in the published runs, and
+#   in [the results](results.ipynb).
+
+# %% [markdown]
 # **With other parameters**: [after](#one-notebook) `make
 # notebooks/training.ipynb`,
 # `papermill notebooks/training.ipynb out.ipynb -p steps 120 -p seed 1`.

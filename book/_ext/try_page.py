@@ -23,8 +23,8 @@ server: <code>python -m http.server</code> in the folder of the book is enough.<
 ```
 """
 WHAT = {
-    "try/model.onnx": "the model, weights in float16",
-    "try/words.bin.gz": "embeddings of the words, one byte a number",
+    "try/model.onnx": "the model, weights in 16 bits",
+    "try/words.bin.gz": "embeddings of the words, 14 bits a number",
     "try/words.txt": "the words",
     "onnxruntime/ort-wasm-simd-threaded.wasm.gz": "ONNX Runtime, compressed",
 }

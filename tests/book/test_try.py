@@ -187,8 +187,8 @@ def test_labels_are_pythons(whole, browser, photographs):
                 assert classes == "; ".join(f"{n} {each}" for n, each in enumerate(result.classes))
                 shares[name, case] = (labels == expected).mean()
             page.background(None)
-    # Words are kept in one byte a number, and a JPEG that is turned is decoded otherwise.
-    assert min(shares.values()) > 0.93 and np.mean(list(shares.values())) > 0.98, shares
+    # Weights and words are rounded: what is left is where two words are nearly even.
+    assert min(shares.values()) > 0.995, shares
 
 
 def test_a_reader_on_a_phone(whole, browser):
@@ -200,10 +200,11 @@ def test_a_reader_on_a_phone(whole, browser):
         page = handled.page
         page.on("request", lambda request: methods.append(request.method))
         page.click(".try-ready button >> nth=1")
+        page.wait_for_function(
+            "[...document.querySelectorAll('.try-word small')].filter("
+            "share => share.textContent.includes('%')).length === 3"
+        )
         handled.wait()
-        page.wait_for_function("document.querySelectorAll('.try-word small').length === 3")
-        shares = page.locator(".try-word small").all_text_contents()
-        assert all("%" in share for share in shares)
 
         page.hover(".try-word >> nth=0")
         page.wait_for_selector("figcaption >> text=similarity to “cat”")
@@ -266,28 +267,31 @@ def assets():
     return try_assets
 
 
-def test_weights_are_kept_as_float16(assets):
+def test_weights_are_kept_as_whole_numbers(assets):
+    """Each is off by half a step of its output channel at most."""
     import onnx
     import onnxruntime
 
     make, kind = onnx.helper, onnx.TensorProto
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((16, 32)).astype(np.float32)
+    weight[3] = 0
     graph = make.make_graph(
-        [make.make_node("MatMul", ["x", "w"], ["y"])],
+        [make.make_node("Gemm", ["x", "w"], ["y"], transB=1)],
         "product",
-        [make.make_tensor_value_info("x", kind.FLOAT, [3, 16])],
-        [make.make_tensor_value_info("y", kind.FLOAT, [3, 32])],
+        [make.make_tensor_value_info("x", kind.FLOAT, [32, 32])],
+        [make.make_tensor_value_info("y", kind.FLOAT, [32, 16])],
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 20)], ir_version=10)
-    assets.half_weights(model)
+    assets.short_weights(model)
     onnx.checker.check_model(model, full_check=True)
-    assert [each.data_type for each in model.graph.initializer] == [kind.FLOAT16]
-    x = rng.standard_normal((3, 16)).astype(np.float32)
-    (y,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    rounded = weight.astype(np.float16).astype(np.float32)
-    np.testing.assert_allclose(y, x @ rounded, rtol=1e-5, atol=1e-5)
+    kinds = {each.name: each.data_type for each in model.graph.initializer}
+    assert kinds == {"w_whole": kind.INT16, "w_step": kind.FLOAT}
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {"x": np.eye(32, dtype=np.float32)})
+    step = np.abs(weight).max(axis=1) / 32767
+    assert (np.abs(found.T - weight) <= (0.5 + 1e-2) * step[:, None]).all()
 
 
 def test_the_nearest_meta_points_are_those_of_the_units(assets):
@@ -322,8 +326,8 @@ def test_the_table_is_off_by_half_a_step(assets, modules, parts):
     for part, expected in zip(
         torch.tensor(found).split(parts, 1), rows.split(parts, 1), strict=True
     ):
-        half = expected.abs().amax() / 127 / 2
-        torch.testing.assert_close(part, expected, atol=1.1 * half.item(), rtol=2e-3)
+        half = expected.abs().amax() / 8191 / 2
+        torch.testing.assert_close(part, expected, atol=1.1 * half.item(), rtol=1e-4)
 
 
 def test_another_text_encoder_asks_for_another_table(assets):

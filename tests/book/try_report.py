@@ -86,7 +86,8 @@ def main() -> int:
         with trying(browser, address) as (page, requests):
             page.words(WORDS)
             for name, path in named:
-                page.meta_points(SIDE)
+                if rows:  # before the first photograph the slider is there, and moves nothing
+                    page.meta_points(SIDE)
                 first = page.photograph(path)
                 slider = page.meta_points(OTHER_SIDE)
                 taken = memory(psutil.Process().children(recursive=True))

@@ -53,18 +53,21 @@ function edits(a, b) {
   return last[b.length];
 }
 
-/** The words' embeddings (n, C) in bytes, then a step for each part of each row. */
+/** The words' embeddings: low bytes (n, C), high bytes (n, C), then a step for each part of each row. */
 export class Embeddings {
   constructor(bytes, { words, parts }) {
     this.parts = parts;
     this.dim = parts.reduce((a, b) => a + b, 0);
-    this.rows = new Int8Array(bytes, 0, words * this.dim);
-    this.steps = new Float32Array(bytes.slice(words * this.dim));
+    const count = words * this.dim;
+    this.low = new Uint8Array(bytes, 0, count);
+    this.high = new Int8Array(bytes, count, count);
+    this.steps = new Float32Array(bytes.slice(2 * count));
   }
 
   /** The unit vector (C,) of a word. */
   of(number) {
-    const out = Float32Array.from(this.rows.subarray(number * this.dim, (number + 1) * this.dim));
+    const first = number * this.dim;
+    const out = Float32Array.from({ length: this.dim }, (_, c) => 256 * this.high[first + c] + this.low[first + c]);
     this.parts.reduce((start, part, n) => {
       const step = this.steps[number * this.parts.length + n];
       for (let c = start; c < start + part; c++) out[c] *= step;
