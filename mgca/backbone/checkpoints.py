@@ -24,6 +24,19 @@ _LICENCES = (
     ("webli", "Apache-2.0"),
     ("metaclip", "CC-BY-NC-4.0"),
 )
+#: Families of towers by a part of the name of their network in timm, the first that fits.
+_TIMM = {
+    "siglip": "SigLIP, SigLIP 2",
+    "pe_core": "PE-Core",
+    "eva_giant": "EVA01",
+    "eva02_enormous": "EVA02-E",
+    "eva02": "EVA02",
+    "vitamin": "ViTamin",
+    "mci_224": "MobileCLIP-B",
+    "patch14_clip": "MobileCLIP2-L",
+    "fastvit": "MobileCLIP, others",
+    "convnext": "ConvNeXt",
+}
 _PARAMETERS = Path(__file__).with_name("open_clip_parameters.json")
 
 
@@ -34,6 +47,8 @@ class Checkpoint:
     Attributes:
         name: Name of the model, as :func:`mgca.backbone.load_backbone` takes it.
         tag: Tag of the weights.
+        family: Kind of the image tower: ``"CLIP ViT"``, ``"ResNet"``, ``"CoCa"``, ``"SigLIP,
+            SigLIP 2"`` and the like.
         why_not: Why they cannot be used here; empty where they can.
         window: Side in pixels of the images that they were trained with.
         patch: Side in pixels of a patch, where the configuration says so.
@@ -43,6 +58,7 @@ class Checkpoint:
 
     name: str
     tag: str
+    family: str
     why_not: str
     window: int | None
     patch: int | None
@@ -64,9 +80,19 @@ def checkpoints() -> list[Checkpoint]:
             patch = int(in_name[1]) if in_name else None
         licence = next((own for start, own in _LICENCES if tag.startswith(start)), None)
         found.append(
-            Checkpoint(name, tag, why_not(name), window, patch, counted.get(name), licence)
+            Checkpoint(
+                name, tag, _family(vision), why_not(name), window, patch, counted.get(name), licence
+            )
         )
     return found
+
+
+def _family(vision: dict[str, Any]) -> str:
+    if tower := vision.get("timm_model_name"):
+        return next((family for part, family in _TIMM.items() if part in tower), "others")
+    if vision.get("attentional_pool"):
+        return "CoCa"
+    return "ResNet" if isinstance(vision.get("layers"), list) else "CLIP ViT"
 
 
 def why_not(name: str) -> str:

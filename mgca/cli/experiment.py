@@ -187,7 +187,10 @@ def protocol(
     publish: Publish = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what each knob of the protocol moves, for every method of a scale."""
+    """Measure what each knob of the protocol moves, for every method of a scale.
+
+    An interrupted call goes on, and one with a further method measures that alone.
+    """
     from mgca.experiments.protocol import protocol_table, spread, turned_around
     from mgca.experiments.runner import folders
 
@@ -199,8 +202,10 @@ def protocol(
                 f"--decoder is NAME=FILE with a file that exists, not {given!r}"
             )
         others[name] = path
-    out = folders(scale, publish=publish)["out"]
-    table = protocol_table(_load(scale, data, cache), out, sets or (), others=others, limit=images)
+    places = folders(scale, publish=publish)
+    out, subject = places["out"], _load(scale, data, cache)
+    how = {"work": places["work"], "others": others, "limit": images}
+    table = protocol_table(subject, out, sets or (), **how)
     turned = turned_around(table)
     if as_json:
         echo_json({"rows": table.to_dict("records"), "turned": turned.to_dict("records")})

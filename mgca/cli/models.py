@@ -1,6 +1,7 @@
 """``mgca models``: what can be loaded by name, and what of it is here."""
 
 import dataclasses
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -60,6 +61,11 @@ def _every(as_json: bool) -> None:
             f"{size:>8}  {each.licence or '-':<13} {each.why_not}".rstrip()
         )
     usable = [each for each in found if not each.why_not]
+    families = Counter(each.family for each in found)
+    of_them = Counter(each.family for each in usable)
+    typer.echo()
+    for family, count in families.most_common():
+        typer.echo(f"{family:<20} {of_them[family]:>3} of {count:>3} usable")
     typer.echo(
         f"\n{len(usable)} of {len(found)} checkpoints are usable: --model NAME --pretrained TAG.\n"
         "Name, tag, side of the images and of the patches in pixels, parameters, licence of the "

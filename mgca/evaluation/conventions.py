@@ -11,8 +11,8 @@ import numpy as np
 from mgca.data.masks import IGNORE, DataError, Masked
 
 #: How TCL's harness, and those of its successors, prepare an image, where this project does
-#: otherwise unless told: fields of :class:`mgca.config.SegmentConfig`. The scale of the paper has
-#: them.
+#: otherwise unless told: fields of :class:`mgca.config.SegmentConfig`, and the default of the scale
+#: of the paper.
 TCL_PROTOCOL = {"resize": "opencv", "padding": "centre", "positions": "plain"}
 
 log = logging.getLogger(__name__)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgca.config import PRECISIONS, SegmentConfig, TrainConfig
+from mgca.config import PRECISIONS, SegmentConfig, TrainConfig, to_dict
 from mgca.data.benchmarks import benchmark_names
 from mgca.data.shards import StreamConfig
 from mgca.data.shards.index import CAPTION_KEY, is_remote
+from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.experiments.fanout import Jobs
 from mgca.training.resources import Resources
 from mgca.utils.settings import from_table
@@ -145,7 +146,8 @@ class PaperFile:
         train: Training; steps and epochs are the preset's, the backbone is the encoder.
         stream: How batches are made of shards.
         clip: Largest norm of the gradient, or none.
-        segment: How models segment; the window is each benchmark's own.
+        segment: How models segment, images prepared as TCL's harness does; the window is each
+            benchmark's own.
         evaluation: How models are measured.
         resources: Resources of each training process.
         jobs: Where runs are computed, and how many at a time.
@@ -162,7 +164,7 @@ class PaperFile:
     train: TrainConfig = field(default_factory=TrainConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     clip: float | None = None
-    segment: SegmentConfig = field(default_factory=SegmentConfig)
+    segment: SegmentConfig = field(default_factory=lambda: SegmentConfig(**TCL_PROTOCOL))
     evaluation: Measuring = field(default_factory=Measuring)
     resources: Resources = field(default_factory=lambda: Resources(checkpoint_every=500))
     jobs: Jobs = field(default_factory=Jobs)
@@ -235,7 +237,7 @@ def read_paper_file(path: str | os.PathLike) -> PaperFile:
 
 
 def made_of(table: dict[str, Any], source: str = "") -> PaperFile:
-    """The description that a table of values is, as a file has it or :func:`mgca.config.to_dict`.
+    """The description that a table of values is, as a file or :func:`table_of` has it.
 
     Raises:
         ValueError: For an unknown name or a value that will not do.
@@ -244,6 +246,12 @@ def made_of(table: dict[str, Any], source: str = "") -> PaperFile:
     background = from_table(Background, table["background"], source, "background")
     rest = {name: value for name, value in table.items() if name != "background"}
     return dataclasses.replace(from_table(PaperFile(), rest, source), background=background)
+
+
+def table_of(file: PaperFile) -> dict[str, Any]:
+    """A description as a table of values, JSON data, from which :func:`made_of` makes the same."""
+    # Segmenting whole: what to_dict leaves out is another default than this scale's.
+    return to_dict(file) | {"segment": dataclasses.asdict(file.segment)}
 
 
 _PRESET = "the preset says how long is trained"

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 
-from mgca.config import to_dict
 from mgca.experiments.grid import ABLATIONS, Variant, grid
 from mgca.experiments.paper import PaperScale
-from mgca.experiments.paper_file import made_of
+from mgca.experiments.paper_file import made_of, table_of
 from mgca.experiments.runner import compute
 from mgca.training.resources import launch
 from mgca.utils.files import write_text
@@ -40,7 +39,7 @@ def together(scale: PaperScale, variant: Variant, seed: int, folder: Path) -> No
     """
     folder.mkdir(parents=True, exist_ok=True)
     task, log = folder / "task.json", folder / "log.txt"
-    about = {"file": to_dict(scale.file), "run": variant.run(scale, seed), "seed": seed}
+    about = {"file": table_of(scale.file), "run": variant.run(scale, seed), "seed": seed}
     write_text(task, json.dumps(about | {"units": variant.units}))
     words = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(scale.file.devices)]
     words += ["-m", "mgca.experiments.paper_run", str(task), str(os.getpid())]

@@ -4,11 +4,13 @@ No repository tells its readers how much of a published number is protocol. Here
 alone, the others at the scale's own values, for methods that are measured in the same way: how far
 a knob moves each of them, beside how far they are apart, and how often two change places.
 ``mgca experiment protocol --scale scenes`` writes ``protocol.csv``. The frozen encoder's features
-are kept, so that a knob after the encoder costs seconds.
+and the embeddings of the classes are kept, so that a knob after the encoder costs seconds.
 """
 
+import copy
 import dataclasses
 import itertools
+import json
 import logging
 import os
 import time
@@ -26,12 +28,14 @@ from mgca.config import SegmentConfig, config_hash, to_dict
 from mgca.data.masks import MaskedSet, id_names
 from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.evaluation.evaluate import evaluate, unit_name
+from mgca.evaluation.intervals import bootstrap_interval, draws, resampled_miou
+from mgca.evaluation.metrics import Confusion
 from mgca.evaluation.results import write_run
 from mgca.experiments.scale import Scale
 from mgca.inference.scoring import rules
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES, CLIP_TEMPLATES
-from mgca.utils.files import replacing
+from mgca.utils.files import replacing, write_text
 from mgca.utils.provenance import provenance
 from mgca.weights import load_weights, manifest
 from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
@@ -39,11 +43,12 @@ from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
 log = logging.getLogger(__name__)
 
 COLUMNS = [
-    "method", "dataset", "knob", "value", "unit", "miou", "difference", "low", "high", "run",
+    "method", "dataset", "knob", "value", "unit",
+    "miou", "difference", "low", "high", "changed", "run",
 ]  # fmt: skip
 USUAL = "usual"  # the value that a knob has in the published tables
 UNITS: tuple[int | None, ...] = (None, 16, 36, 64)
-_SAMPLES, _INTERVAL = 1_000, (2.5, 97.5)
+_SAMPLES = 1_000
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,9 @@ class Turn:
         segment: Fields of :class:`mgca.config.SegmentConfig` that differ.
         templates: Templates of class names; None for the usual ones.
         statistics: Statistics of pixels, ``"imagenet"``; None for the encoder's own.
+        synonyms: Whether each class is also asked for by the scale's other word for it.
         background: Threshold, of sets with a background; None for the scale's own.
+        against: Value of the turn before it that it is compared with.
     """
 
     knob: str
@@ -64,7 +71,9 @@ class Turn:
     segment: Mapping[str, Any] = field(default_factory=dict)
     templates: tuple[str, ...] | None = None
     statistics: str | None = None
+    synonyms: bool = False
     background: float | None = None
+    against: str = USUAL
 
 
 def turns(usual: SegmentConfig) -> list[Turn]:
@@ -74,53 +83,64 @@ def turns(usual: SegmentConfig) -> list[Turn]:
     eighty = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
     side, window = usual.short_side, usual.window
     larger = {"short_side": side * 3 // 2}
+    # A size at which an image is resized and padded, and positions are interpolated.
+    smaller, size = {"short_side": side * 2 // 3, "window": side * 2 // 3}, f"{side * 2 // 3}"
+    smaller["stride"] = smaller["window"] // 2
     return [
         Turn("templates", "1", templates=("a photo of a {}.",)),
         Turn("templates", "7", templates=CLIP_TEMPLATES),
         Turn("templates", "80", templates=eighty),
+        Turn("class names", "synonyms, largest", synonyms=True),
+        Turn("class names", "synonyms, mean", {"words": "mean"}, synonyms=True),
         Turn("statistics", "imagenet", statistics="imagenet"),
         Turn("shorter side", f"{side * 3 // 2}", larger),
         Turn("shorter side", f"{side // 2}", {"short_side": side // 2}),
         Turn("windows", f"{window // 2}, stride {window // 4}",
              {"window": window // 2, "stride": window // 4}),
         Turn("joining of windows", "middle", {"blend": "middle"}),
-        *(Turn(name, value, {name: value}) for name, value in TCL_PROTOCOL.items()),
+        Turn("size", size, smaller),
+        *(
+            Turn(name, value, {**smaller, name: value}, against=size)
+            for name, value in TCL_PROTOCOL.items()
+        ),
         Turn("average", "normalised", {"average": "normalised"}),
         Turn("placement", "corner", {"placement": "corner"}),
         Turn("affinity", "early", {"affinity": "early"}),
+        Turn("refinement", "pamr", {"refine": "pamr"}),
         *(Turn("threshold", f"{t:g}", background=t) for t in (0.0, 0.25, 0.75, 0.9)),
     ]  # fmt: skip
 
 
 class PerImage:
-    """A counter that keeps a confusion matrix for each image.
+    """A counter that keeps the confusion matrix and the labels of each image.
 
     Args:
         classes: Number of classes.
-        ignore: Id of pixels that do not count.
     """
 
-    tables = ("counts",)
+    tables = ()  # nothing that an interrupted evaluation goes on from
 
-    def __init__(self, classes: int, ignore: int = 255) -> None:
-        self.ignore = ignore
-        self.counts = np.zeros((0, classes, classes), dtype=np.int64)
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._counts: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
 
     def add(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Count an image, maps (H, W) of class ids."""
-        classes = self.counts.shape[1]
-        counted = truth != self.ignore
-        flat = truth[counted].astype(np.int64) * classes + predicted[counted]
-        one = np.bincount(flat, minlength=classes**2).reshape(1, classes, classes)
-        self.counts = np.concatenate([self.counts, one])
+        one = Confusion(self._classes)
+        one.add(predicted, truth)
+        self._counts.append(one.counts)
+        self._labels.append(predicted.astype(np.int16))
 
+    @property
+    def counts(self) -> np.ndarray:
+        """(N, K, K) confusion matrices of the images."""
+        return np.stack(self._counts)
 
-def miou(counts: np.ndarray) -> np.ndarray:
-    """Mean IoU in percent of confusion matrices (..., K, K), over the classes that occur."""
-    hit = np.diagonal(counts, axis1=-2, axis2=-1)
-    truth, predicted = counts.sum(-1), counts.sum(-2)
-    iou = np.where(truth > 0, hit / np.maximum(truth + predicted - hit, 1), np.nan)
-    return 100 * np.nanmean(iou, axis=-1)
+    def changed(self, other: "PerImage") -> float:
+        """Percent of the pixels that another counter of the same images labels otherwise."""
+        pairs = list(zip(self._labels, other._labels, strict=True))
+        return 100 * sum((a != b).sum() for a, b in pairs) / sum(a.size for a, _ in pairs)
 
 
 def interval(one: np.ndarray, other: np.ndarray, samples: int = _SAMPLES) -> tuple[float, float]:
@@ -131,10 +151,9 @@ def interval(one: np.ndarray, other: np.ndarray, samples: int = _SAMPLES) -> tup
         other: Those of the same images, evaluated otherwise.
         samples: Number of draws.
     """
-    draws = np.random.default_rng(0).multinomial(len(one), np.full(len(one), 1 / len(one)), samples)
-    means = [miou(np.tensordot(draws, each, axes=1)) for each in (one, other)]
-    low, high = np.percentile(means[0] - means[1], _INTERVAL)
-    return float(low), float(high)
+    drawn = draws(len(one), samples)
+    low, high, _ = bootstrap_interval(resampled_miou(one, drawn) - resampled_miou(other, drawn))
+    return low, high
 
 
 def methods(scale: Scale) -> dict[str, Model]:
@@ -156,6 +175,7 @@ def protocol_table(
     out: str | os.PathLike[str],
     names: Sequence[str] = (),
     *,
+    work: str | os.PathLike[str] | None = None,
     others: Mapping[str, str | os.PathLike[str]] | None = None,
     limit: int | None = None,
 ) -> pd.DataFrame:
@@ -165,11 +185,12 @@ def protocol_table(
         scale: The scale.
         out: Results folder.
         names: Names of the sets; the scale's own where empty.
+        work: Folder in which what is measured of each method on each set is kept, so that an
+            interrupted call, or one with a further method, goes on from there; None keeps nothing.
         others: Files of further decoders by the name of the method, such as those of
             ``mgca experiment run benchmarks`` in its folder of runs; each says its last block.
         limit: Number of first images of each set; None for all.
     """
-    began = time.perf_counter()
     chosen = methods(scale)
     for name, path in (others or {}).items():
         state, meta = read_decoder(path)
@@ -187,31 +208,25 @@ def protocol_table(
         "units": [unit_name(unit) for unit in UNITS],
     }
     run = config_hash(config)
-    rows = []
-    for (method, model), data in itertools.product(chosen.items(), sets):
-        usual: dict[str, np.ndarray] = {}
-        for turn in every:
-            if turn.background is not None and not data.background:
-                continue
-            if "affinity" in turn.segment and not _has_early_stage(model):
-                continue
-            found = _counted(scale, model, data, turn, limit)
-            usual = usual or found
-            for unit, counts in found.items():
-                low, high = interval(counts, usual[unit])
-                value = float(miou(counts.sum(0)))
-                rows.append([
-                    method, data.name, turn.knob, turn.value, unit, round(value, 3),
-                    round(value - float(miou(usual[unit].sum(0))), 3),
-                    round(low, 3), round(high, 3), run,
-                ])  # fmt: skip
-            log.info("%s on %s: %s %s", method, data.name, turn.knob, turn.value)
+    rows, seconds = [], 0.0
+    # By text encoder. Copies of one model share the embeddings of the classes.
+    first: dict[str, Model] = {}
+    for number, data in enumerate(map(_Read, sets, itertools.repeat(limit))):
+        for method, model in chosen.items():
+            same_texts = first.setdefault(model.backbone.text_digest, model)
+            own = {"methods": config["methods"][method], "sets": config["sets"][number]}
+            path = Path(work or os.devnull, f"protocol-{config_hash(config | own)}.json")
+            if path.is_file():
+                part = json.loads(path.read_text())
+            else:
+                part = _measured(scale, same_texts, model, data, every)
+                if work:
+                    write_text(path, json.dumps(part))
+            rows += [[method, data.name, *row, run] for row in part["rows"]]
+            seconds += part["seconds"]
     table = pd.DataFrame(rows, columns=COLUMNS)
     record = provenance(
-        config,
-        seed=0,
-        data={data.name: data.digest for data in sets},
-        seconds=time.perf_counter() - began,
+        config, seed=0, data={data.name: data.digest for data in sets}, seconds=seconds
     )
     write_run(out, run, record)
     with replacing(Path(out) / "protocol.csv") as temporary:
@@ -219,16 +234,39 @@ def protocol_table(
     return table
 
 
-def _counted(
-    scale: Scale, model: Model, data: MaskedSet, turn: Turn, limit: int | None
-) -> dict[str, np.ndarray]:
-    """Confusion matrices (N, K, K) of the images with a knob turned, by unit."""
-    turned = Model(
-        model.backbone,
-        model.decoder,
-        dataclasses.replace(model.config, **turn.segment),
-        model.scoring,
-    )
+def _measured(
+    scale: Scale, same_texts: Model, model: Model, data: "_Read", every: Sequence[Turn]
+) -> dict[str, Any]:
+    """The rows of a method on a set, without what names both, and the seconds that they took."""
+    began = time.perf_counter()
+    rows = []
+    done: dict[str, dict[str, PerImage]] = {}
+    for turn in every:
+        if not _has_meaning(scale, turn, data, model):
+            continue
+        turned = copy.copy(same_texts)
+        turned.backbone, turned.decoder = model.backbone, model.decoder
+        turned.scoring = model.scoring
+        found = done[turn.value] = _counted(scale, turned, data, turn)
+        for unit, counter in found.items():
+            reference = done[turn.against][unit]
+            counts, before = counter.counts, reference.counts
+            numbers = [_miou(counts), _miou(counts) - _miou(before), *interval(counts, before)]
+            numbers.append(counter.changed(reference))
+            shown = [round(float(number), 3) for number in numbers]
+            rows.append([turn.knob, turn.value, unit, *shown])
+        log.info("%s: %s %s", data.name, turn.knob, turn.value)
+    return {"rows": rows, "seconds": time.perf_counter() - began}
+
+
+def _miou(counts: np.ndarray) -> float:
+    """Mean IoU in percent of all images, of their confusion matrices (N, K, K)."""
+    return float(resampled_miou(counts, np.ones((1, len(counts))))[0])
+
+
+def _counted(scale: Scale, turned: Model, data: "_Read", turn: Turn) -> dict[str, PerImage]:
+    """What a model makes of the images with a knob turned, by unit."""
+    turned.config = dataclasses.replace(turned.config, **turn.segment)
     turned.templates = turn.templates or CLASS_TEMPLATES
     background = scale.background(turned)
     if turn.background is not None:
@@ -242,8 +280,9 @@ def _counted(
             turned.backbone.mean, turned.backbone.std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
         evaluate(
             turned,
-            data if limit is None else _First(data, limit),
+            data,
             UNITS,
+            words=_words(scale, data) if turn.synonyms else None,
             # Kept by trunk and windows, which do not name other statistics.
             features=None if turn.statistics else scale.cache,
             counters={unit: [counter] for unit, counter in counters.items()},
@@ -251,22 +290,35 @@ def _counted(
         )
     finally:
         turned.backbone.mean, turned.backbone.std = own
-    return {unit: counter.counts for unit, counter in counters.items()}
+    return counters
 
 
-def _has_early_stage(model: Model) -> bool:
-    try:
-        affinity_of(EARLY, model.backbone)
-    except UnsupportedBackbone:
-        return False
-    return True
+def _has_meaning(scale: Scale, turn: Turn, data: "_Read", model: Model) -> bool:
+    """Whether a knob is one of this set and this model."""
+    if turn.synonyms:
+        return bool(_words(scale, data))
+    if "affinity" in turn.segment:
+        try:
+            affinity_of(EARLY, model.backbone)
+        except UnsupportedBackbone:
+            return False
+    return turn.background is None or data.background
 
 
-class _First:
-    """The first images of a set."""
+def _words(scale: Scale, data: "_Read") -> dict[str, tuple[str, ...]]:
+    """The classes of a set, each with the scale's other word for it; empty where it has none."""
+    other = dict(scale.synonyms) | {word: name for name, word in scale.synonyms.items()}
+    if not other.keys() & set(data.classes):
+        return {}
+    return {name: (name, other[name]) if name in other else (name,) for name in data.classes}
 
-    def __init__(self, data: MaskedSet, count: int) -> None:
-        self._data, self._count = data, min(count, len(data))
+
+class _Read:
+    """The first images of a set, each read, or drawn, once."""
+
+    def __init__(self, data: MaskedSet, count: int | None) -> None:
+        self._data, self._count = data, min(count or len(data), len(data))
+        self._items: dict[int, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._data, name)
@@ -275,28 +327,26 @@ class _First:
         return self._count
 
     def __getitem__(self, index: int) -> Any:
-        return self._data[index]
-
-    def __iter__(self) -> Any:
-        return (self._data[index] for index in range(self._count))
+        if index not in self._items:
+            self._items[index] = self._data[index]
+        return self._items[index]
 
 
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each knob moves each method, in points of mIoU: largest minus smallest, usual one
-    among them; beside it, under ``"methods"``, how far the methods are apart with all as usual.
+    """How far each knob moves each method, in points of mIoU: largest minus smallest, the usual
+    value among them; beside it, under ``"methods"``, how far the methods are apart with all as
+    usual.
 
     Returns:
         A line for each set, unit and knob; a column for each method.
     """
     keys = ["dataset", "unit"]
-    usual = table[table["knob"] == USUAL]
-    lines = []
-    for knob, part in table[table["knob"] != USUAL].groupby("knob", sort=False):
-        both = pd.concat([part, usual.merge(part[[*keys, "method"]].drop_duplicates())])
-        moved = both.groupby([*keys, "method"])["miou"].agg(lambda each: each.max() - each.min())
-        lines.append(moved.unstack("method").assign(knob=knob))
+    usual, turned = table[table["knob"] == USUAL], table[table["knob"] != USUAL]
+    lines = turned.groupby([*keys, "knob", "method"], sort=False)["difference"].agg(
+        lambda each: max(each.max(), 0) - min(each.min(), 0)
+    )
     apart = usual.groupby(keys)["miou"].agg(lambda each: each.max() - each.min())
-    return pd.concat(lines).assign(methods=apart).set_index("knob", append=True)
+    return lines.unstack("method").join(apart.rename("methods"))
 
 
 def turned_around(table: pd.DataFrame) -> pd.DataFrame:
@@ -304,15 +354,13 @@ def turned_around(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns ``knob``, ``pairs`` and ``turned``, the number of pairs over all sets, units and
-        values, and of those whose order is another one than with all as usual.
+        values, and of those whose order is another one than before it was turned.
     """
-    usual = table[table["knob"] == USUAL].set_index(["dataset", "unit", "method"])["miou"]
     counts: dict[str, list[int]] = {}
     keys = ["knob", "value", "dataset", "unit"]
-    for (knob, _, dataset, unit), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
-        now = part.set_index("method")["miou"]
-        before = usual[dataset, unit]
-        for one, other in itertools.combinations(now.index, 2):
+    for (knob, *_), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
+        now, before = part["miou"].to_numpy(), (part["miou"] - part["difference"]).to_numpy()
+        for one, other in itertools.combinations(range(len(part)), 2):
             count = counts.setdefault(knob, [0, 0])
             count[0] += 1
             count[1] += bool((now[one] - now[other]) * (before[one] - before[other]) < 0)

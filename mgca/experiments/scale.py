@@ -58,6 +58,7 @@ class Scale(ABC):
             :func:`mgca.experiments.runner.run_ablations` has for them; empty: those of the clone.
         jobs: Where runs are computed; None: as the caller says.
         threads: Number of threads that a run computes with; last bits depend on it.
+        synonyms: Another word for each of some classes, for the table of the protocol.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Scale(ABC):
     places: Mapping[str, Path] = {}
     jobs: Jobs | None = None
     threads: int = 1
+    synonyms: Mapping[str, str] = {}
 
     @property
     def baseline_block(self) -> str:

@@ -11,6 +11,7 @@ from mgca.data.features import BatchImages, image_features, text_embeddings
 from mgca.data.masks import MaskedSet
 from mgca.data.scenes.scene import WorldConfig
 from mgca.data.scenes.sets import (
+    SYNONYMS,
     TEST_SEED,
     TRAINING_SEED,
     VALIDATION_SEED,
@@ -69,6 +70,7 @@ class ScenesScale(Scale):
         "naclip": "naclip",
     }
     threshold = 0.5
+    synonyms = SYNONYMS
 
     def __init__(
         self,

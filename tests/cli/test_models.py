@@ -111,10 +111,18 @@ def test_every_checkpoint_of_open_clip_is_listed(capsys):
     assert set(of_each_kind) <= set(usable)
     openai = next(each for each in found if (each["name"], each["tag"]) == ("ViT-B-16", "openai"))
     assert openai == {
-        "name": "ViT-B-16", "tag": "openai", "why_not": "", "window": 224, "patch": 16,
-        "parameters": 149_620_737, "licence": "MIT",
+        "name": "ViT-B-16", "tag": "openai", "family": "CLIP ViT", "why_not": "",
+        "window": 224, "patch": 16, "parameters": 149_620_737, "licence": "MIT",
     }  # fmt: skip
+    families = [usable[name]["family"] for name in of_each_kind]
+    assert families == [
+        "CLIP ViT", "ResNet", "ConvNeXt", "SigLIP, SigLIP 2", "PE-Core", "EVA02", "ViTamin",
+        "MobileCLIP-B", "CoCa",
+    ]  # fmt: skip
+    assert "others" not in {each["family"] for each in found}
     assert usable["ViT-B-16-SigLIP"]["licence"] == "Apache-2.0"
     assert main(["models", "--all"]) == 0
     out = capsys.readouterr().out
     assert f"{len([e for e in found if not e['why_not']])} of {len(found)} checkpoints" in out
+    siglip = [each["why_not"] for each in found if each["family"].startswith("SigLIP")]
+    assert f"{'SigLIP, SigLIP 2':<20} {siglip.count(''):>3} of {len(siglip):>3} usable" in out

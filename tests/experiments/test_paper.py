@@ -12,13 +12,21 @@ import pytest
 from test_benchmarks import lay_out, mask_path
 from trains import noise_shards
 
-from mgca.config import TrainConfig
+from mgca.config import SegmentConfig, TrainConfig
 from mgca.data.shards import ShardError
+from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.evaluation.results import row
 from mgca.experiments import load_scale, paper
 from mgca.experiments.grid import grid
 from mgca.experiments.paper import PaperScale
-from mgca.experiments.paper_file import PRESETS, Background, PaperFile, read_paper_file
+from mgca.experiments.paper_file import (
+    PRESETS,
+    Background,
+    PaperFile,
+    made_of,
+    read_paper_file,
+    table_of,
+)
 from mgca.experiments.paper_run import last_error
 from mgca.experiments.paper_tables import beside_the_papers, papers_own
 from mgca.experiments.plan import Plan, PlannedRun, PlannedSet, make_plan
@@ -103,8 +111,16 @@ def test_the_example_is_the_paper_s_and_says_what_the_defaults_are(tmp_path):
     assert read.training() == TrainConfig() and read.note == ""
     places = ("results", "work", "shards", "benchmarks", "background")
     assert dataclasses.replace(read, **{p: getattr(plain, p) for p in places}) == plain
+    assert read.segment == SegmentConfig(**TCL_PROTOCOL)
     assert read.results == str(tmp_path / "paper/results")
     assert set(read.benchmarks) == set(PaperScale.datasets)
+
+
+@pytest.mark.parametrize("positions", ["plain", "antialiased"])
+def test_processes_are_told_how_to_segment(positions):
+    segment = SegmentConfig(**TCL_PROTOCOL | {"positions": positions})
+    file = PaperFile(segment=segment)
+    assert made_of(json.loads(json.dumps(table_of(file)))) == file
 
 
 @pytest.mark.parametrize(

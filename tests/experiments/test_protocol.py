@@ -8,18 +8,18 @@ import pytest
 from tiny_scale import TinyScale
 
 from mgca.evaluation.evaluate import evaluate
-from mgca.evaluation.metrics import Confusion
+from mgca.experiments import protocol
 from mgca.experiments.protocol import (
     USUAL,
     PerImage,
     interval,
-    miou,
     protocol_table,
     read_protocol,
     spread,
     turned_around,
     turns,
 )
+from mgca.experiments.report import protocol as report
 from mgca.model import Model
 
 
@@ -28,7 +28,8 @@ def computed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scale")
     scale = TinyScale(folder)
     scale.prepare({})
-    return scale, folder, protocol_table(scale, folder / "results", ["things"])
+    table = protocol_table(scale, folder / "results", ["things"], work=folder / "work")
+    return scale, folder, table
 
 
 def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
@@ -36,14 +37,17 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
     read = read_protocol(folder / "results")
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
     assert not len(read_protocol(folder / "nowhere"))
-    known = {turn.knob for turn in turns(scale.segment())} - {"affinity"}  # tiny has no early stage
+    # tiny has no early stage, and its classes no synonyms
+    known = {turn.knob for turn in turns(scale.segment())} - {"affinity", "class names"}
     assert set(table["knob"]) == known | {USUAL}
     assert set(table["method"]) == set(scale.frozen)
     data, background = scale.sets(["things"])[0], {"temperature": 0.5}
+    side = scale.segment().short_side * 2 // 3
+    smaller = {"short_side": side, "window": side, "stride": side // 2}
     for value, config, threshold in [  # noqa: B007 - the query's
         (USUAL, scale.segment(), 0.35),
         ("0.75", scale.segment(), 0.75),
-        ("centre", dataclasses.replace(scale.segment(), padding="centre"), 0.35),
+        ("centre", dataclasses.replace(scale.segment(), padding="centre", **smaller), 0.35),
         ("normalised", dataclasses.replace(scale.segment(), average="normalised"), 0.35),
     ]:
         model = Model(scale.backbone(0, "attention"), None, config)
@@ -52,23 +56,38 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
         row = table.query("method == 'clip' and value == @value and unit == '16'").iloc[0]
         assert row["miou"] == pytest.approx(found["16"].miou, abs=6e-4)
     usual = table[table["knob"] == USUAL]
-    assert (usual[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (usual[["difference", "low", "high", "changed"]] == 0).all(axis=None)
     others = table[table["knob"] == "statistics"]
     assert (others["difference"] != 0).any()
     assert scale.backbone(0).mean == (0.5,) * 3
 
 
-def test_confusions_of_single_images_add_up():
-    random = np.random.default_rng(1)
-    counter, whole = PerImage(4), Confusion(4)
-    for _ in range(5):
-        truth = random.choice([0, 1, 2, 255], (6, 7))
-        predicted = random.integers(0, 4, (6, 7))
-        counter.add(predicted, truth)
-        whole.add(predicted, truth)
-    assert np.array_equal(counter.counts.sum(0), whole.counts)
-    assert miou(counter.counts.sum(0)) == pytest.approx(whole.miou)
-    assert interval(counter.counts, counter.counts) == (0.0, 0.0)
+def test_what_is_measured_is_not_measured_again(computed, monkeypatch):
+    scale, folder, table = computed
+    (folder / "results" / "protocol.csv").unlink()
+    monkeypatch.setattr(protocol, "evaluate", None)
+    again = protocol_table(scale, folder / "results", ["things"], work=folder / "work")
+    pd.testing.assert_frame_equal(again, table)
+
+
+def test_each_class_is_asked_for_by_both_of_its_words(computed, monkeypatch):
+    scale, _, _ = computed
+    data = scale.sets(["things"])[0]
+    assert protocol._words(scale, data) == {}
+    one, *others = data.classes
+    monkeypatch.setattr(scale, "synonyms", {"other": one})
+    assert protocol._words(scale, data) == {one: (one, "other")} | {n: (n,) for n in others}
+
+
+def test_intervals_and_changes_are_of_the_same_images():
+    predicted = np.array([[0, 1], [1, 1]])
+    counters = [PerImage(2), PerImage(2)]
+    for counter, ids in zip(counters, (predicted, 1 - predicted), strict=True):
+        counter.add(ids, predicted)
+        counter.add(predicted, np.array([[0, 1], [1, 255]]))
+    assert counters[0].counts.tolist() == [[[1, 0], [0, 3]], [[1, 0], [0, 2]]]
+    assert counters[0].changed(counters[1]) == 50.0
+    assert interval(counters[0].counts, counters[0].counts) == (0.0, 0.0)
     # Right in every image, and wrong in every image: whatever is drawn, all of it apart.
     right, wrong = np.zeros((5, 2, 2), dtype=int), np.zeros((5, 2, 2), dtype=int)
     right[:, 0, 0], right[:, 1, 1], wrong[:, 0, 1], wrong[:, 1, 0] = 3, 4, 3, 4
@@ -83,7 +102,24 @@ def test_what_the_table_says():
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "knob", "value", "miou"])
     table = table.assign(dataset="things", unit="36")
+    table["difference"] = table["miou"] - table["method"].map({"one": 10.0, "two": 12.0})
     line = spread(table).loc[("things", "36", "templates")]
     assert (line["one"], line["two"], line["methods"]) == (3.0, 2.0, 2.0)
     turned = turned_around(table).set_index("knob")
     assert turned.loc["templates"].tolist() == [2, 1]
+
+
+def test_what_the_page_says_of_the_table():
+    rows = [
+        ("one", "usual", 10.0, 0.0), ("two", "usual", 12.0, 0.0),
+        ("one", "resize", 13.0, 3.0), ("two", "resize", 12.5, 0.5),
+        ("one", "affinity", 11.0, 1.0), ("two", "affinity", 11.9, -0.1),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "knob", "miou", "difference"])
+    table = table.assign(dataset="things", unit="36", value="x", changed=4.0)
+    said = report.findings(table, "36")
+    assert "resize (1.8), affinity (0.6)" in said and "methods are 2.0 points apart" in said
+    assert "is 3.0: resize, of one" in said and "Of 2 pairs of methods, 1 change places" in said
+    assert report.prepared(table, "36").loc[("resize", "things")].tolist() == [4.0, 1.75, 3.0]
+    shown = report.affinity(table).loc[("things", "36")]
+    assert (shown["one", "own"], shown["one", "other"], shown["two", "other"]) == (10, 11, 11.9)

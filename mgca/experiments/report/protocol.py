@@ -1,0 +1,65 @@
+"""What the table of the protocol says: its findings in words, and two parts of it."""
+
+import pandas as pd
+
+from mgca.evaluation.conventions import TCL_PROTOCOL
+from mgca.evaluation.evaluate import PIXEL
+from mgca.experiments.protocol import USUAL, spread, turned_around
+
+
+def findings(table: pd.DataFrame, unit: str) -> str:
+    """Which knobs move most, how far beside the methods, and how often their order turns.
+
+    Args:
+        table: As :func:`mgca.experiments.protocol.read_protocol` reads it.
+        unit: Name of the unit that the first two are of.
+
+    Returns:
+        Three points as Markdown.
+    """
+    moved = spread(table).xs(unit, level="unit")
+    methods = moved.pop("methods").groupby("dataset").first().mean()
+    mean = moved.mean(axis=1).groupby("knob").mean().sort_values(ascending=False)
+    most = ", ".join(f"{knob} ({points:.1f})" for knob, points in mean.head(3).items())
+    still = ", ".join(mean[mean < 0.5].index) or "none"
+    largest = moved.stack().sort_values(ascending=False)
+    _, knob, method = largest.index[0]
+    turned = turned_around(table).assign(share=lambda t: t["turned"] / t["pairs"])
+    pairs, changed = turned["pairs"].sum(), turned["turned"].sum()
+    often = turned.loc[turned["share"].idxmax()]
+    return (
+        f"* The knobs that move most, in points of mIoU, mean over sets and methods: {most}. "
+        f"Less than half a point: {still}.\n"
+        f"* With all knobs as usual the methods are {methods:.1f} points apart. The largest move "
+        f"of one of them is {largest.iloc[0]:.1f}: {knob}, of {method}.\n"
+        f"* Of {pairs:,} pairs of methods, {changed:,} change places ({changed / pairs:.0%}), "
+        f"most often with {often['knob']} "
+        f"({often['share']:.0%})."
+    )
+
+
+def prepared(table: pd.DataFrame, unit: str) -> pd.DataFrame:
+    """What each of TCL's three choices changes, a line for each knob and set, means over methods.
+
+    Args:
+        table: As :func:`findings` takes it.
+        unit: Name of the unit.
+    """
+    part = table[table["knob"].isin(TCL_PROTOCOL) & (table["unit"] == unit)]
+    part = part.assign(largest=part["difference"].abs())
+    found = part.groupby(["knob", "dataset"]).agg(
+        {"changed": "mean", "difference": "mean", "largest": "max"}
+    )
+    names = ["% of labels changed", "mIoU, mean", "mIoU, largest"]
+    return found.round(2).set_axis(names, axis=1)
+
+
+def affinity(table: pd.DataFrame) -> pd.DataFrame:
+    """mIoU of each method by its own map and by the other, a line for each set and unit.
+
+    Args:
+        table: As :func:`findings` takes it.
+    """
+    part = table[table["knob"].isin([USUAL, "affinity"]) & (table["unit"] != PIXEL)]
+    part = part.assign(map=part["knob"].map({USUAL: "own", "affinity": "other"}))
+    return part.pivot(index=["dataset", "unit"], columns=["method", "map"], values="miou").round(1)
