@@ -110,7 +110,7 @@ figures.table(
 # ## What the verdicts leave out
 #
 # * **Below 36 units.** "The returns are marginal" asks only that little is gained. On scenes with
-#   25 and with 16 units something is lost; [the units](ablation_meta_points.ipynb) have the numbers.
+#   25 and with 16 units something is lost: [the numbers](ablation_meta_points.ipynb).
 # * **Units under other methods.** That 36 units beat the pixel holds for MGCA. Of all methods that
 #   run they help fewer than half with a background and about half without:
 
