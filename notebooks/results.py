@@ -45,7 +45,7 @@ units = {"36": "36 meta-points"}
 #
 # `lite` on parts of three public sets (VOC 2012: 297 images of val, COCO 2017: 137 of val2017,
 # CamVid: 61 frames), trained on the captions of 7,291 Flickr8k photographs. mIoU in percent over
-# the classes that occur in the part, mean ± standard deviation over the seeds: two so far. Being
+# the classes that occur in the part, mean ± standard deviation over three seeds. Being
 # parts, the sets give numbers that **cannot be compared with published ones**. Settings were
 # chosen on other images: 67 of VOC's training split, 103 of COCO's `train2017` and every second
 # frame of CamVid.
