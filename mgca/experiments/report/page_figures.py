@@ -77,7 +77,7 @@ def whole_method(
         Panel(segmented, "segmentation"),
     ]
     names = [classes[k] for k in present]
-    return plots.panels([row], (7, 2.6), legend=overlays.key(names), columns=6)
+    return plots.panels([row], (7, 3.5), legend=overlays.key(names), columns=6)
 
 
 def outlined(
