@@ -20,6 +20,9 @@ torch.use_deterministic_algorithms(True)
 # Processes that tests start find the helpers, too.
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)
 
+# A busy machine is no failure of what is tested.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 # How much is fuzzed: a few inputs, the same in every run, or many that no run has tried before.
 settings.register_profile("test", max_examples=6, deadline=None, derandomize=True)
 settings.register_profile("fuzz", max_examples=400, deadline=None)

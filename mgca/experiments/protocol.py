@@ -46,6 +46,7 @@ COLUMNS = [
     "method", "dataset", "knob", "value", "unit",
     "miou", "difference", "low", "high", "changed", "run",
 ]  # fmt: skip
+PUBLISHED_IMAGES = 20  # of each set, in the table that is published
 USUAL = "usual"  # the value that a knob has in the published tables
 UNITS: tuple[int | None, ...] = (None, 16, 36, 64)
 _SAMPLES = 1_000
@@ -366,6 +367,25 @@ def turned_around(table: pd.DataFrame) -> pd.DataFrame:
             count[1] += bool((now[one] - now[other]) * (before[one] - before[other]) < 0)
     rows = [[knob, pairs, turned] for knob, (pairs, turned) in counts.items()]
     return pd.DataFrame(rows, columns=["knob", "pairs", "turned"])
+
+
+def as_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of the protocol with the columns of the tables of runs.
+
+    The method is the variant, and the metric is ``miou with KNOB at VALUE``.
+    """
+    metric = [f"miou with {row.knob} at {row.value}" for row in table.itertuples()]
+    return pd.DataFrame(
+        {
+            "variant": table["method"],
+            "dataset": table["dataset"],
+            "unit": table["unit"],
+            "seed": 0,
+            "metric": metric,
+            "value": table["miou"],
+            "run": table["run"],
+        }
+    )
 
 
 def read_protocol(folder: str | os.PathLike[str]) -> pd.DataFrame:

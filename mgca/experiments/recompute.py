@@ -21,6 +21,12 @@ from mgca.evaluation.results import read_results, read_run
 from mgca.experiments import load_scale
 from mgca.experiments.changes import PACKAGE
 from mgca.experiments.grid import ABLATIONS, grid
+from mgca.experiments.protocol import (
+    PUBLISHED_IMAGES,
+    as_rows,
+    protocol_table,
+    read_protocol,
+)
 from mgca.experiments.runner import AblationError, run_ablations
 from mgca.experiments.scale import Scale
 from mgca.experiments.thresholds import scale_curves
@@ -94,7 +100,7 @@ def targets(rows: pd.DataFrame) -> dict[tuple[str, str], Target]:
     """
     found: dict[tuple[str, str], Target] = {}
     for (folder, table), part in rows.groupby(["folder", "table"]):
-        if table in ("background", "clip"):
+        if table in _ALONE:
             for run in part["run"].unique():
                 found[folder, run] = Target(folder, table, 0)
             continue
@@ -139,7 +145,7 @@ def recompute(
         if cores != scale.threads:
             scale.threads = cores
         out, decoders = work / name, work / name / "decoders"
-        for table, compute in (("clip", _clip), ("background", _curves)):
+        for table, compute in _ALONE.items():
             for key in [key for key, target in runs.items() if target.table == table]:
                 del runs[key]
                 try:
@@ -212,6 +218,22 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
         for row in table.itertuples()
     }
     return _of_run(values, out, run, table["run"])
+
+
+def _protocol(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
+    """What each knob of the protocol moves, on as many images as were published."""
+    if not (out / "protocol.csv").is_file():
+        protocol_table(scale, out, work=decoders, limit=PUBLISHED_IMAGES)
+    table = as_rows(read_protocol(out))
+    values = {
+        (f"{row.variant}/{row.dataset}", row.unit, row.metric): row.value
+        for row in table.itertuples()
+    }
+    return _of_run(values, out, run, table["run"])
+
+
+# Tables that one run fills.
+_ALONE = {"clip": _clip, "background": _curves, "protocol": _protocol}
 
 
 def _of_run(values: Values, out: Path, run: str, computed: Sequence[str]) -> Outcome:

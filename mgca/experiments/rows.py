@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mgca.evaluation.evaluate import SECONDS
-from mgca.experiments import thresholds
+from mgca.experiments import protocol, thresholds
 
 COLUMNS = [
     "name",
@@ -41,7 +41,8 @@ def published_rows(results: str | os.PathLike) -> pd.DataFrame:
 
     Returns:
         Columns ``COLUMNS``. A point of a curve of thresholds has the metric ``miou at
-        TEMPERATURE, THRESHOLD``. The paper's tables are not among them: they have no runs.
+        TEMPERATURE, THRESHOLD``, and of a knob of the protocol ``miou with KNOB at VALUE``. The
+        paper's tables are not among them: they have no runs.
 
     Raises:
         FileNotFoundError: If there is no table.
@@ -51,6 +52,8 @@ def published_rows(results: str | os.PathLike) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"variant": str, "dataset": str, "unit": str, "run": str})
         if "run" not in table:
             continue
+        if list(table.columns) == protocol.COLUMNS:
+            table = protocol.as_rows(table)
         if list(table.columns) == thresholds.COLUMNS:
             places = zip(table["temperature"], table["threshold"], strict=True)
             table["metric"] = [f"miou at {t:g}, {threshold:g}" for t, threshold in places]
