@@ -6,14 +6,14 @@ as an image of one token, by the model's own pooling and head. So an image of a 
 has nothing else to attend to, has exactly the embedding that the model gives it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgca.backbone.base import Backbone, UnsupportedBackbone, check_texts, state_digest
+from mgca.backbone.base import OpenClip, UnsupportedBackbone, state_digest
 from mgca.backbone.last_block import attended_values, check_last_block
 from mgca.backbone.vit import interpolate_positions
 from mgca.config import LAST_BLOCKS, LastBlock
@@ -25,15 +25,12 @@ def is_timm_vit(visual: nn.Module) -> bool:
     return hasattr(trunk, "blocks") and hasattr(trunk, "_pos_embed")
 
 
-class TimmViT(Backbone):
+class TimmViT(OpenClip):
     """An open_clip model whose image tower is a vision transformer of timm.
 
+    Takes what :class:`mgca.backbone.base.OpenClip` takes, and besides:
+
     Args:
-        name: Name of the model, for messages.
-        model: The open_clip model.
-        tokenizer: Function of texts that gives token ids (n, context).
-        mean: Mean of each channel in the model's image preprocessing.
-        std: Standard deviation of each channel in the model's image preprocessing.
         last_block: Variant of the last block, one of :data:`mgca.config.LAST_BLOCKS`.
 
     Raises:
@@ -44,24 +41,18 @@ class TimmViT(Backbone):
         self,
         name: str,
         model: nn.Module,
-        tokenizer,
+        tokenizer: Any,
         *,
-        mean: Sequence[float],
-        std: Sequence[float],
         last_block: str = "value",
+        **statistics: Any,
     ) -> None:
-        super().__init__()
         check_last_block(last_block)
         trunk = model.visual.trunk
         _require_known(name, trunk)
-        self.name, self.model, self.tokenizer = name, model, tokenizer
-        self.mean, self.std = tuple(mean), tuple(std)
+        super().__init__(name, model, tokenizer, **statistics)
         self.last_block = last_block
-        self.temperature = float(1 / model.logit_scale.detach().exp())
         self.sigmoid = learned_sigmoid(model)
-        self.freeze()
         self.digest = self.trunk_digest = f"{state_digest(model.visual)}-{last_block}"
-        self.text_digest = state_digest(model)
         _take_any_size(trunk)
         self.stride = trunk.patch_embed.feat_ratio()
         with torch.no_grad():
@@ -126,10 +117,6 @@ class TimmViT(Backbone):
         tokens, also = self.tokens(images)
         tokens = visual.trunk.norm(visual.trunk.blocks[-1](tokens, **also))
         return visual.head(visual.trunk.forward_head(tokens))
-
-    def encode_text(self, texts: Sequence[str]) -> Tensor:
-        tokens = self.tokenizer(check_texts(texts))
-        return self.model.encode_text(tokens.to(next(self.parameters()).device))
 
 
 def learned_sigmoid(model: nn.Module) -> tuple[float, float] | None:

@@ -101,12 +101,12 @@ def scenes_decoders(scale: ScenesScale, work: Path) -> None:
     for variant in grid("granularity", scale):
         if variant.name not in DECODERS:
             continue
-        state, meta = read_tensors(_trained(variant.run(scale, 0), "decoder", scale, work))
+        path = _trained(variant.run(scale, 0), "decoder", scale, work)
+        state, meta = read_tensors(path)
         backbone = scale.backbone(0, variant.last_block)
         decoder = decoder_from(state, meta, backbone)
-        half = work / variant.run(scale, 0) / "half.safetensors"
-        name = published_name(variant, scale)
-        publish(name, save_decoder(half, decoder, backbone, run=meta["run"]))
+        half = save_decoder(path.with_name("half.safetensors"), decoder, backbone, run=meta["run"])
+        publish(published_name(variant, scale), half)
 
 
 def _trained(run: str, what: str, scale: Scale, work: Path) -> Path:

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,11 @@ import pandas as pd
 
 from mgca.config import config_hash
 from mgca.evaluation.results import read_results, read_run
-from mgca.experiments import load_scale
+from mgca.experiments import load_scale, protocol, thresholds
 from mgca.experiments.changes import PACKAGE
 from mgca.experiments.grid import ABLATIONS, grid
-from mgca.experiments.protocol import (
-    PUBLISHED_IMAGES,
-    as_rows,
-    protocol_table,
-    read_protocol,
-)
 from mgca.experiments.runner import AblationError, run_ablations
 from mgca.experiments.scale import Scale
-from mgca.experiments.thresholds import scale_curves
 from mgca.utils.processes import threads
 from mgca.utils.provenance import machine
 
@@ -186,21 +179,8 @@ def _curves(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     path = out / "background.csv"
     if not path.is_file():
         with threads(2):  # as it was published
-            scale_curves(scale, out)
-    table = pd.read_csv(path, dtype={"unit": str})
-    return _of_run(
-        {
-            (
-                f"{row.variant}/{row.dataset}",
-                row.unit,
-                f"miou at {row.temperature:g}, {row.threshold:g}",
-            ): row.miou
-            for row in table.itertuples()
-        },
-        out,
-        run,
-        table["run"],
-    )
+            thresholds.scale_curves(scale, out)
+    return _of_run(thresholds.as_rows(pd.read_csv(path, dtype={"unit": str})), out, run)
 
 
 def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
@@ -212,35 +192,29 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     if not path.is_file():
         with threads(2):
             train_scenes_clip(scenes_clip(), out=out, work=decoders, cache=scale.cache)
-    table = read_results(path)
-    values = {
-        (f"{row.variant}/{row.dataset}", row.unit, row.metric): row.value
-        for row in table.itertuples()
-    }
-    return _of_run(values, out, run, table["run"])
+    return _of_run(read_results(path), out, run)
 
 
 def _protocol(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     """What each knob of the protocol moves, on as many images as were published."""
     if not (out / "protocol.csv").is_file():
-        protocol_table(scale, out, work=decoders, limit=PUBLISHED_IMAGES)
-    table = as_rows(read_protocol(out))
-    values = {
-        (f"{row.variant}/{row.dataset}", row.unit, row.metric): row.value
-        for row in table.itertuples()
-    }
-    return _of_run(values, out, run, table["run"])
+        protocol.protocol_table(scale, out, work=decoders, limit=protocol.PUBLISHED_IMAGES)
+    return _of_run(protocol.as_rows(protocol.read_protocol(out)), out, run)
 
 
 # Tables that one run fills.
 _ALONE = {"clip": _clip, "background": _curves, "protocol": _protocol}
 
 
-def _of_run(values: Values, out: Path, run: str, computed: Sequence[str]) -> Outcome:
-    """The values, where they are of the run that was asked for."""
-    (now,) = set(computed)
+def _of_run(table: pd.DataFrame, out: Path, run: str) -> Outcome:
+    """The numbers of a table of rows, where they are of the run that was asked for."""
+    (now,) = set(table["run"])
     if now != run:
         return f"the present configuration has another name, {now}"
+    values = {
+        (f"{row.variant}/{row.dataset}", row.unit, row.metric): row.value
+        for row in table.itertuples()
+    }
     return values, read_run(out, run)
 
 

@@ -52,12 +52,9 @@ def published_rows(results: str | os.PathLike) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"variant": str, "dataset": str, "unit": str, "run": str})
         if "run" not in table:
             continue
-        if list(table.columns) == protocol.COLUMNS:
-            table = protocol.as_rows(table)
-        if list(table.columns) == thresholds.COLUMNS:
-            places = zip(table["temperature"], table["threshold"], strict=True)
-            table["metric"] = [f"miou at {t:g}, {threshold:g}" for t, threshold in places]
-            table["value"] = table["miou"]
+        for kind in (protocol, thresholds):
+            if list(table.columns) == kind.COLUMNS:
+                table = kind.as_rows(table)
         parts.append(table.assign(folder=path.parent.name, table=path.stem))
     if not parts:
         raise FileNotFoundError(f"no tables in {results}: go to the folder of a clone")

@@ -59,3 +59,13 @@ def scale_curves(scale: Scale, out: str | os.PathLike) -> pd.DataFrame:
     with replacing(Path(out) / "background.csv") as temporary:
         table.to_csv(temporary, index=False)
     return table
+
+
+def as_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The curves with the columns ``metric`` and ``value`` of the tables of runs.
+
+    A point's metric is ``miou at TEMPERATURE, THRESHOLD``.
+    """
+    places = zip(table["temperature"], table["threshold"], strict=True)
+    metric = [f"miou at {t:g}, {threshold:g}" for t, threshold in places]
+    return table.assign(metric=metric, value=table["miou"])

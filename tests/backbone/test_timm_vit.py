@@ -1,5 +1,6 @@
 """Dense features of timm's vision transformers: an image of one patch has its own embedding."""
 
+import copy
 import math
 
 import pytest
@@ -153,7 +154,8 @@ def test_other_last_blocks_are_timms_with_another_attention(backbone, kind, monk
 @pytest.mark.parametrize("family", ["SigLIP", "PE-Core", "EVA02", "MobileCLIP-B", "ViTamin"])
 def test_whole_models_give_maps_of_the_right_size(family, size, monkeypatch):
     # Nothing is computed on this device.
-    monkeypatch.setattr("mgca.backbone.timm_vit.state_digest", lambda module: "shapes")
+    for module in ("base", "timm_vit"):
+        monkeypatch.setattr(f"mgca.backbone.{module}.state_digest", lambda module: "shapes")
     name, options, _ = FAMILIES[family]
     with torch.device("meta"):
         visual = TimmModel(name, 768, image_size=224, **options).eval()
@@ -219,7 +221,7 @@ def siglip(monkeypatch, tmp_path):
         tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<pad>"
     )
     fast.save_pretrained(tmp_path)
-    config = open_clip.get_model_config("ViT-B-16-SigLIP")
+    config = copy.deepcopy(open_clip.get_model_config("ViT-B-16-SigLIP"))  # open_clip keeps parts
     config["vision_cfg"]["timm_model_name"] = "vit_tiny_patch16_224"
     config["embed_dim"] = 192
     config["text_cfg"] |= {
