@@ -80,7 +80,12 @@ def _kernels() -> list[str]:
         from threadpoolctl import threadpool_info
     except ImportError:
         return []
-    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    # OpenCV brings a library of its own, which is there once something has imported it.
+    libraries = [
+        found
+        for found in threadpool_info()
+        if found["user_api"] == "blas" and "opencv" not in found["filepath"]
+    ]
     return sorted({f"{found['internal_api']} {found.get('architecture')}" for found in libraries})
 
 
