@@ -18,18 +18,19 @@
 # protocol. Here every knob is turned alone, for every method, with all else as in the scale's own
 # tables.
 #
-# The table is computed by `mgca experiment protocol --scale scenes --images 20 --publish`. Where it
-# was not run this page says so. Intervals are of the difference to the value before the knob is
+# The table is computed by `mgca experiment protocol --scale scenes --images 20 --seeds 0,1,2,3,4
+# --publish`. Where it was not run this page says so. What is trained has five seeds, and its
+# numbers are means over them. Intervals are of the difference to the value before the knob is
 # turned: the images are drawn anew a thousand times, the same ones for both, and 95 % of the
-# differences lie within. They are of few images, and of one seed where something is trained.
+# differences lie within. Of several seeds an interval reaches from the lowest end to the highest.
 #
 # A scene fills one window at its own size, so that nothing is resized or padded there. TCL's
 # filter, padding and positions are therefore turned at two thirds of the size, the knob `size`.
 # Class names need no cleaning here; each stuff has one synonym, which no caption has.
 #
 # Not among the knobs are those that this library does not have: embeddings averaged over windows in
-# the place of scores, and a softmax before resizing. **Not run**: decoders trained with TCL's
-# objective and MGCA on NACLIP's features, which `--decoder NAME=FILE` adds, and the photographs.
+# the place of scores, and a softmax before resizing. A decoder of your own becomes a further method
+# by `--decoder NAME=FILE`. **Not run**: the photographs.
 
 # %% tags=["parameters"]
 scale = "scenes"  # "scenes" or "photos"
@@ -38,8 +39,13 @@ unit = "36"  # "pixel", "16", "36" or "64"
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
 
-from mgca.experiments.protocol import read_protocol, spread, turned_around
-from mgca.experiments.report import figures, protocol
+from mgca.experiments.protocol import (
+    over_seeds,
+    read_protocol,
+    spread,
+    turned_around,
+)
+from mgca.experiments.report import figures, interactive, protocol
 from mgca.experiments.report.page import open_page
 
 page = open_page("protocol")
@@ -53,6 +59,27 @@ if not len(table):
 # %% tags=["remove-input"]
 if len(table):
     display(Markdown(protocol.findings(table, unit)))
+
+# %% [markdown]
+# ## Turn a knob
+#
+# Choose a knob, a set and a unit: what every method has at each value of it. All numbers were
+# computed beforehand.
+
+# %% tags=["hide-input"]
+if len(table):
+    interactive.write("protocol/knobs", protocol.choices(table))
+    interactive.element(
+        "ablation",
+        "protocol/knobs",
+        fallback=protocol.draw_spread(table, unit),
+        alt="How far each knob of the protocol moves each method, beside how far the "
+        "methods are apart.",
+        caption=f"mIoU of each method at each value of a knob, scale {scale}, mean ± "
+        "standard deviation over the seeds of what is trained. On paper: how far each "
+        f"knob moves each method, mean over the sets, unit {unit}. Numbers: "
+        f"results/{scale}/protocol.csv.",
+    )
 
 # %% [markdown]
 # ## How far each knob moves each method
@@ -114,10 +141,11 @@ if len(table):
 # %% tags=["remove-input"]
 if len(table):
     shown = (
-        table.query("unit == @unit and knob != 'usual'")
-        .drop(columns=["unit", "run"])
-        .round(2)
+        over_seeds(table)
+        .query("unit == @unit and knob != 'usual'")
+        .drop(columns="unit")
     )
+    shown = shown.round(2)
     caption = (
         f"Each value of each knob beside the usual one, unit {unit}, scale {scale}."
     )

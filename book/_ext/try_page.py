@@ -72,21 +72,15 @@ def measured(root: Path) -> str:
     with path.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
 
-    def column(name: str) -> list[float]:
-        return sorted(float(row[name]) for row in rows if row[name])
-
-    def line(what: str, name: str, unit: str, scale: float = 1) -> str:
-        values = [scale * value for value in column(name)]
+    def line(what: str, metric: str, unit: str, scale: float = 1) -> str:
+        values = sorted(scale * float(row["value"]) for row in rows if row["metric"] == metric)
         spread = (values[0], values[len(values) // 2], values[-1])
         told = " | ".join(f"{value:.2f}" for value in spread)
         return f"| {what} | {told} | {unit} |"
 
-    pixels = sum(int(row["pixels"]) for row in rows)
-    equal = sum(float(row["equal"]) * int(row["pixels"]) for row in rows)
     return "\n".join(
         [
-            f"On {len(rows)} photographs {100 * equal / pixels:.2f} % of all pixels have the label"
-            " that `model.segment` gives in Python.",
+            f"On {len({row['dataset'] for row in rows})} photographs:",
             "",
             "| | least | median | most | |",
             "|---|--:|--:|--:|---|",

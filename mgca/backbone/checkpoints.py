@@ -4,7 +4,6 @@ All is read from open_clip's own configurations: nothing is built and nothing is
 """
 
 import difflib
-import functools
 import json
 import re
 from dataclasses import dataclass
@@ -131,7 +130,6 @@ def nearest(name: str, count: int = 3) -> list[str]:
     return [usable[each] for each in close]
 
 
-@functools.lru_cache(maxsize=256)
 def _vision(name: str) -> dict[str, Any]:
     import open_clip
 

@@ -161,7 +161,7 @@ def thresholds(
 
 @app.command(
     epilog=examples(
-        "mgca experiment protocol --scale scenes",
+        "mgca experiment protocol --scale scenes --images 20 --seeds 0,1,2,3,4",
         "mgca experiment protocol --scale scenes --decoder mine=decoder.safetensors",
     )
 )
@@ -175,13 +175,13 @@ def protocol(
         list[str] | None,
         option(
             "NAME=FILE",
-            "A further method: a decoder trained at this scale, such as one in "
-            "_build/experiments/SCALE/work; several times for several.",
+            "A further method: a decoder trained at this scale; several times for several.",
         ),
     ] = None,
     images: Annotated[
         int | None, option("N", "First images of each set.", min=1, show_default="all")
     ] = None,
+    seeds: Annotated[str, option("NUMBERS", "Seeds of the methods that are trained.")] = "0",
     data: Data = None,
     cache: Cache = None,
     publish: Publish = False,
@@ -189,7 +189,8 @@ def protocol(
 ) -> None:
     """Measure what each knob of the protocol moves, for every method of a scale.
 
-    An interrupted call goes on, and one with a further method measures that alone.
+    Methods that are trained are trained first. An interrupted call goes on, and one with a further
+    method or seed measures that alone.
     """
     from mgca.experiments.protocol import protocol_table, spread, turned_around
     from mgca.experiments.runner import folders
@@ -204,7 +205,7 @@ def protocol(
         others[name] = path
     places = folders(scale, publish=publish)
     out, subject = places["out"], _load(scale, data, cache)
-    how = {"work": places["work"], "others": others, "limit": images}
+    how = {"work": places["work"], "seeds": seeds_of(seeds), "others": others, "limit": images}
     table = protocol_table(subject, out, sets or (), **how)
     turned = turned_around(table)
     if as_json:

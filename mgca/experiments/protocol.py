@@ -3,8 +3,9 @@
 No repository tells its readers how much of a published number is protocol. Here each knob is turned
 alone, the others at the scale's own values, for methods that are measured in the same way: how far
 a knob moves each of them, beside how far they are apart, and how often two change places.
-``mgca experiment protocol --scale scenes`` writes ``protocol.csv``. The frozen encoder's features
-and the embeddings of the classes are kept, so that a knob after the encoder costs seconds.
+``mgca experiment protocol --scale scenes`` writes ``protocol.csv``. What is trained is trained with
+several seeds. The frozen encoder's features and the embeddings of the classes are kept, so that a
+knob after the encoder costs seconds.
 """
 
 import copy
@@ -31,22 +32,27 @@ from mgca.evaluation.evaluate import evaluate, unit_name
 from mgca.evaluation.intervals import bootstrap_interval, draws, resampled_miou
 from mgca.evaluation.metrics import Confusion
 from mgca.evaluation.results import write_run
+from mgca.experiments.grid import grid
+from mgca.experiments.runner import trained_model
 from mgca.experiments.scale import Scale
 from mgca.inference.scoring import rules
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES, CLIP_TEMPLATES
 from mgca.utils.files import replacing, write_text
+from mgca.utils.processes import threads
 from mgca.utils.provenance import provenance
-from mgca.weights import load_weights, manifest
 from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
 
 log = logging.getLogger(__name__)
 
 COLUMNS = [
-    "method", "dataset", "knob", "value", "unit",
+    "method", "seed", "dataset", "knob", "value", "unit",
     "miou", "difference", "low", "high", "changed", "run",
 ]  # fmt: skip
-PUBLISHED_IMAGES = 20  # of each set, in the table that is published
+# Of each set, and of what is trained, in the table that is published.
+PUBLISHED_IMAGES, PUBLISHED_SEEDS = 20, (0, 1, 2, 3, 4)
+# Of what the grid ``benchmarks`` trains.
+TRAINED = ("tcl", "mgca", "naclip+mgca")
 USUAL = "usual"  # the value that a knob has in the published tables
 UNITS: tuple[int | None, ...] = (None, 16, 36, 64)
 _SAMPLES = 1_000
@@ -157,17 +163,24 @@ def interval(one: np.ndarray, other: np.ndarray, samples: int = _SAMPLES) -> tup
     return low, high
 
 
-def methods(scale: Scale) -> dict[str, Model]:
-    """The methods of a scale that need no training: frozen ones, and the published decoder."""
-    found = {
-        name: Model(scale.backbone(0, block), None, scale.segment())
-        for name, block in scale.frozen.items()
-    }
-    published = scale.published_backbone()
-    name = f"{scale.training.backbone}-mgca"
-    if name in manifest():
-        state, meta = load_weights(name)
-        found["mgca"] = Model(published, decoder_from(state, meta, published), scale.segment())
+def methods(
+    scale: Scale, seeds: Sequence[int], work: str | os.PathLike[str]
+) -> dict[tuple[str, int], Model]:
+    """The methods of a scale by name and seed: the frozen ones once, ``TRAINED`` with each seed.
+
+    Args:
+        scale: The scale.
+        seeds: Seeds of what is trained; the first is that of the frozen ones.
+        work: Folder of runs, in which what has been trained is found, and else trained.
+    """
+    found = {}
+    for variant in grid("benchmarks", scale):
+        if variant.train and variant.name not in TRAINED:
+            continue
+        for seed in seeds if variant.train else seeds[:1]:
+            folder = scale.run_folder(Path(work), variant, seed)
+            with threads(scale.threads):
+                found[variant.name, seed] = trained_model(variant, seed, scale, folder)
     return found
 
 
@@ -176,7 +189,8 @@ def protocol_table(
     out: str | os.PathLike[str],
     names: Sequence[str] = (),
     *,
-    work: str | os.PathLike[str] | None = None,
+    work: str | os.PathLike[str],
+    seeds: Sequence[int] = (0,),
     others: Mapping[str, str | os.PathLike[str]] | None = None,
     limit: int | None = None,
 ) -> pd.DataFrame:
@@ -186,24 +200,25 @@ def protocol_table(
         scale: The scale.
         out: Results folder.
         names: Names of the sets; the scale's own where empty.
-        work: Folder in which what is measured of each method on each set is kept, so that an
-            interrupted call, or one with a further method, goes on from there; None keeps nothing.
-        others: Files of further decoders by the name of the method, such as those of
-            ``mgca experiment run benchmarks`` in its folder of runs; each says its last block.
+        work: Folder of runs, in which what is trained and what is measured of each method on each
+            set is kept, so that an interrupted call, or one with a further method, goes on.
+        seeds: Seeds of what is trained.
+        others: Files of further decoders by the name of the method; each says its last block.
         limit: Number of first images of each set; None for all.
     """
-    chosen = methods(scale)
+    chosen = methods(scale, seeds, work)
     for name, path in (others or {}).items():
         state, meta = read_decoder(path)
         backbone = scale.backbone(0, meta.get("last_block", "value"))
         decoder = decoder_from(state, meta, backbone)
-        chosen[name] = Model(backbone, decoder, scale.segment(), rules(learned_sigmoid(meta)))
+        scoring = rules(learned_sigmoid(meta))
+        chosen[name, 0] = Model(backbone, decoder, scale.segment(), scoring)
     sets = scale.sets(names)
     every = [Turn(USUAL, USUAL), *turns(scale.segment())]
     config = {
         "scale": scale.name,
         "settings": scale.settings,
-        "methods": {n: [m.backbone.digest, m.trained] for n, m in chosen.items()},
+        "methods": [[*n, m.backbone.digest, m.trained] for n, m in chosen.items()],
         "sets": [[data.name, data.digest, limit or len(data)] for data in sets],
         "turns": [to_dict(turn) for turn in every],
         "units": [unit_name(unit) for unit in UNITS],
@@ -213,17 +228,17 @@ def protocol_table(
     # By text encoder. Copies of one model share the embeddings of the classes.
     first: dict[str, Model] = {}
     for number, data in enumerate(map(_Read, sets, itertools.repeat(limit))):
-        for method, model in chosen.items():
+        for (method, seed), model in chosen.items():
             same_texts = first.setdefault(model.backbone.text_digest, model)
-            own = {"methods": config["methods"][method], "sets": config["sets"][number]}
-            path = Path(work or os.devnull, f"protocol-{config_hash(config | own)}.json")
+            own = [model.backbone.digest, model.trained]
+            own = {"methods": own, "sets": config["sets"][number]}
+            path = Path(work, f"protocol-{config_hash(config | own)}.json")
             if path.is_file():
                 part = json.loads(path.read_text())
             else:
                 part = _measured(scale, same_texts, model, data, every)
-                if work:
-                    write_text(path, json.dumps(part))
-            rows += [[method, data.name, *row, run] for row in part["rows"]]
+                write_text(path, json.dumps(part))
+            rows += [[method, seed, data.name, *row, run] for row in part["rows"]]
             seconds += part["seconds"]
     table = pd.DataFrame(rows, columns=COLUMNS)
     record = provenance(
@@ -333,14 +348,38 @@ class _Read:
         return self._items[index]
 
 
+def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with one row in the place of those of several seeds.
+
+    Means over the seeds, under ``"std"`` how far their mIoU spreads, under ``"seeds"`` their
+    number. ``"low"`` and ``"high"`` are the ends of all the seeds' intervals together.
+    """
+    keys = ["method", "dataset", "knob", "value", "unit"]
+    return (
+        table.groupby(keys, sort=False)
+        .agg(
+            seeds=("seed", "size"),
+            miou=("miou", "mean"),
+            std=("miou", "std"),
+            difference=("difference", "mean"),
+            low=("low", "min"),
+            high=("high", "max"),
+            changed=("changed", "mean"),
+        )
+        .reset_index()
+    )
+
+
 def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each knob moves each method, in points of mIoU: largest minus smallest, the usual
-    value among them; beside it, under ``"methods"``, how far the methods are apart with all as
-    usual.
+    """How far each knob moves each method, in points of mIoU, of means over the seeds.
+
+    Largest minus smallest, the usual value among them; beside it, under ``"methods"``, how far the
+    methods are apart with all as usual.
 
     Returns:
         A line for each set, unit and knob; a column for each method.
     """
+    table = over_seeds(table)
     keys = ["dataset", "unit"]
     usual, turned = table[table["knob"] == USUAL], table[table["knob"] != USUAL]
     lines = turned.groupby([*keys, "knob", "method"], sort=False)["difference"].agg(
@@ -351,12 +390,13 @@ def spread(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def turned_around(table: pd.DataFrame) -> pd.DataFrame:
-    """How often two methods change places when a knob is turned, as a share of their pairs.
+    """How often two methods change places when a knob is turned, by their means over seeds.
 
     Returns:
         Columns ``knob``, ``pairs`` and ``turned``, the number of pairs over all sets, units and
         values, and of those whose order is another one than before it was turned.
     """
+    table = over_seeds(table)
     counts: dict[str, list[int]] = {}
     keys = ["knob", "value", "dataset", "unit"]
     for (knob, *_), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
@@ -380,7 +420,7 @@ def as_rows(table: pd.DataFrame) -> pd.DataFrame:
             "variant": table["method"],
             "dataset": table["dataset"],
             "unit": table["unit"],
-            "seed": 0,
+            "seed": table["seed"],
             "metric": metric,
             "value": table["miou"],
             "run": table["run"],

@@ -198,7 +198,8 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
 def _protocol(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     """What each knob of the protocol moves, on as many images as were published."""
     if not (out / "protocol.csv").is_file():
-        protocol.protocol_table(scale, out, work=decoders, limit=protocol.PUBLISHED_IMAGES)
+        published = {"seeds": protocol.PUBLISHED_SEEDS, "limit": protocol.PUBLISHED_IMAGES}
+        protocol.protocol_table(scale, out, work=decoders, **published)
     return _of_run(protocol.as_rows(protocol.read_protocol(out)), out, run)
 
 

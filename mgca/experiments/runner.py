@@ -367,11 +367,16 @@ def compute(
         Threshold and temperature of the background, and rows as
         :func:`mgca.evaluation.evaluate.measure` gives them.
     """
+    model = trained_model(variant, seed, scale, folder)
+    background = scale.background(model)
+    names = scale.present(scale.datasets)
+    return background, scale.measured(model, names, variant.units, background, folder)
+
+
+def trained_model(variant: Variant, seed: int, scale: Scale, folder: Path) -> Model:
+    """The model of a run, trained unless its folder has it; arguments as of :func:`compute`."""
     torch.use_deterministic_algorithms(True)
     backbone = scale.backbone(seed, variant.last_block)
     training = variant.trained_with(seed)
     decoder, scoring = scale.trained(training, backbone, folder) if training else (None, None)
-    model = Model(backbone, decoder, variant.segmenting(scale), scoring)
-    background = scale.background(model)
-    names = scale.present(scale.datasets)
-    return background, scale.measured(model, names, variant.units, background, folder)
+    return Model(backbone, decoder, variant.segmenting(scale), scoring)

@@ -2,22 +2,21 @@
 
 ``python tests/book/try_report.py PHOTOGRAPHS`` handles the page of the built book in Chromium, one
 photograph after the other, with the words of a list, and compares the labels that it saves with
-those of ``mgca.load("lite").segment``. A row of the table is one photograph: share of pixels with
-Python's label, seconds until the first map, seconds after a slider, and the memory of the browser's
-process. ``--publish`` writes it into results/browser, else it is in _build/browser.
+those of ``mgca.load("lite").segment``. Of each photograph the table has the share of pixels with
+Python's label (``equal``), the seconds until the first map (``first``) and after a slider
+(``slider``), and the MB of the browser's process (``memory``). ``--publish`` writes it into
+results/browser, else it is in _build/browser.
 """
 
 import argparse
-import csv
-import io
-import json
 import os
-import platform
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # with browser.py
 
+import pandas as pd  # noqa: E402
 import psutil  # noqa: E402
 from browser import launched  # noqa: E402
 from crawl import served
@@ -25,7 +24,11 @@ from PIL import Image
 from trying import trying
 
 import mgca
+from mgca.config import config_hash
+from mgca.evaluation.evaluate import unit_name
+from mgca.evaluation.results import COLUMNS, row, write_run
 from mgca.utils.files import write_text
+from mgca.utils.provenance import provenance
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("person", "dog", "cat", "car", "tree", "grass", "sky", "building", "table", "road")
@@ -81,6 +84,9 @@ def main() -> int:
     if arguments.large:
         named.append((LARGE, enlarged(chosen[0], ROOT / "_build" / "browser")))
     model = mgca.load("lite")
+    began = time.perf_counter()
+    config = {"benchmark": "browser", "words": WORDS, "photographs": [name for name, _ in named]}
+    run, unit = config_hash(config), unit_name(OTHER_SIDE**2)
     rows = []
     with served(arguments.site) as address, launched() as browser:
         with trying(browser, address) as (page, requests):
@@ -93,35 +99,29 @@ def main() -> int:
                 taken = memory(psutil.Process().children(recursive=True))
                 labels, _ = page.labels()
                 expected = model.segment(path, WORDS, OTHER_SIDE**2).to_numpy()
-                row = {
-                    "photograph": name,
-                    "pixels": labels.size,
-                    "equal": round(float((labels == expected).mean()), 6),
-                    "first": round(first, 2),
-                    "slider": round(slider, 3),
-                    "memory": round(taken),
+                measured = {
+                    "equal": float((labels == expected).mean()),
+                    "first": first,
+                    "slider": slider,
+                    "memory": taken,
                 }
-                rows.append(row)
-                print(*row.values(), flush=True)
+                rows += [
+                    row("lite", name, unit, 0, *each, run, digits=6) for each in measured.items()
+                ]
+                print(name, labels.shape, measured, flush=True)
             started, sent = page.started, sum(size for _, size in requests)
         version = browser.version
-    text = io.StringIO()
-    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_text(out / "photographs.csv", text.getvalue())
+    record = provenance(config, seed=0, data={}, seconds=time.perf_counter() - began)
     facts = {
-        "words": WORDS,
         "transferred_bytes": sent,
         "seconds_to_start": round(started, 1),
         "browser": version,
-        "processors": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
         "load": round(os.getloadavg()[0], 1),
-        "mgca": mgca.__version__,
     }
-    write_text(out / "about.json", json.dumps(facts, indent=2) + "\n")
-    print(f"{out / 'photographs.csv'}: {len(rows)} photographs, {sent / 1e6:.1f} MB transferred")
+    write_run(out, run, record | facts)
+    table = out / "photographs.csv"
+    write_text(table, pd.DataFrame(rows, columns=COLUMNS).to_csv(index=False))
+    print(f"{table}: {len(named)} photographs, {sent / 1e6:.1f} MB transferred")
     return 0
 
 

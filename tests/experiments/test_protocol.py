@@ -13,6 +13,7 @@ from mgca.experiments.protocol import (
     USUAL,
     PerImage,
     interval,
+    over_seeds,
     protocol_table,
     read_protocol,
     spread,
@@ -28,7 +29,8 @@ def computed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scale")
     scale = TinyScale(folder)
     scale.prepare({})
-    table = protocol_table(scale, folder / "results", ["things"], work=folder / "work")
+    how = {"work": folder / "work", "seeds": (0, 1)}
+    table = protocol_table(scale, folder / "results", ["things"], **how)
     return scale, folder, table
 
 
@@ -40,7 +42,9 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
     # tiny has no early stage, and its classes no synonyms
     known = {turn.knob for turn in turns(scale.segment())} - {"affinity", "class names"}
     assert set(table["knob"]) == known | {USUAL}
-    assert set(table["method"]) == set(scale.frozen)
+    assert set(table["method"]) == {*scale.frozen, "tcl", "mgca"}
+    trained = table["method"].isin(["tcl", "mgca"])
+    assert set(table["seed"][trained]) == {0, 1} and set(table["seed"][~trained]) == {0}
     data, background = scale.sets(["things"])[0], {"temperature": 0.5}
     side = scale.segment().short_side * 2 // 3
     smaller = {"short_side": side, "window": side, "stride": side // 2}
@@ -66,7 +70,8 @@ def test_what_is_measured_is_not_measured_again(computed, monkeypatch):
     scale, folder, table = computed
     (folder / "results" / "protocol.csv").unlink()
     monkeypatch.setattr(protocol, "evaluate", None)
-    again = protocol_table(scale, folder / "results", ["things"], work=folder / "work")
+    how = {"work": folder / "work", "seeds": (0, 1)}
+    again = protocol_table(scale, folder / "results", ["things"], **how)
     pd.testing.assert_frame_equal(again, table)
 
 
@@ -101,7 +106,7 @@ def test_what_the_table_says():
         ("one", "templates", "80", 11.0), ("two", "templates", "80", 13.0),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "knob", "value", "miou"])
-    table = table.assign(dataset="things", unit="36")
+    table = table.assign(dataset="things", unit="36", seed=0, low=0.0, high=0.0, changed=0.0)
     table["difference"] = table["miou"] - table["method"].map({"one": 10.0, "two": 12.0})
     line = spread(table).loc[("things", "36", "templates")]
     assert (line["one"], line["two"], line["methods"]) == (3.0, 2.0, 2.0)
@@ -116,10 +121,37 @@ def test_what_the_page_says_of_the_table():
         ("one", "affinity", 11.0, 1.0), ("two", "affinity", 11.9, -0.1),
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["method", "knob", "miou", "difference"])
-    table = table.assign(dataset="things", unit="36", value="x", changed=4.0)
+    table = table.assign(dataset="things", unit="36", value="x", changed=4.0, seed=0)
+    table = table.assign(low=table["difference"] - 1, high=table["difference"] + 1)
     said = report.findings(table, "36")
     assert "resize (1.8), affinity (0.6)" in said and "methods are 2.0 points apart" in said
     assert "is 3.0: resize, of one" in said and "Of 2 pairs of methods, 1 change places" in said
     assert report.prepared(table, "36").loc[("resize", "things")].tolist() == [4.0, 1.75, 3.0]
     shown = report.affinity(table).loc[("things", "36")]
     assert (shown["one", "own"], shown["one", "other"], shown["two", "other"]) == (10, 11, 11.9)
+
+
+def test_seeds_are_one_row_and_a_reader_turns_each_knob():
+    rows = [
+        ("one", 0, "usual", "usual", 10.0, 0.0), ("two", 0, "usual", "usual", 12.0, 0.0),
+        ("two", 1, "usual", "usual", 14.0, 0.0), ("one", 0, "templates", "1", 11.0, 1.0),
+        ("two", 0, "templates", "1", 12.0, 0.0), ("two", 1, "templates", "1", 10.0, -4.0),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["method", "seed", "knob", "value", "miou", "difference"])
+    table = table.assign(dataset="things", unit="36", changed=4.0)
+    table = table.assign(low=table["difference"] - 1, high=table["difference"] + 1)
+    means = over_seeds(table).set_index(["method", "knob"])
+    two = means.loc[("two", "templates")]
+    assert (two["seeds"], two["miou"], two["difference"]) == (2, 11.0, -2.0)
+    assert (two["low"], two["high"], two["std"]) == (-5.0, 1.0, pytest.approx(2**0.5))
+    # one is below two, by 3 points, and then at its mean
+    assert turned_around(table)["turned"].tolist() == [0]
+    assert spread(table).loc[("things", "36", "templates")].tolist() == [1.0, 2.0, 3.0]
+    data = report.choices(table)
+    assert [knob["ticks"] for knob in data["ablations"]] == [["usual", "1"]]
+    assert data["rows"] == [
+        [0, 0, 0, 0, 0, 10.0, None, 1], [0, 0, 0, 1, 0, 13.0, 1.414, 2],
+        [0, 0, 0, 0, 1, 11.0, None, 1], [0, 0, 0, 1, 1, 11.0, 1.414, 2],
+    ]  # fmt: skip
+    figure = report.draw_spread(table, "36")
+    assert [line.get_xdata()[0] for line in figure.axes[0].lines] == [1.0, 2.0, 3.0]

@@ -1,10 +1,14 @@
-"""What the table of the protocol says: its findings in words, and two parts of it."""
+"""What the table of the protocol says: its findings in words, parts of it, and its figure."""
 
+from typing import Any
+
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.evaluation.evaluate import PIXEL
-from mgca.experiments.protocol import USUAL, spread, turned_around
+from mgca.experiments.protocol import USUAL, over_seeds, spread, turned_around
 
 
 def findings(table: pd.DataFrame, unit: str) -> str:
@@ -45,6 +49,7 @@ def prepared(table: pd.DataFrame, unit: str) -> pd.DataFrame:
         table: As :func:`findings` takes it.
         unit: Name of the unit.
     """
+    table = over_seeds(table)
     part = table[table["knob"].isin(TCL_PROTOCOL) & (table["unit"] == unit)]
     part = part.assign(largest=part["difference"].abs())
     found = part.groupby(["knob", "dataset"]).agg(
@@ -60,6 +65,53 @@ def affinity(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: As :func:`findings` takes it.
     """
+    table = over_seeds(table)
     part = table[table["knob"].isin([USUAL, "affinity"]) & (table["unit"] != PIXEL)]
     part = part.assign(map=part["knob"].map({USUAL: "own", "affinity": "other"}))
     return part.pivot(index=["dataset", "unit"], columns=["method", "map"], values="miou").round(1)
+
+
+def choices(table: pd.DataFrame) -> dict[str, Any]:
+    """The data of a figure of the kind ``"ablation"``: a reader turns a knob, and sees all methods.
+
+    Args:
+        table: As :func:`findings` takes it.
+    """
+    means = over_seeds(table)
+    usual, turned = means[means["knob"] == USUAL], means[means["knob"] != USUAL]
+    places = {column: list(means[column].unique()) for column in ("dataset", "unit", "method")}
+    shown, rows = [], []
+    for number, (knob, part) in enumerate(turned.groupby("knob", sort=False)):
+        ticks = [USUAL, *part["value"].unique()]
+        series = [{"name": name, "paper": False} for name in places["method"]]
+        shown.append({"title": knob, "axis": knob, "ticks": ticks, "series": series})
+        for each in pd.concat([usual, part]).itertuples():
+            at = [places[column].index(getattr(each, column)) for column in places]
+            std = None if pd.isna(each.std) else round(each.std, 3)
+            place = [number, *at, ticks.index(each.value)]
+            rows.append([*place, round(each.miou, 3), std, each.seeds])
+    metrics = [f"mIoU (%), unit {unit}" for unit in places["unit"]]
+    return {"ablations": shown, "datasets": places["dataset"], "metrics": metrics, "rows": rows}
+
+
+def draw_spread(table: pd.DataFrame, unit: str) -> Figure:
+    """A line for each knob: how far it moves each method, the mean over the sets; dashed, how far
+    the methods are apart.
+
+    Args:
+        table: As :func:`findings` takes it.
+        unit: Name of the unit.
+    """
+    moved = spread(table).xs(unit, level="unit")
+    apart = moved.pop("methods").groupby("dataset").first().mean()
+    mean = moved.groupby("knob").mean()
+    mean = mean.loc[mean.mean(axis=1).sort_values().index]
+    figure, axis = plt.subplots(figsize=(7, 0.32 * len(mean) + 1.2), layout="constrained")
+    for place, method in enumerate(mean):
+        marker = "osD^v<>P"[place % 8]
+        axis.plot(mean[method], range(len(mean)), marker, label=method, alpha=0.75)
+    axis.axvline(apart, color="0.4", linestyle="--", label="between methods")
+    axis.set_yticks(range(len(mean)), mean.index)
+    axis.set_xlabel("points of mIoU")
+    axis.legend(fontsize="small")
+    return figure
