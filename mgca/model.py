@@ -117,6 +117,20 @@ class Model:
         joined = (self.config.blend, self.config.padding)
         return Embedded(original, size, boxes, padded, torch.empty(0), *joined), windows
 
+    def rule_named(self, name: str) -> Rule:
+        """One of ``scoring``.
+
+        Raises:
+            ValueError: If the model does not have it.
+        """
+        if name not in self.scoring:
+            raise ValueError(
+                f"rule {name!r} is not one of this model's ({', '.join(self.scoring)}): 'sigmoid' "
+                "is for decoders trained with TCL's objective and models that learned with a "
+                "sigmoid, 'groupvit' for GroupViT"
+            )
+        return self.scoring[name]
+
     @torch.inference_mode()
     def features(self, windows: Tensor) -> Tensor:
         """Features (n, F, h, w) of the frozen trunk, a few windows at a time."""
@@ -234,12 +248,7 @@ class Model:
             ValueError: For empty or repeated class names, numbers out of range, an unknown
                 refinement, or a rule that the model does not have.
         """
-        if rule not in self.scoring:
-            raise ValueError(
-                f"rule {rule!r} is not one of this model's ({', '.join(self.scoring)}): 'sigmoid' "
-                "is for decoders trained with TCL's objective, 'groupvit' for GroupViT"
-            )
-        chosen = self.scoring[rule]
+        chosen = self.rule_named(rule)
         config = self.config if refine is None else dataclasses.replace(self.config, refine=refine)
         points = self.config.meta_points if meta_points is _UNSET else meta_points
         side = None if points is None else grid_side(points)

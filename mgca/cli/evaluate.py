@@ -18,6 +18,7 @@ from mgca.cli.loading import (
     Decoder,
     Device,
     Pretrained,
+    RuleName,
     Words,
     configured,
     echo_json,
@@ -166,15 +167,7 @@ def evaluate(
             show_default="the backbone's",
         ),
     ] = None,
-    rule: Annotated[
-        str,
-        option(
-            "NAME",
-            "What that probability is: softmax over the classes; sigmoid, TCL's, for decoders "
-            "trained with its objective; groupvit, that of its authors.",
-            MODEL,
-        ),
-    ] = "softmax",
+    rule: RuleName = "softmax",
     device: Device = "auto",
     workers: Annotated[int, option("N", "Processes that read images ahead.", MODEL, min=0)] = 0,
     out: Annotated[Path, option("DIR", "Folder of results.", RESULTS)] = Path("results/evaluation"),

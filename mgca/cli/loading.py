@@ -66,6 +66,16 @@ Words = Annotated[
         MODEL,
     ),
 ]
+RuleName = Annotated[
+    str,
+    option(
+        "NAME",
+        "What the probability beside a threshold is: softmax over the classes; sigmoid, where "
+        "it was learned, as by SigLIP and by decoders of TCL's objective; groupvit, its authors'.",
+        MODEL,
+        name="--rule",
+    ),
+]
 Refine = Annotated[
     bool,
     flag(

@@ -132,6 +132,7 @@ def settings_of(
     classes: ClassWords,
     meta_points: int | None,
     background: float | Mapping[str, float] | None,
+    rule: str = "softmax",
 ) -> dict[str, Any]:
     """All that labels depend on besides the image, as JSON data.
 
@@ -141,9 +142,13 @@ def settings_of(
         classes: Class names, or their words by name, as for :meth:`mgca.model.Model.segment`.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
         background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
+        rule: Name of the rule that makes probabilities, likewise.
+
+    Raises:
+        ValueError: If the model does not have the rule.
     """
-    words = check_words(classes)
-    alone = background is not None and len(words) == 1
+    words, softmax = check_words(classes), model.rule_named(rule).softmax
+    alone = background is not None and len(words) == 1 and softmax
     several = {name: own for name, own in words.items() if own != (name,)}
     data = {
         "mgca": mgca.__version__,
@@ -154,6 +159,7 @@ def settings_of(
         **({"words": several} if several else {}),
         "meta_points": meta_points,
         "background": background,
+        **({"rule": rule} if rule != "softmax" else {}),
         "temperature": model.backbone.temperature,
         **({"rest": rest_of(*words, *next(iter(words.values())))} if alone else {}),
         "windows": {k: v for k, v in to_dict(model.config).items() if k != "meta_points"},
@@ -198,10 +204,11 @@ class Outputs:
         if found["image"]["sha256"] != digest:
             return f"{self.record} is of another image, {found['image']['path']}"
         theirs, ours = found["settings"], self.settings
-        other = [key for key in ours if theirs.get(key) != ours[key]]
+        other = [key for key in ours | theirs if theirs.get(key) != ours.get(key)]
         if other:
             key = other[0]
-            return f"{self.record} has {key} {_short(theirs.get(key))}, not {_short(ours[key])}"
+            has, wanted = _short(theirs.get(key)), _short(ours.get(key))
+            return f"{self.record} has {key} {has}, not {wanted}"
         return None
 
     def complete(self) -> bool:

@@ -21,6 +21,7 @@ from mgca.cli.loading import (
     ModelName,
     Pretrained,
     Refine,
+    RuleName,
     Words,
     examples,
     load_for_photographs,
@@ -83,6 +84,7 @@ def segment(
     ] = "36",
     affinity: Affinity = "",
     refine: Refine = False,
+    rule: RuleName = "softmax",
     device: Device = "auto",
     workers: Annotated[int, option("N", "Threads that read images ahead.", MODEL, min=0)] = 1,
     out: Annotated[
@@ -152,7 +154,7 @@ def segment(
         affinity=affinity,
         refine="pamr" if refine else "",
     )
-    settings = settings_of(loaded, shown, names, points, threshold)
+    settings = settings_of(loaded, shown, names, points, threshold, rule)
     every = [Outputs(out, name, path, settings, kinds) for name, path in found.items()]
     conflicts = [outputs.conflict() for outputs in every]
     if not force:
@@ -164,24 +166,19 @@ def segment(
             report.add(outputs, "there")
         else:
             waiting.append(outputs)
-    _segment(loaded, waiting, names, points, threshold, workers, report)
+    asked = {"meta_points": points, "background": threshold, "rule": rule}
+    _segment(loaded, waiting, names, asked, workers, report)
     report.finish(out)
     if report.counts["failed"]:
         raise typer.Exit(1)
 
 
-def _segment(model, waiting, classes, points, background, workers, report) -> None:
+def _segment(model, waiting, classes, asked, workers, report) -> None:
     from mgca.inference.batches import ImageFailure, segment_all
     from mgca.utils.progress import progress
 
-    results = segment_all(
-        model,
-        [outputs.image for outputs in waiting],
-        classes,
-        meta_points=points,
-        background=background,
-        workers=workers,
-    )
+    photographs = [outputs.image for outputs in waiting]
+    results = segment_all(model, photographs, classes, **asked, workers=workers)
     with progress(total=len(waiting), unit="image") as bar:
         for outputs, result in zip(waiting, results, strict=True):
             if isinstance(result, ImageFailure):

@@ -244,9 +244,7 @@ class Evaluation:
         seed: int = 0,
         contours: bool = False,
     ) -> None:
-        if rule not in model.scoring:
-            raise ValueError(f"this model's rules are {', '.join(model.scoring)}, not {rule!r}")
-        data = subject.data
+        softmax, data = model.rule_named(rule).softmax, subject.data
         if data.background and threshold is None and BACKGROUND not in (subject.words or ()):
             raise ValueError(
                 f"{subject.name} has a background: give its threshold, --background. "
@@ -284,7 +282,7 @@ class Evaluation:
             self.config["words"] = to_dict(dict(words))
         if model.precision != "float32":
             self.config["precision"] = model.precision
-        if data.background and len(words) == 1 and model.scoring[rule].softmax:
+        if data.background and len(words) == 1 and softmax:
             self.config["rest"] = rest_of(data.classes[0], *words[data.classes[0]])
         self.run = config_hash(self.config)
 

@@ -34,6 +34,7 @@ def segment_all(
     *,
     meta_points: int | None = 36,
     background: float | Mapping[str, float] | None = None,
+    rule: str = "softmax",
     workers: int = 1,
 ) -> Iterator[Segmentation | ImageFailure]:
     """Segment images in their order; whatever goes wrong with one does not stop the others.
@@ -47,6 +48,7 @@ def segment_all(
         classes: Class names, or their words by name, as for :meth:`mgca.model.Model.segment`.
         meta_points: Square number of meta-points per window, or None for the pixel unit.
         background: Threshold of the background, as for :meth:`mgca.model.Model.segment`.
+        rule: Name of the rule that makes probabilities, likewise.
         workers: Number of threads that read and decode ahead; 0 reads each image when its turn
             comes.
 
@@ -73,14 +75,15 @@ def segment_all(
         raise ValueError(f"workers must not be negative, not {workers}")
     if isinstance(images, (str, os.PathLike, bytes)):
         raise TypeError(f"expected several images, not one: [{images!r}]?"[:200])
-    return _segment_all(model, images, names, meta_points, background, workers)
+    how = {"meta_points": meta_points, "background": background, "rule": rule}
+    return _segment_all(model, images, names, how, workers)
 
 
-def _segment_all(model, images, classes, meta_points, background, workers):
+def _segment_all(model, images, classes, how, workers):
     for image, opened in _opened(images, workers):
         if not isinstance(opened, Exception):
             try:
-                opened = model.segment(opened, classes, meta_points, background)
+                opened = model.segment(opened, classes, **how)
             except Exception as error:  # whatever it is, it is this image's
                 opened = error
         yield ImageFailure(image, opened) if isinstance(opened, Exception) else opened

@@ -113,6 +113,8 @@ class Segmenter(Protocol):
         classes: ClassWords,
         meta_points: int | None = ...,
         background: float | Mapping[str, float] | None = ...,
+        *,
+        rule: str = ...,
     ) -> "Segmentation":
         """The segmentation of an image: a class for every pixel."""
 

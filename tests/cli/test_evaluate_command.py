@@ -419,7 +419,7 @@ def test_groupvit_has_units_of_its_own_and_tcl_needs_its_checkpoint(tmp_path, ca
     assert main([*common, "--model", "tcl"]) == 2
     assert "needs its checkpoint" in capsys.readouterr().err
     assert main([*common, "--model", "scenes", "--rule", "sigmoid"]) == 1
-    assert "this model's rules are softmax" in capsys.readouterr().err
+    assert "one of this model's (softmax)" in capsys.readouterr().err
 
 
 def test_tcls_own_rule(tmp_path, capsys):

@@ -19,7 +19,7 @@ import mgca
 from mgca.cli import loading, main
 from mgca.cli.outputs import KINDS, Outputs, image_number, named_images
 from mgca.config import SegmentConfig
-from mgca.inference.scoring import REST
+from mgca.inference.scoring import REST, rules
 from mgca.inference.segmentation import Segmentation
 from mgca.model import Model
 
@@ -52,7 +52,12 @@ def folder(tmp_path, monkeypatch, model):
 def segmented(monkeypatch, model):
     """Sizes of the images that went through the model."""
     found, segment = [], model.segment
-    monkeypatch.setattr(model, "segment", lambda image, *a: found.append(1) or segment(image, *a))
+
+    def counted(image, classes, **options):
+        found.append(1)
+        return segment(image, classes, **options)
+
+    monkeypatch.setattr(model, "segment", counted)
     return found
 
 
@@ -230,6 +235,23 @@ def test_a_bad_image_does_not_stop_the_others(folder, capsys):
 DAMAGED_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\x87\x69\0\x04"
 
 
+def test_the_rule_beside_the_threshold(folder, model, segmented, capsys):
+    """The sigmoid of encoders that learned with one, as SigLIP did."""
+    asked = [*WORDS, "--background", "0.5", "--rule", "sigmoid"]
+    assert run("photos", *asked) == 1
+    assert "is not one of this model's (softmax)" in capsys.readouterr().err and not segmented
+    model.scoring |= rules((4.0, -0.5))
+    assert run("photos", *asked) == 0
+    photo = folder / "photos" / "a" / "x.jpg"
+    expected = model.segment(photo, CLASSES, background=0.5, rule="sigmoid").to_numpy()
+    assert np.array_equal(np.asarray(Image.open("out/a/x.jpg.labels.png")), expected)
+    assert 0 < (expected == 0).mean() < 1
+    record = json.loads(Path("out/a/x.jpg.json").read_text())
+    assert record["settings"]["rule"] == "sigmoid"
+    assert run("photos", *asked[:-2]) == 1  # results of another rule are not replaced
+    assert "rule" in capsys.readouterr().err
+
+
 def test_whatever_is_wrong_with_one_file_the_others_go_on(folder, model, capsys, monkeypatch):
     photo = Image.open("photos/b/x.png")
     photo.save("photos/b/exif.jpg", exif=DAMAGED_EXIF)
@@ -240,10 +262,10 @@ def test_whatever_is_wrong_with_one_file_the_others_go_on(folder, model, capsys,
     photo.save("photos/b/huge.png")
     segment = model.segment
 
-    def running_out(image, *arguments):
+    def running_out(image, *arguments, **options):
         if image.size == (7, 5):
             raise MemoryError
-        return segment(image, *arguments)
+        return segment(image, *arguments, **options)
 
     photo.resize((7, 5)).save("photos/b/huge.png")
     monkeypatch.setattr(model, "segment", running_out)

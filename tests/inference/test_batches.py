@@ -85,9 +85,9 @@ def test_reading_goes_on_while_an_image_is_segmented(monkeypatch, model):
     segment = model.segment
     waited = []
 
-    def segmenting(*arguments):
+    def segmenting(*arguments, **options):
         waited.append(opened.wait(10))
-        return segment(*arguments)
+        return segment(*arguments, **options)
 
     monkeypatch.setattr(model, "segment", segmenting)
     assert len(list(segment_all(model, images, CLASSES))) == 2
@@ -100,10 +100,10 @@ def test_whatever_goes_wrong_with_one_is_its_own(monkeypatch, model, place, work
     images, what = photos(3), RuntimeError("out of memory")
     work = mgca.inference.batches.open_image if place == "reading" else model.segment
 
-    def breaking(image, *arguments):
+    def breaking(image, *arguments, **options):
         if np.array_equal(np.asarray(image), images[1]):
             raise what
-        return work(image, *arguments)
+        return work(image, *arguments, **options)
 
     if place == "reading":
         monkeypatch.setattr(mgca.inference.batches, "open_image", breaking)
