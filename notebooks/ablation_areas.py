@@ -58,11 +58,12 @@ page.show_verdict()
 
 # %% tags=["remove-input"]
 negative, positive = "area of the hard negative", "area of the object"
-for caption, *rows in (
-    ("The hard negative, all three levels", negative, r"^alpha_neg=([\d.]+)$"),
-    ("The same without the pixel level", negative, r"^alpha_neg=([\d.]+),no pixel$"),
-    ("The object, all three levels", positive, r"^alpha=([\d.]+)$"),
-):
+AREAS = {
+    "The hard negative, all three levels": (negative, r"^alpha_neg=([\d.]+)$"),
+    "The same without the pixel level": (negative, r"^alpha_neg=([\d.]+),no pixel$"),
+    "The object, all three levels": (positive, r"^alpha=([\d.]+)$"),
+}
+for caption, rows in AREAS.items():
     page.show_table(caption, rows=rows)
 
 # %% [markdown]
@@ -113,6 +114,14 @@ page.show(
 
 # %% tags=["remove-input"]
 page.show_claims()
+
+# %% [markdown]
+# ## On photographs
+#
+# The head of `lite` ([results](results.ipynb)) with the same areas.
+
+# %% tags=["remove-input"]
+page.show_photographs({caption: {"rows": rows} for caption, rows in AREAS.items()})
 
 # %% [markdown]
 # ## What it looks like

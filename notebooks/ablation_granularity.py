@@ -114,6 +114,15 @@ page.show_claims()
 page.show_classes()
 
 # %% [markdown]
+# ## On photographs
+#
+# The head of `lite` trained by each level, from one that whole images have trained
+# ([results](results.ipynb)).
+
+# %% tags=["remove-input"]
+page.show_photographs({"What was trained": {}})
+
+# %% [markdown]
 # ## What it looks like
 #
 # As in the paper's Fig. 5: the object, region and pixel levels are added one after the other, then

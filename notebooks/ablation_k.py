@@ -57,10 +57,8 @@ page.show_verdict()
 # ## The ranks in numbers
 
 # %% tags=["remove-input"]
-for which, pattern in {
-    "positive": r"^k=([\d.]+)$",
-    "negative": r"^k_neg=([\d.]+)$",
-}.items():
+RANKS = {"positive": r"^k=([\d.]+)$", "negative": r"^k_neg=([\d.]+)$"}
+for which, pattern in RANKS.items():
     caption = f"The rank of the {which} pixel, as a share of the object"
     page.show_table(caption, rows=(f"rank of the {which}", pattern))
 
@@ -106,6 +104,19 @@ page.show(
 
 # %% tags=["remove-input"]
 page.show_claims()
+
+# %% [markdown]
+# ## On photographs
+#
+# The head of `lite` ([results](results.ipynb)) with the same ranks.
+
+# %% tags=["remove-input"]
+page.show_photographs(
+    {
+        f"The rank of the {which} pixel": {"rows": (f"rank of the {which}", pattern)}
+        for which, pattern in RANKS.items()
+    }
+)
 
 # %% [markdown]
 # ## What it looks like

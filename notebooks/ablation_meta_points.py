@@ -112,6 +112,21 @@ page.show(
 page.show_claims()
 
 # %% [markdown]
+# ## On photographs
+#
+# The head of `lite` that all three levels have trained ([results](results.ipynb)).
+
+# %% tags=["remove-input"]
+page.show_photographs(
+    {
+        "By number of meta-points": {
+            "measured": "mIoU in percent",
+            "lines": units,
+        }
+    }
+)
+
+# %% [markdown]
 # ## What it looks like
 #
 # The same decoder with each unit, on the same images as in the other ablations.

@@ -127,6 +127,31 @@ def test_charts_of_ablations_draw():
     assert "**D2**" in choices.which_matter(changes)
 
 
+def test_photographs_stand_beside_scenes(tmp_path, monkeypatch, capsys):
+    (tmp_path / "notebooks").mkdir()
+    lines = [("k=0", "voc20", 30.0), ("k=1", "voc20", 31.5), ("k_neg=1", "voc20", 29.0)]
+    folder = tmp_path / "results" / "photos"
+    folder.mkdir(parents=True)
+    evaluated(*lines).assign(seed=4, unit="pixel").to_csv(folder / "k.csv", index=False)
+    page = AblationPage("k", "scenes", (0, 1), given_project=tmp_path)
+    other = page.beside("photos")
+    assert (other.scale, other.seeds, len(other.table)) == ("photos", (4,), 3)
+    assert other.beside("photos") is None and page.beside("paper") is None
+    shown, judged = [], []
+    monkeypatch.setattr(AblationPage, "show_verdict", lambda self: judged.append(self.scale))
+    monkeypatch.setattr(
+        "mgca.experiments.report.figures.table",
+        lambda table, **about: shown.append((table, about)),
+    )
+    page.show_photographs({"The rank": {"rows": ("rank", r"^k=(.*)$")}})
+    ((table, about),) = shown
+    assert table["voc20"].tolist() == ["30.0", "31.5"] and list(table.index) == ["0", "1"]
+    assert about["results"] == "photos/k.csv"
+    assert about["caption"].startswith("The rank, on photographs, 1 seed: mIoU")
+    AblationPage("areas", "scenes", (0,), given_project=tmp_path).show_photographs({"x": {}})
+    assert len(shown) == 1 and judged == ["photos"]
+
+
 def test_best_of_each():
     lines = [("a", "x", 1.0), ("b", "x", 3.0), ("a", "y", 5.0), ("b", "y", 4.0)]
     found = tables.best_of_each(evaluated(*lines), "variant", over="a", marked=True)

@@ -1,5 +1,6 @@
 """The page of an ablation: its table, the paper's, what holds, pictures, and the runs behind."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -153,6 +154,34 @@ class AblationPage(Page):
         shown = shown.reindex(columns=list(columns))
         caption = self.said(f"{caption}: {measured}, mean ± standard deviation over the seeds.")
         figures.table(shown, caption=caption, results=self.file)
+
+    def beside(self, scale: str) -> "AblationPage | None":
+        """The same ablation at another scale, with the seeds that ``results`` has; None if it has
+        none. Nothing is computed."""
+        table = self.read(f"{scale}/{self.name}.csv")
+        if scale == self.scale or table.empty:
+            return None
+        seeds = tuple(sorted(table["seed"].unique()))
+        other = dataclasses.replace(self, scale=scale, seeds=seeds, given_config="")
+        vars(other)["table"] = table  # where it would be kept once computed
+        return other
+
+    def show_photographs(self, tables: Mapping[str, Mapping[str, Any]]) -> None:
+        """Show what came out on photographs: the tables, and how many of the claims held.
+
+        Args:
+            tables: Options of :meth:`show_table` by caption.
+        """
+        from IPython.display import Markdown, display
+
+        other = self.beside("photos")
+        if other is None:
+            display(Markdown("Another scale is shown here already, or they were **not run**."))
+            return
+        seeds = f"{len(other.seeds)} seed{'s' * (len(other.seeds) > 1)}"
+        for caption, options in tables.items():
+            other.show_table(f"{caption}, on photographs, {seeds}", **options)
+        other.show_verdict()
 
     def show_differences(self, pairs: Mapping[str, tuple[str, str]], caption: str) -> None:
         """Show by how much lines exceed others, seed by seed, on every set.
