@@ -125,9 +125,9 @@ if len(table):
 # ## Another map to group in
 #
 # Units are grouped by an earlier stage of the frozen trunk, and averaged and named as before. On
-# scenes, with 36 units, it does not help: of 18 pairs of a method and a set three lose by their
-# intervals (SCLIP, ClearCLIP and MGCA on the scenes without background, by 0.7 to 1.3 points), and
-# none gains.
+# scenes, with 36 units, it does not help: of 24 pairs of a method and a set three lose by the
+# intervals of all their seeds (SCLIP, ClearCLIP and NACLIP with MGCA on the scenes without
+# background, by 0.7 to 2.9 points), and none gains.
 
 # %% tags=["remove-input"]
 if len(table):

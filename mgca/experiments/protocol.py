@@ -412,15 +412,16 @@ def turned_around(table: pd.DataFrame) -> pd.DataFrame:
 def as_rows(table: pd.DataFrame) -> pd.DataFrame:
     """A table of the protocol with the columns of the tables of runs.
 
-    The method is the variant, and the metric is ``miou with KNOB at VALUE``.
+    One run has all of it, and is of seed 0. The variant is ``METHOD of seed SEED``, and the metric
+    ``miou with KNOB at VALUE``.
     """
     metric = [f"miou with {row.knob} at {row.value}" for row in table.itertuples()]
     return pd.DataFrame(
         {
-            "variant": table["method"],
+            "variant": table["method"] + " of seed " + table["seed"].astype(str),
             "dataset": table["dataset"],
             "unit": table["unit"],
-            "seed": table["seed"],
+            "seed": 0,
             "metric": metric,
             "value": table["miou"],
             "run": table["run"],
