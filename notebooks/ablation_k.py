@@ -119,6 +119,11 @@ page.show_photographs(
 )
 
 # %% [markdown]
+# No rank changes anything on photographs: all lines are within 0.25 points of one another. The
+# pixel level as a whole changes nothing there either, beside the other two
+# ([levels](ablation_granularity.ipynb)), so which pixels it takes can't.
+
+# %% [markdown]
 # ## What it looks like
 #
 # The two extremes and the value in between, on the same images as in the other ablations.
