@@ -182,6 +182,10 @@ def protocol(
         int | None, option("N", "First images of each set.", min=1, show_default="all")
     ] = None,
     seeds: Annotated[str, option("NUMBERS", "Seeds of the methods that are trained.")] = "0",
+    without: Annotated[
+        list[str] | None,
+        option("KNOB", "A knob that is left alone, such as refinement; several times for several."),
+    ] = None,
     data: Data = None,
     cache: Cache = None,
     publish: Publish = False,
@@ -206,7 +210,7 @@ def protocol(
     places = folders(scale, publish=publish)
     out, subject = places["out"], _load(scale, data, cache)
     how = {"work": places["work"], "seeds": seeds_of(seeds), "others": others, "limit": images}
-    table = protocol_table(subject, out, sets or (), **how)
+    table = protocol_table(subject, out, sets or (), **how, without=without or ())
     turned = turned_around(table)
     if as_json:
         echo_json({"rows": table.to_dict("records"), "turned": turned.to_dict("records")})

@@ -198,8 +198,7 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
 def _protocol(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     """What each knob of the protocol moves, on as many images as were published."""
     if not (out / "protocol.csv").is_file():
-        published = {"seeds": protocol.PUBLISHED_SEEDS, "limit": protocol.PUBLISHED_IMAGES}
-        protocol.protocol_table(scale, out, work=decoders, **published)
+        protocol.protocol_table(scale, out, work=decoders, **protocol.PUBLISHED[scale.name])
     return _of_run(protocol.as_rows(protocol.read_protocol(out)), out, run)
 
 

@@ -66,6 +66,18 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
     assert scale.backbone(0).mean == (0.5,) * 3
 
 
+def test_a_knob_may_be_left_alone(computed):
+    scale, folder, table = computed
+    how = {"work": folder / "work", "seeds": (0,), "limit": 2}
+    knobs = {turn.knob for turn in turns(scale.segment())}
+    left = protocol_table(scale, folder / "less", ["things"], **how, without=knobs - {"average"})
+    assert set(left["knob"]) == {USUAL, "average"}
+    with pytest.raises(ValueError, match="no such knob: colour; only templates"):
+        protocol_table(scale, folder / "less", ["things"], **how, without=["colour"])
+    with pytest.raises(ValueError, match="compared with"):
+        protocol_table(scale, folder / "less", ["things"], **how, without=["size"])
+
+
 def test_what_is_measured_is_not_measured_again(computed, monkeypatch):
     scale, folder, table = computed
     (folder / "results" / "protocol.csv").unlink()
