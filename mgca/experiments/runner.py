@@ -142,7 +142,7 @@ def run_ablations(
 
     A run's record and the tables are written as it ends, so that an interrupted call goes on where
     it stopped. If nothing is missing, no data is needed and nothing is written. Two calls at once
-    do not compute one run twice: the second waits for it.
+    share the runs: what another computes is left to the end, and waited for.
 
     Args:
         ablations: Names, as :func:`mgca.experiments.grid.grid` knows them.
@@ -188,28 +188,41 @@ def run_ablations(
             for seed in sorted({task.seed for task in plan.values()}):
                 scale.backbone(seed, scale.training.last_block)
         bar = progress(total=len(plan), desc=f"{scale.name} runs", unit="run")
-        for task, error in ended(
-            _attempt,
-            list(plan.values()),
-            scale,
-            Path(out),
-            Path(work),
-            fresh,
-            folder=Path(work) / "jobs",
-            jobs=scale.jobs.at_once if scale.jobs else jobs,
-            submitted=scale.jobs,
-        ):
-            bar.update()
-            if error:
-                log.error("%s failed:\n%s", task, error)
-                failed.append(f"{task}: {error.strip().splitlines()[-1]}")
-                continue
-            for ablation in ablations:
-                _assemble(ablation, scale, seeds, places)
+        left = list(plan.values())
+        for wait in (False, True):
+            held = []
+            for task, error in ended(
+                _attempt,
+                left,
+                scale,
+                Path(out),
+                Path(work),
+                fresh,
+                wait,
+                folder=Path(work) / "jobs",
+                jobs=scale.jobs.at_once if scale.jobs else jobs,
+                submitted=scale.jobs,
+            ):
+                if error == _HELD:
+                    held.append(task)
+                    continue
+                bar.update()
+                if error:
+                    log.error("%s failed:\n%s", task, error)
+                    failed.append(f"{task}: {error.strip().splitlines()[-1]}")
+                    continue
+                for ablation in ablations:
+                    _assemble(ablation, scale, seeds, places)
+            left = held
+            if not left:
+                break
         bar.close()
     if failed:
         raise AblationError(f"{len(failed)} of {len(plan)} runs failed\n" + "\n".join(failed))
     return {ablation: _assemble(ablation, scale, seeds, places) for ablation in ablations}
+
+
+_HELD = "another process computes it"
 
 
 @dataclass(frozen=True)
@@ -300,14 +313,22 @@ def table_rows(
     return rows
 
 
-def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> tuple[_Task, str]:
-    """Compute a run and keep its record, or say what went wrong: the other runs go on."""
+def _attempt(
+    task: _Task, scale: Scale, out: Path, work: Path, fresh: bool, wait: bool
+) -> tuple[_Task, str]:
+    """Compute a run and keep its record, or say what went wrong: the other runs go on.
+
+    ``_HELD`` says that another process computes it, and that this one was not to wait for it.
+    """
     run, folder = (
         task.variant.run(scale, task.seed),
         scale.run_folder(work, task.variant, task.seed),
     )
     try:
-        with threads(scale.threads), _alone_with(folder.name, work):
+        alone = _alone_with(folder.name, work, wait)
+        if alone is None:
+            return task, _HELD
+        with threads(scale.threads), alone:
             # Another process may have computed it while this one waited.
             if fresh or not _record([out], task.variant, scale, task.seed):
                 write_run(out, run, _compute(task, scale, folder, fresh))
@@ -321,8 +342,11 @@ def _attempt(task: _Task, scale: Scale, out: Path, work: Path, fresh: bool) -> t
         return task, traceback.format_exc()
 
 
-def _alone_with(run: str, work: Path) -> ExitStack:
-    """Hold a run for this process, after whichever other process computes it."""
+def _alone_with(run: str, work: Path, wait: bool) -> ExitStack | None:
+    """Hold a run for this process, after whichever other process computes it.
+
+    None if another does, and it is not to be waited for.
+    """
     held = ExitStack()
     while True:
         try:
@@ -330,6 +354,8 @@ def _alone_with(run: str, work: Path) -> ExitStack:
             held.enter_context(alone_in(work / ".alone" / run))
             return held
         except BlockingIOError:
+            if not wait:
+                return None
             log.info("run %s: another process computes it", run)
 
 

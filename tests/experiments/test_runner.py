@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ from mgca.experiments.report.tables import (
 from mgca.experiments.runner import AblationError, missing, run_ablation, run_ablations
 from mgca.experiments.timing import seconds_per_image
 from mgca.model import Model
+from mgca.utils.files import alone_in
 
 
 @pytest.fixture
@@ -522,6 +524,25 @@ def test_two_at_once_do_not_compute_a_run_twice(tmp_path, monkeypatch):
         thread.join(120)
     assert len(computed) == 1
     pd.testing.assert_frame_equal(tables[1], tables[2])
+
+
+def test_what_another_computes_is_left_to_the_end(tmp_path, monkeypatch):
+    scale, order, compute = TinyScale(tmp_path), [], runner._compute
+
+    def noted(task, *arguments):
+        order.append(task.variant.name)
+        return compute(task, *arguments)
+
+    monkeypatch.setattr(runner, "_compute", noted)
+    monkeypatch.setattr("mgca.utils.files._PATIENCE", 0.1)
+    where, (first, *others) = folders(tmp_path), grid("granularity", scale)
+    with ExitStack() as other:
+        other.enter_context(alone_in(Path(where["work"]) / ".alone" / first.run(scale, 0)))
+        # Only once nothing else is left is it waited for: then the other one ends.
+        monkeypatch.setattr(runner.log, "info", lambda *_: other.close())
+        table = run_ablation("granularity", scale, [0], **where)
+    assert order == [*(variant.name for variant in others), first.name]
+    assert set(table["variant"]) == set(order)
 
 
 class Growing(TinyScale):
