@@ -45,11 +45,12 @@ from mgca.experiments.protocol import (
     spread,
     turned_around,
 )
-from mgca.experiments.report import figures, interactive, protocol
+from mgca.experiments.report import figures, interactive, protocol, words
 from mgca.experiments.report.page import open_page
 
 page = open_page("protocol")
 table = read_protocol(page.project / "results" / scale)
+table["method"] = [words.worded(name, scale) for name in table["method"]]
 if not len(table):
     display(Markdown(f"**Not run** at the scale {scale}."))
 
@@ -137,8 +138,10 @@ if len(table):
 
 # %% [markdown]
 # ## Every value
+#
+# With the intervals of the differences, folded because it is long.
 
-# %% tags=["remove-input"]
+# %% tags=["remove-input", "hide-output"]
 if len(table):
     shown = (
         over_seeds(table)

@@ -437,7 +437,7 @@
     const under = status();
     const series = make("fieldset", { className: "mgca-series" });
     const table = make("table");
-    const choices = selection("Ablation", data.ablations.map((one) => one.title), choose);
+    const choices = selection(data.what ?? "Ablation", data.ablations.map((one) => one.title), choose);
     const datasets = selection("Data set", data.datasets, () => choose());
     const metrics = selection("Measure", data.metrics, () => choose());
     live.append(

@@ -20,7 +20,8 @@ or uint16 may stand anywhere in it. Maps are (h, w), row by row.
 ``"ablation"``
     ``ablations`` (``title``, ``axis`` and, in order, ``ticks`` and ``series``), ``datasets``,
     ``metrics``, and ``rows`` of indices into these six and ``mean``, ``std`` (or None), ``count``.
-    A series has ``name`` and ``paper``, whether its numbers are the paper's.
+    A series has ``name`` and ``paper``, whether its numbers are the paper's. ``what`` is what one
+    of the first is called where it is no ablation.
 """
 
 import base64

@@ -91,7 +91,8 @@ def choices(table: pd.DataFrame) -> dict[str, Any]:
             place = [number, *at, ticks.index(each.value)]
             rows.append([*place, round(each.miou, 3), std, each.seeds])
     metrics = [f"mIoU (%), unit {unit}" for unit in places["unit"]]
-    return {"ablations": shown, "datasets": places["dataset"], "metrics": metrics, "rows": rows}
+    figure = {"what": "Knob", "ablations": shown, "datasets": places["dataset"]}
+    return figure | {"metrics": metrics, "rows": rows}
 
 
 def draw_spread(table: pd.DataFrame, unit: str) -> Figure:
