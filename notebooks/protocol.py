@@ -91,11 +91,12 @@ if len(table):
 
 # %% tags=["remove-input"]
 if len(table):
-    found = (
-        spread(table).reset_index().query("unit == @unit").drop(columns="unit").round(1)
+    found = spread(table).xs(unit, level="unit").groupby("knob", sort=False).mean()
+    caption = (
+        f"What a knob moves, unit {unit}, scale {scale}: points of mIoU, mean over the "
+        "sets that have it."
     )
-    caption = f"What a knob moves, unit {unit}, scale {scale}: points of mIoU."
-    figures.table(found, caption=caption, results=f"{scale}/protocol.csv")
+    figures.table(found.round(1), caption=caption, results=f"{scale}/protocol.csv")
 
 # %% [markdown]
 # ## How often two methods change places
