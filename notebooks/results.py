@@ -198,6 +198,11 @@ else:
     print("not run")
 
 # %% [markdown]
+# It changes nothing: over what it stands on it has +0.1 ± 0.2 points per pixel and 0.0 ± 0.2 with
+# 36 units, mean over the sets, and no set moves by more than its seeds do. What a decoder could
+# learn here the head has learned already, from the same captions.
+
+# %% [markdown]
 # ## Paper scale
 #
 # CLIP ViT-B/16 trained on CC3M and evaluated on eight benchmarks needs weights, data and GPUs that
