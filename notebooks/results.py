@@ -199,8 +199,8 @@ else:
 
 # %% [markdown]
 # It changes nothing: over what it stands on it has +0.1 ± 0.2 points per pixel and 0.0 ± 0.2 with
-# 36 units, mean over the sets, and no set moves by more than its seeds do. What a decoder could
-# learn here the head has learned already, from the same captions.
+# 36 units, mean over the sets, and no set moves by more than its seeds differ. Perhaps the head has
+# learned already what a decoder could learn from these captions; that was not looked into.
 
 # %% [markdown]
 # ## Paper scale
