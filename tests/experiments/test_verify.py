@@ -167,7 +167,7 @@ def test_swapped_runs_a_dropped_row_and_an_unknown_one_are_found(copied):
 
 
 def test_a_dropped_record_is_found(copied):
-    run = published_rows(copied).query("table == 'k'")["run"].iloc[0]
+    run = published_rows(copied).query("table == 'k' and folder == 'scenes'")["run"].iloc[0]
     (copied / "scenes" / "runs" / f"{run}.json").unlink()
     assert any(f"no provenance of run {run}" in line for line in verify.inconsistencies(copied))
 
