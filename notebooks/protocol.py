@@ -33,14 +33,13 @@
 # by `--decoder NAME=FILE`. On photographs fewer knobs were turned: [below](#protocol-photos).
 
 # %% tags=["parameters"]
-scale = "scenes"  # "scenes" or "photos"
-unit = "36"  # "pixel", "16", "36" or "64"
+scale = "scenes"  # or "photos"
+unit = "36"  # or "pixel", "16", "64"
 
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
 
 from mgca.experiments.protocol import (
-    over_seeds,
     read_protocol,
     spread,
     turned_around,
@@ -65,7 +64,7 @@ if len(table):
 # ## Turn a knob
 #
 # Choose a knob, a set and a unit: what every method has at each value of it. All numbers were
-# computed beforehand.
+# computed beforehand; with their intervals they are in the file below the next table.
 
 # %% tags=["hide-input"]
 if len(table):
@@ -163,21 +162,3 @@ else:
 # to themselves with other templates or statistics. Units that are grouped by an earlier stage lose
 # 4 to 8 points in streets, for every method and number of units; on VOC and COCO so few images
 # decide nothing.
-
-# %% [markdown]
-# ## Every value
-#
-# With the intervals of the differences, folded because it is long.
-
-# %% tags=["remove-input", "hide-output"]
-if len(table):
-    shown = (
-        over_seeds(table)
-        .query("unit == @unit and knob != 'usual'")
-        .drop(columns="unit")
-    )
-    shown = shown.round(2)
-    caption = (
-        f"Each value of each knob beside the usual one, unit {unit}, scale {scale}."
-    )
-    figures.table(shown, caption=caption, results=f"{scale}/protocol.csv")

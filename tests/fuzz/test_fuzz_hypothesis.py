@@ -49,7 +49,7 @@ def _hangs(*_):
 
 
 def _allocates(*_):
-    np.ones(harness.MEMORY + 2**25, dtype=np.uint8)
+    np.ones(harness.MEMORY + 2**27, dtype=np.uint8)  # the system may take other pages meanwhile
 
 
 BAD = {
@@ -57,7 +57,7 @@ BAD = {
     "an error without words": (lambda *_: (_ for _ in ()).throw(ValueError), "without a word"),
     "a hang": (_hangs, "not read within 1 s"),
     "a file": (lambda _, folder: (folder / "x.partial").touch(), "leaves x.partial"),
-    "memory": (_allocates, "takes 2.. MiB"),
+    "memory": (_allocates, "takes [23].. MiB"),
 }
 
 
