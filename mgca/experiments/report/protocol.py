@@ -21,8 +21,7 @@ def findings(table: pd.DataFrame, unit: str) -> str:
     Returns:
         Three points as Markdown.
     """
-    moved = spread(table).xs(unit, level="unit")
-    methods = moved.pop("methods").groupby("dataset").first().mean()
+    moved, methods = _moved(table, unit)
     mean = moved.mean(axis=1).groupby("knob").mean().sort_values(ascending=False)
     most = ", ".join(f"{knob} ({points:.1f})" for knob, points in mean.head(3).items())
     still = ", ".join(mean[mean < 0.5].index) or "none"
@@ -40,6 +39,12 @@ def findings(table: pd.DataFrame, unit: str) -> str:
         f"most often with {often['knob']} "
         f"({often['share']:.0%})."
     )
+
+
+def _moved(table: pd.DataFrame, unit: str) -> tuple[pd.DataFrame, float]:
+    """How far each knob moves each method on each set, and how far methods are apart, the mean."""
+    moved = spread(table).xs(unit, level="unit")
+    return moved, moved.pop("methods").groupby("dataset").first().mean()
 
 
 def prepared(table: pd.DataFrame, unit: str) -> pd.DataFrame:
@@ -103,8 +108,7 @@ def draw_spread(table: pd.DataFrame, unit: str) -> Figure:
         table: As :func:`findings` takes it.
         unit: Name of the unit.
     """
-    moved = spread(table).xs(unit, level="unit")
-    apart = moved.pop("methods").groupby("dataset").first().mean()
+    moved, apart = _moved(table, unit)
     mean = moved.groupby("knob").mean()
     mean = mean.loc[mean.mean(axis=1).sort_values().index]
     figure, axis = plt.subplots(figsize=(7, 0.32 * len(mean) + 1.2), layout="constrained")
