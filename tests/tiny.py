@@ -40,7 +40,7 @@ class TinyBackbone(Backbone):
         self.asked += texts
         hashes = b"".join(hashlib.shake_256(t.encode()).digest(2 * self.dim) for t in texts)
         numbers = np.frombuffer(hashes, dtype="<i2").reshape(len(texts), self.dim)
-        return torch.from_numpy(numbers / np.float32(2**15))
+        return torch.from_numpy(numbers / np.float32(2**15)).to(self.projection.device)
 
 
 class Hashes(nn.Module):
