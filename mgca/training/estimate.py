@@ -15,7 +15,7 @@ import psutil
 import torch
 from torch import nn
 
-from mgca.losses.lean import WORKSPACE
+from mgca.losses.lean import room
 from mgca.losses.objective import MGCA
 from mgca.training.distributed import gather_numbers
 from mgca.training.sources import Inputs, Streamed
@@ -185,7 +185,8 @@ def memory(trainer: "Trainer") -> dict[str, int]:
     trained = sum(p.numel() for p in trainer.decoder.parameters())
     similarities = 4 * part * train.batch_size * pixels
     if isinstance(trainer.objective, MGCA) and trainer.objective.is_lean(train.batch_size, pixels):
-        losses = trainer.resources.budget or min(similarities, WORKSPACE) + similarities // 10
+        most = min(similarities, room(trainer.process.device))
+        losses = trainer.resources.budget or most + similarities // 10
     else:
         losses = PLAIN_TENSORS * similarities
     return {

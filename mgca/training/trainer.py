@@ -99,6 +99,8 @@ class Trainer:
         self.per_epoch = source.steps_per_epoch(train.batch_size)
         self.steps = train.steps or max(1, round(train.epochs * self.per_epoch))
         torch.use_deterministic_algorithms(True)
+        # It would also fill every new tensor, to show where something reads what was never written.
+        torch.utils.deterministic.fill_uninitialized_memory = False
         torch.manual_seed(train.seed)  # the decoder starts the same everywhere
         self.decoder = self._part()
         # Normalising over channels and convolving in bfloat16: 1.3 times as fast in this layout.

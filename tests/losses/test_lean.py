@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.profiler import ProfilerActivity, profile
 
 from mgca.config import LossConfig
-from mgca.losses.lean import Comparison, compare, workspace
+from mgca.losses.lean import Comparison, compare, room, workspace
 from mgca.losses.objective import MGCA
 
 
@@ -234,6 +234,13 @@ def test_less_budget_takes_fewer_images_and_then_keeps_nothing():
     assert sizes[-1] == (64, True)
     smallest = next(b for b in range(2**20, 2**24, 2**14) if _fits(b))
     assert of(smallest) == (1, False)
+
+
+def test_a_gpu_takes_more_images_at_a_time():
+    comparison, sizes = Comparison(0, 300, 19, 39, 1), (1024, 1024, 784, 512)
+    few, many = (workspace(comparison, *sizes, room(device))[0] for device in ("cpu", "cuda:1"))
+    assert many > 3 * few > 0
+    assert workspace(comparison, *sizes)[0] == few
 
 
 def _fits(budget):

@@ -16,7 +16,7 @@ from mgca.experiments.report.page import Page
 from mgca.experiments.report.published import OPTIONS, SETS
 from mgca.experiments.report.speed import devices
 from mgca.experiments.report.tables import measured_here
-from mgca.losses.lean import WORKSPACE
+from mgca.losses.lean import WORKSPACE, room
 from mgca.training.estimate import DECODER_MAPS
 
 DECODER = 4_721_666  # parameters
@@ -114,13 +114,14 @@ class Sizes(NamedTuple):
             ("weights of the regions", "4 · B² · N", 4 * b**2 * n),
             ("regions", "4 · B² · C", 4 * b**2 * c),
             ("best pixels of each pair", f"6 · B · ({negatives} · B + {area})", best),
-            ("workspace", "at most 256 MiB", min(WORKSPACE, 4 * b**2 * n)),
+            ("workspace on a CPU", "at most 256 MiB", min(WORKSPACE, 4 * b**2 * n)),
+            ("workspace on a GPU", "at most 1 GiB", min(room("cuda"), 4 * b**2 * n)),
         ]
         table = pd.DataFrame(lines, columns=["tensor", "bytes", "GiB"])
         return table.assign(GiB=table["GiB"].map(gib))
 
     def memory(self) -> pd.DataFrame:
-        """Memory of one process, by the number of processes and the images at a time."""
+        """Memory of one process on a GPU, by the number of processes and the images at a time."""
         lines = []
         for world, micro in ((1, None), (1, 128), (4, None), (4, 64), (8, None)):
             part = min(micro or self.batch, self.batch // world)
@@ -128,7 +129,7 @@ class Sizes(NamedTuple):
             image = 3 * self.side**2
             held = self.batch // world * (image + self.channels * self.pixels) + part * 4 * image
             maps = 4 * DECODER_MAPS * part * self.channels * self.pixels
-            losses = min(pairs, WORKSPACE) + pairs // 10
+            losses = min(pairs, room("cuda")) + pairs // 10
             lines.append((world, micro or "", part, *map(gib, (held, maps, losses))))
         columns = ["processes", "--micro-batch", "images at a time", "images and features, GiB"]
         return pd.DataFrame(lines, columns=[*columns, "decoder, GiB", "losses, GiB"])
