@@ -25,6 +25,7 @@ from mgca.evaluation.results import row
 from mgca.inference.scoring import SOFTMAX
 from mgca.inference.segmentation import Embedded
 from mgca.model import Model
+from mgca.utils.devices import allow_tf32
 from mgca.utils.files import replacing
 from mgca.utils.progress import progress
 
@@ -102,6 +103,8 @@ def evaluate(
         background = None
     elif background is None and BACKGROUND not in (words or ()):
         raise ValueError(f"{data.name} has a background: give the threshold, background=")
+    # Whatever was trained before in this process.
+    allow_tf32(next(model.backbone.parameters()).device, model.precision != "float32")
     # In the order of the ids.
     asked = {n: words[n] for n in id_names(data) if n in words} if words else data.classes
     confusions = {unit_name(unit): Confusion(len(id_names(data))) for unit in units}

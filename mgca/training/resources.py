@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mgca.config import TrainConfig
 from mgca.data.shards import CORRUPT_LIMIT
-from mgca.utils.devices import pick_device
+from mgca.utils.devices import make_repeatable, pick_device
 from mgca.utils.processes import exit_with_parent
 
 
@@ -118,17 +118,9 @@ def launch(resources: Resources, config: TrainConfig) -> Process:
         ImportError: If ``torchrun`` launched it, and lightning-fabric is missing.
         ValueError: If the precision needs another device, or there is no such device.
     """
-    # Without it deterministic matrix products are refused on a GPU; it is read once, at the first.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     several = torch.distributed.is_torchelastic_launched()
     process = _fabric(resources) if several else Alone(pick_device(resources.accelerator))
     check_precision(config, process.device)
-    if process.device.type == "cuda":
-        # Where the decoder's outputs have 8 or 11 bits, TF32's 11 are enough for the losses;
-        # float32 is float32, in convolutions too.
-        half = config.precision != "float32"
-        torch.set_float32_matmul_precision("high" if half else "highest")
-        torch.backends.cudnn.allow_tf32 = half
     return process
 
 
@@ -152,6 +144,7 @@ def _fabric(resources: Resources) -> Process:
         raise ImportError(
             'training on several processes needs lightning-fabric: pip install "mgca[train]"'
         ) from error
+    make_repeatable()
     local = int(os.environ["LOCAL_WORLD_SIZE"])
     fabric = Fabric(
         accelerator=resources.accelerator,

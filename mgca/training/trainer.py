@@ -43,6 +43,7 @@ from mgca.training.resources import Alone, Process, Resources, check_precision
 from mgca.training.runs import RunConfig
 from mgca.training.sources import Drawn, Place, Source
 from mgca.training.step import backward, mean_change, move_into_bias
+from mgca.utils.devices import allow_tf32
 from mgca.utils.files import alone_in, clear_temporaries, file_digest, write_text
 from mgca.utils.progress import progress
 from mgca.utils.provenance import provenance
@@ -98,6 +99,8 @@ class Trainer:
         self.place = Place(train, self.backbone, process, self.resources)
         self.per_epoch = source.steps_per_epoch(train.batch_size)
         self.steps = train.steps or max(1, round(train.epochs * self.per_epoch))
+        # Where the decoder's outputs have 8 or 11 bits, TF32's 11 are enough for the losses.
+        allow_tf32(process.device, train.precision != "float32")
         torch.use_deterministic_algorithms(True)
         # It would also fill every new tensor, to show where something reads what was never written.
         torch.utils.deterministic.fill_uninitialized_memory = False

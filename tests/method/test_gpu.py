@@ -21,6 +21,7 @@ from mgca.training.resources import launch
 from mgca.training.sources import Streamed
 from mgca.training.trainer import Trainer
 from mgca.units import semantic_units
+from mgca.utils.devices import allow_tf32, pick_device
 
 __all__ = ["folders"]
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -28,11 +29,9 @@ GPU = "cuda"
 
 
 @pytest.fixture(autouse=True)
-def exact(monkeypatch):
-    """float32 is float32, and no cache but the test's own."""
-    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+def exact():
+    """float32 is float32."""
+    allow_tf32(pick_device(GPU), False)
 
 
 @pytest.fixture(scope="module")

@@ -177,7 +177,9 @@ def precisions(table: pd.DataFrame) -> pd.DataFrame:
     ms = ["encoder, ms", "decoder, ms", "both, ms"]
     shown = pd.DataFrame(lines, columns=["model", "numbers", *ms, "difference"])
     for column in ms:
-        shown[column] = [("" if np.isnan(v) else f"{v:.0f}") for v in shown[column]]
+        shown[column] = [
+            "" if np.isnan(v) else f"{v:.1f}" if v < 20 else f"{v:.0f}" for v in shown[column]
+        ]
     return shown
 
 
