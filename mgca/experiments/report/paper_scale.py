@@ -359,7 +359,7 @@ def not_run(page: Page) -> str:
     gpu = "any GPU"
     if on_gpu(names):
         gpu = "a GPU, but for what the tables above name"
-    lines.append(f"{gpu}; several of them with NCCL; float16, but for a test on a CPU")
+    lines.append(f"{gpu}; several of them with NCCL; float16, but for tests")
     ours = measured_here(
         page.read("evaluation/evaluation.csv"), [OPTIONS["MGCA"][1]], SETS[1] | SETS[2]
     )
