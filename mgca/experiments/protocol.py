@@ -15,7 +15,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,10 @@ def interval(one: np.ndarray, other: np.ndarray, samples: int = _SAMPLES) -> tup
 
 
 def methods(
-    scale: Scale, seeds: Sequence[int], work: str | os.PathLike[str]
+    scale: Scale,
+    seeds: Sequence[int],
+    work: str | os.PathLike[str],
+    only: Collection[tuple[str, int]] | None = None,
 ) -> dict[tuple[str, int], Model]:
     """The methods of a scale by name and seed: the frozen ones once, ``TRAINED`` with each seed.
 
@@ -182,12 +185,15 @@ def methods(
         scale: The scale.
         seeds: Seeds of what is trained; the first is that of the frozen ones.
         work: Folder of runs, in which what has been trained is found, and else trained.
+        only: Those that are wanted; None for all.
     """
     found = {}
     for variant in grid("benchmarks", scale):
         if variant.train and variant.name not in TRAINED:
             continue
         for seed in seeds if variant.train else seeds[:1]:
+            if only is not None and (variant.name, seed) not in only:
+                continue
             folder = scale.run_folder(Path(work), variant, seed)
             with threads(scale.threads):
                 found[variant.name, seed] = trained_model(variant, seed, scale, folder)
@@ -221,6 +227,44 @@ def protocol_table(
     Raises:
         ValueError: If there is no such knob.
     """
+    every = _turned(scale, without)
+    chosen = methods(scale, seeds, work)
+    for name, path in (others or {}).items():
+        state, meta = read_decoder(path)
+        backbone = scale.backbone(0, meta.get("last_block", "value"))
+        decoder = decoder_from(state, meta, backbone)
+        scoring = rules(learned_sigmoid(meta))
+        chosen[name, 0] = Model(backbone, decoder, scale.segment(), scoring)
+    table, record = _computed(scale, chosen, scale.sets(names), every, work, limit)
+    write_run(out, table["run"].iloc[0], record)
+    with replacing(Path(out) / "protocol.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
+
+
+def protocol_parts(
+    scale: Scale,
+    parts: Collection[tuple[str, int, str]],
+    *,
+    work: str | os.PathLike[str],
+    seeds: Sequence[int] = (0,),
+    limit: int | None = None,
+    without: Sequence[str] = (),
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Some parts of the table alone, and their record; nothing is trained for the others.
+
+    Args:
+        scale: The scale.
+        parts: Method, seed and set of each.
+        work: As of :func:`protocol_table`, and all that follow.
+    """
+    chosen = methods(scale, seeds, work, {(method, seed) for method, seed, _ in parts})
+    sets = [data for data in scale.sets() if data.name in {name for *_, name in parts}]
+    return _computed(scale, chosen, sets, _turned(scale, without), work, limit, parts)
+
+
+def _turned(scale: Scale, without: Sequence[str]) -> list[Turn]:
+    """All knobs at all their values, less those that are left alone."""
     turned = turns(scale.segment())
     known = dict.fromkeys(turn.knob for turn in turned)
     if unknown := set(without) - set(known):
@@ -229,14 +273,19 @@ def protocol_table(
     values = {turn.value for turn in every}
     if alone := sorted({turn.against for turn in every} - values):
         raise ValueError(f"others are compared with {', '.join(alone)}: leave that in, too")
-    chosen = methods(scale, seeds, work)
-    for name, path in (others or {}).items():
-        state, meta = read_decoder(path)
-        backbone = scale.backbone(0, meta.get("last_block", "value"))
-        decoder = decoder_from(state, meta, backbone)
-        scoring = rules(learned_sigmoid(meta))
-        chosen[name, 0] = Model(backbone, decoder, scale.segment(), scoring)
-    sets = scale.sets(names)
+    return every
+
+
+def _computed(
+    scale: Scale,
+    chosen: Mapping[tuple[str, int], Model],
+    sets: Sequence[MaskedSet],
+    every: Sequence[Turn],
+    work: str | os.PathLike[str],
+    limit: int | None,
+    only: Collection[tuple[str, int, str]] | None = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows of some methods on some sets, or of these parts of them alone, and their record."""
     config = {
         "scale": scale.name,
         "settings": scale.settings,
@@ -251,6 +300,8 @@ def protocol_table(
     first: dict[str, Model] = {}
     for number, data in enumerate(map(_Read, sets, itertools.repeat(limit))):
         for (method, seed), model in chosen.items():
+            if only is not None and (method, seed, data.name) not in only:
+                continue
             same_texts = first.setdefault(model.backbone.text_digest, model)
             own = [model.backbone.digest, model.trained]
             own = {"methods": own, "sets": config["sets"][number]}
@@ -262,14 +313,9 @@ def protocol_table(
                 write_text(path, json.dumps(part))
             rows += [[method, seed, data.name, *row, run] for row in part["rows"]]
             seconds += part["seconds"]
-    table = pd.DataFrame(rows, columns=COLUMNS)
-    record = provenance(
-        config, seed=0, data={data.name: data.digest for data in sets}, seconds=seconds
-    )
-    write_run(out, run, record)
-    with replacing(Path(out) / "protocol.csv") as temporary:
-        table.to_csv(temporary, index=False)
-    return table
+    digests = {data.name: data.digest for data in sets}
+    record = provenance(config, seed=0, data=digests, seconds=seconds)
+    return pd.DataFrame(rows, columns=COLUMNS), record
 
 
 def _measured(
@@ -449,6 +495,13 @@ def as_rows(table: pd.DataFrame) -> pd.DataFrame:
             "run": table["run"],
         }
     )
+
+
+def part_named(name: str) -> tuple[str, int, str]:
+    """Method, seed and set of ``METHOD of seed SEED/SET``, as :func:`as_rows` names them."""
+    variant, data = name.rsplit("/", 1)
+    method, seed = variant.rsplit(" of seed ", 1)
+    return method, int(seed), data
 
 
 def read_protocol(folder: str | os.PathLike[str]) -> pd.DataFrame:

@@ -44,11 +44,14 @@ class Target:
         table: Table of the scale that it stands in; ``"background"`` for the curves of thresholds,
             ``"clip"`` for the small CLIP of the scenes.
         seed: Seed of the run.
+        parts: Variant and set of each part of the run that was asked for, joined by ``"/"``; those
+            of the protocol are computed alone.
     """
 
     scale: str
     table: str
     seed: int
+    parts: frozenset[str] = frozenset()
 
 
 def code_state() -> str:
@@ -94,8 +97,9 @@ def targets(rows: pd.DataFrame) -> dict[tuple[str, str], Target]:
     found: dict[tuple[str, str], Target] = {}
     for (folder, table), part in rows.groupby(["folder", "table"]):
         if table in _ALONE:
-            for run in part["run"].unique():
-                found[folder, run] = Target(folder, table, 0)
+            places = part["variant"] + "/" + part["dataset"]
+            for run, of_run in places.groupby(part["run"]):
+                found[folder, run] = Target(folder, table, 0, frozenset(of_run))
             continue
         try:
             scale = load_scale(folder)
@@ -140,9 +144,9 @@ def recompute(
         out, decoders = work / name, work / name / "decoders"
         for table, compute in _ALONE.items():
             for key in [key for key, target in runs.items() if target.table == table]:
-                del runs[key]
+                parts = runs.pop(key).parts
                 try:
-                    outcomes[key] = compute(scale, key[1], out, decoders)
+                    outcomes[key] = compute(scale, key[1], out, decoders, parts)
                 except FileNotFoundError as error:
                     outcomes[key] = str(error)
         seeds = sorted({target.seed for target in runs.values()})
@@ -174,7 +178,7 @@ def measured(record: Mapping[str, Any]) -> Values:
     }
 
 
-def _curves(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
+def _curves(scale: Scale, run: str, out: Path, *_: Any) -> Outcome:
     """The curves of thresholds of the scale's published models."""
     path = out / "background.csv"
     if not path.is_file():
@@ -183,7 +187,7 @@ def _curves(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     return _of_run(thresholds.as_rows(pd.read_csv(path, dtype={"unit": str})), out, run)
 
 
-def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
+def _clip(scale: Scale, run: str, out: Path, decoders: Path, *_: Any) -> Outcome:
     """The training of the scenes' small CLIP, and its accuracy on images as a whole."""
     from mgca.experiments.publish import train_scenes_clip
     from mgca.experiments.scenes import scenes_clip
@@ -195,11 +199,12 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
     return _of_run(read_results(path), out, run)
 
 
-def _protocol(scale: Scale, run: str, out: Path, decoders: Path) -> Outcome:
+def _protocol(scale: Scale, run: str, out: Path, decoders: Path, parts: frozenset[str]) -> Outcome:
     """What each knob of the protocol moves, on as many images as were published."""
-    if not (out / "protocol.csv").is_file():
-        protocol.protocol_table(scale, out, work=decoders, **protocol.PUBLISHED[scale.name])
-    return _of_run(protocol.as_rows(protocol.read_protocol(out)), out, run)
+    asked = protocol.PUBLISHED[scale.name]
+    wanted = {protocol.part_named(part) for part in parts}
+    table, record = protocol.protocol_parts(scale, wanted, work=decoders, **asked)
+    return _values(protocol.as_rows(table)), record
 
 
 # Tables that one run fills.
@@ -211,11 +216,15 @@ def _of_run(table: pd.DataFrame, out: Path, run: str) -> Outcome:
     (now,) = set(table["run"])
     if now != run:
         return f"the present configuration has another name, {now}"
-    values = {
+    return _values(table), read_run(out, run)
+
+
+def _values(table: pd.DataFrame) -> Values:
+    """The numbers of a table of a run that has several variants."""
+    return {
         (f"{row.variant}/{row.dataset}", row.unit, row.metric): row.value
         for row in table.itertuples()
     }
-    return values, read_run(out, run)
 
 
 def is_named_by_configuration(record: Mapping[str, Any], run: str) -> bool:

@@ -12,8 +12,11 @@ from mgca.experiments import protocol
 from mgca.experiments.protocol import (
     USUAL,
     PerImage,
+    as_rows,
     interval,
     over_seeds,
+    part_named,
+    protocol_parts,
     protocol_table,
     read_protocol,
     spread,
@@ -64,6 +67,25 @@ def test_each_knob_of_each_method_is_a_row_of_what_evaluate_counts(computed):
     others = table[table["knob"] == "statistics"]
     assert (others["difference"] != 0).any()
     assert scale.backbone(0).mean == (0.5,) * 3
+
+
+def test_a_part_is_that_of_the_whole_and_trains_nothing_else(computed, tmp_path):
+    scale, _, table = computed
+    parts = {("mgca", 1, "things"), ("clip", 0, "things")}
+    how = {"work": tmp_path / "work", "seeds": (0, 1)}
+    found, record = protocol_parts(scale, parts, **how)
+    whole = table[
+        [key in parts for key in zip(table.method, table.seed, table.dataset, strict=True)]
+    ]
+    pd.testing.assert_frame_equal(
+        found.drop(columns="run").reset_index(drop=True),
+        whole.drop(columns="run").reset_index(drop=True),
+        check_dtype=False,
+    )
+    assert len(list((tmp_path / "work").glob("*/decoder.safetensors"))) == 1
+    assert [method for method, *_ in record["config"]["methods"]] == ["clip", "mgca"]
+    names = as_rows(found)[["variant", "dataset"]].agg("/".join, axis=1)
+    assert {part_named(name) for name in names} == parts
 
 
 def test_a_knob_may_be_left_alone(computed):

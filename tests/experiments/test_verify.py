@@ -134,6 +134,30 @@ def test_every_changed_digit_is_found(copied, recorded):
     assert verify.inconsistencies(copied)  # those of numbers that are kept twice
 
 
+def test_of_the_protocol_only_what_was_asked_for_is_compared(recorded):
+    rows, found = recorded
+    table = rows[(rows["folder"] == "scenes") & (rows["table"] == "protocol")]
+    one = table[(table["variant"] == "mgca of seed 3") & (table["dataset"] == "open")]
+    key = ("scenes", table["run"].iloc[0])
+    whole, record = found[key]
+    config = record["config"]
+    (own,) = [line for line in config["methods"] if line[:2] == ["mgca", 3]]
+    sets = [line for line in config["sets"] if line[0] == "open"]
+    made = config | {"methods": [own], "sets": sets}
+    part = {k: v for k, v in whole.items() if k[0] == "mgca of seed 3/open"}
+
+    def report(config, values=part):
+        now = record | {"config": config, "data": {"open": record["data"]["open"]}}
+        return verify.verify(RESULTS, one.iloc[:2], lambda ways: {key: (values, now)})
+
+    said = report(made)
+    assert said["rows"] == len(one) > 2 and not said["differences"]
+    other = made | {"methods": [[*own[:3], "another digest"]]}
+    assert [lost["name"][-6:] for lost in report(other)["differences"]] == ["config"]
+    changed = part | {next(iter(part)): -1.0}
+    assert len(report(made, changed)["differences"]) == 1
+
+
 def edit(results: Path, table: str, change) -> None:
     path = results / f"{table}.csv"
     lines = path.read_text().splitlines()
