@@ -39,7 +39,7 @@ unit = "36"  # or "pixel", "16", "64"
 # %% tags=["hide-input"]
 from IPython.display import Markdown, display
 
-from mgca.experiments.protocol import (
+from mgca.experiments.protocol_rows import (
     read_protocol,
     spread,
     turned_around,

@@ -196,7 +196,8 @@ def protocol(
     Methods that are trained are trained first. An interrupted call goes on, and one with a further
     method or seed measures that alone.
     """
-    from mgca.experiments.protocol import protocol_table, spread, turned_around
+    from mgca.experiments.protocol import protocol_table
+    from mgca.experiments.protocol_rows import spread, turned_around
     from mgca.experiments.runner import folders
 
     others = {}

@@ -16,7 +16,6 @@ import logging
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +24,20 @@ import pandas as pd
 
 from mgca.backbone import UnsupportedBackbone
 from mgca.backbone.affinity import EARLY, affinity_of
-from mgca.config import SegmentConfig, config_hash, to_dict
+from mgca.config import config_hash, to_dict
 from mgca.data.masks import MaskedSet, id_names
-from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.evaluation.evaluate import evaluate, unit_name
 from mgca.evaluation.intervals import bootstrap_interval, draws, resampled_miou
 from mgca.evaluation.metrics import Confusion
 from mgca.evaluation.results import write_run
 from mgca.experiments.grid import grid
+from mgca.experiments.knobs import Turn, turned_alone
+from mgca.experiments.protocol_rows import COLUMNS
 from mgca.experiments.runner import trained_model
 from mgca.experiments.scale import Scale
 from mgca.inference.scoring import rules
 from mgca.model import Model
-from mgca.prompts import CLASS_TEMPLATES, CLIP_TEMPLATES
+from mgca.prompts import CLASS_TEMPLATES
 from mgca.utils.files import replacing, write_text
 from mgca.utils.processes import threads
 from mgca.utils.provenance import provenance
@@ -45,10 +45,6 @@ from mgca.weights.decoders import decoder_from, learned_sigmoid, read_decoder
 
 log = logging.getLogger(__name__)
 
-COLUMNS = [
-    "method", "seed", "dataset", "knob", "value", "unit",
-    "miou", "difference", "low", "high", "changed", "run",
-]  # fmt: skip
 # What :func:`protocol_table` was asked for where it was published. On photographs only knobs that
 # leave the windows as they are: the others take hours.
 PUBLISHED: dict[str, dict[str, Any]] = {
@@ -63,69 +59,8 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # Of what the grid ``benchmarks`` trains.
 TRAINED = ("tcl", "mgca", "naclip+mgca")
-USUAL = "usual"  # the value that a knob has in the published tables
 UNITS: tuple[int | None, ...] = (None, 16, 36, 64)
 _SAMPLES = 1_000
-
-
-@dataclass(frozen=True)
-class Turn:
-    """A knob at another value than the usual one.
-
-    Attributes:
-        knob: Name of the knob.
-        value: Name of the value.
-        segment: Fields of :class:`mgca.config.SegmentConfig` that differ.
-        templates: Templates of class names; None for the usual ones.
-        statistics: Statistics of pixels, ``"imagenet"``; None for the encoder's own.
-        synonyms: Whether each class is also asked for by the scale's other word for it.
-        background: Threshold, of sets with a background; None for the scale's own.
-        against: Value of the turn before it that it is compared with.
-    """
-
-    knob: str
-    value: str
-    segment: Mapping[str, Any] = field(default_factory=dict)
-    templates: tuple[str, ...] | None = None
-    statistics: str | None = None
-    synonyms: bool = False
-    background: float | None = None
-    against: str = USUAL
-
-
-def turns(usual: SegmentConfig) -> list[Turn]:
-    """The knobs, each at its other values; units are measured with each of them."""
-    from open_clip import OPENAI_IMAGENET_TEMPLATES
-
-    eighty = tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-    side, window = usual.short_side, usual.window
-    larger = {"short_side": side * 3 // 2}
-    # A size at which an image is resized and padded, and positions are interpolated.
-    smaller, size = {"short_side": side * 2 // 3, "window": side * 2 // 3}, f"{side * 2 // 3}"
-    smaller["stride"] = smaller["window"] // 2
-    return [
-        Turn("templates", "1", templates=("a photo of a {}.",)),
-        Turn("templates", "7", templates=CLIP_TEMPLATES),
-        Turn("templates", "80", templates=eighty),
-        Turn("class names", "synonyms, largest", synonyms=True),
-        Turn("class names", "synonyms, mean", {"words": "mean"}, synonyms=True),
-        Turn("statistics", "imagenet", statistics="imagenet"),
-        Turn("shorter side", f"{side * 3 // 2}", larger),
-        Turn("shorter side", f"{side // 2}", {"short_side": side // 2}),
-        Turn("windows", f"{window // 2}, stride {window // 4}",
-             {"window": window // 2, "stride": window // 4}),
-        Turn("joining of windows", "middle", {"blend": "middle"}),
-        Turn("size", size, smaller),
-        *(
-            Turn(name, value, {**smaller, name: value}, against=size)
-            for name, value in TCL_PROTOCOL.items()
-        ),
-        Turn("average", "normalised", {"average": "normalised"}),
-        Turn("placement", "corner", {"placement": "corner"}),
-        Turn("affinity", "early", {"affinity": "early"}),
-        Turn("refinement", "pamr", {"refine": "pamr"}),
-        *(Turn("threshold", f"{t:g}", background=t) for t in (0.0, 0.25, 0.75, 0.9)),
-    ]  # fmt: skip
 
 
 class PerImage:
@@ -227,7 +162,7 @@ def protocol_table(
     Raises:
         ValueError: If there is no such knob.
     """
-    every = _turned(scale, without)
+    every = turned_alone(scale.segment(), without)
     chosen = methods(scale, seeds, work)
     for name, path in (others or {}).items():
         state, meta = read_decoder(path)
@@ -260,20 +195,8 @@ def protocol_parts(
     """
     chosen = methods(scale, seeds, work, {(method, seed) for method, seed, _ in parts})
     sets = [data for data in scale.sets() if data.name in {name for *_, name in parts}]
-    return _computed(scale, chosen, sets, _turned(scale, without), work, limit, parts)
-
-
-def _turned(scale: Scale, without: Sequence[str]) -> list[Turn]:
-    """All knobs at all their values, less those that are left alone."""
-    turned = turns(scale.segment())
-    known = dict.fromkeys(turn.knob for turn in turned)
-    if unknown := set(without) - set(known):
-        raise ValueError(f"no such knob: {', '.join(sorted(unknown))}; only {', '.join(known)}")
-    every = [Turn(USUAL, USUAL), *(turn for turn in turned if turn.knob not in without)]
-    values = {turn.value for turn in every}
-    if alone := sorted({turn.against for turn in every} - values):
-        raise ValueError(f"others are compared with {', '.join(alone)}: leave that in, too")
-    return every
+    every = turned_alone(scale.segment(), without)
+    return _computed(scale, chosen, sets, every, work, limit, parts)
 
 
 def _computed(
@@ -414,99 +337,3 @@ class _Read:
         if index not in self._items:
             self._items[index] = self._data[index]
         return self._items[index]
-
-
-def over_seeds(table: pd.DataFrame) -> pd.DataFrame:
-    """The table with one row in the place of those of several seeds.
-
-    Means over the seeds, under ``"std"`` how far their mIoU spreads, under ``"seeds"`` their
-    number. ``"low"`` and ``"high"`` are the ends of all the seeds' intervals together.
-    """
-    keys = ["method", "dataset", "knob", "value", "unit"]
-    return (
-        table.groupby(keys, sort=False)
-        .agg(
-            seeds=("seed", "size"),
-            miou=("miou", "mean"),
-            std=("miou", "std"),
-            difference=("difference", "mean"),
-            low=("low", "min"),
-            high=("high", "max"),
-            changed=("changed", "mean"),
-        )
-        .reset_index()
-    )
-
-
-def spread(table: pd.DataFrame) -> pd.DataFrame:
-    """How far each knob moves each method, in points of mIoU, of means over the seeds.
-
-    Largest minus smallest, the usual value among them; beside it, under ``"methods"``, how far the
-    methods are apart with all as usual.
-
-    Returns:
-        A line for each set, unit and knob; a column for each method.
-    """
-    table = over_seeds(table)
-    keys = ["dataset", "unit"]
-    usual, turned = table[table["knob"] == USUAL], table[table["knob"] != USUAL]
-    lines = turned.groupby([*keys, "knob", "method"], sort=False)["difference"].agg(
-        lambda each: max(each.max(), 0) - min(each.min(), 0)
-    )
-    apart = usual.groupby(keys)["miou"].agg(lambda each: each.max() - each.min())
-    return lines.unstack("method").join(apart.rename("methods"))
-
-
-def turned_around(table: pd.DataFrame) -> pd.DataFrame:
-    """How often two methods change places when a knob is turned, by their means over seeds.
-
-    Returns:
-        Columns ``knob``, ``pairs`` and ``turned``, the number of pairs over all sets, units and
-        values, and of those whose order is another one than before it was turned.
-    """
-    table = over_seeds(table)
-    counts: dict[str, list[int]] = {}
-    keys = ["knob", "value", "dataset", "unit"]
-    for (knob, *_), part in table[table["knob"] != USUAL].groupby(keys, sort=False):
-        now, before = part["miou"].to_numpy(), (part["miou"] - part["difference"]).to_numpy()
-        for one, other in itertools.combinations(range(len(part)), 2):
-            count = counts.setdefault(knob, [0, 0])
-            count[0] += 1
-            count[1] += bool((now[one] - now[other]) * (before[one] - before[other]) < 0)
-    rows = [[knob, pairs, turned] for knob, (pairs, turned) in counts.items()]
-    return pd.DataFrame(rows, columns=["knob", "pairs", "turned"])
-
-
-def as_rows(table: pd.DataFrame) -> pd.DataFrame:
-    """A table of the protocol with the columns of the tables of runs.
-
-    One run has all of it, and is of seed 0. The variant is ``METHOD of seed SEED``, and the metric
-    ``miou with KNOB at VALUE``.
-    """
-    metric = [f"miou with {row.knob} at {row.value}" for row in table.itertuples()]
-    return pd.DataFrame(
-        {
-            "variant": table["method"] + " of seed " + table["seed"].astype(str),
-            "dataset": table["dataset"],
-            "unit": table["unit"],
-            "seed": 0,
-            "metric": metric,
-            "value": table["miou"],
-            "run": table["run"],
-        }
-    )
-
-
-def part_named(name: str) -> tuple[str, int, str]:
-    """Method, seed and set of ``METHOD of seed SEED/SET``, as :func:`as_rows` names them."""
-    variant, data = name.rsplit("/", 1)
-    method, seed = variant.rsplit(" of seed ", 1)
-    return method, int(seed), data
-
-
-def read_protocol(folder: str | os.PathLike[str]) -> pd.DataFrame:
-    """The table that a results folder holds; no rows if there is none."""
-    path = Path(folder) / "protocol.csv"
-    if not path.is_file():
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(path, dtype={"value": str, "unit": str})

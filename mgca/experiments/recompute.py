@@ -18,7 +18,7 @@ import pandas as pd
 
 from mgca.config import config_hash
 from mgca.evaluation.results import read_results, read_run
-from mgca.experiments import load_scale, protocol, thresholds
+from mgca.experiments import load_scale, protocol, protocol_rows, thresholds
 from mgca.experiments.changes import PACKAGE
 from mgca.experiments.grid import ABLATIONS, grid
 from mgca.experiments.runner import AblationError, run_ablations
@@ -202,9 +202,9 @@ def _clip(scale: Scale, run: str, out: Path, decoders: Path, *_: Any) -> Outcome
 def _protocol(scale: Scale, run: str, out: Path, decoders: Path, parts: frozenset[str]) -> Outcome:
     """What each knob of the protocol moves, on as many images as were published."""
     asked = protocol.PUBLISHED[scale.name]
-    wanted = {protocol.part_named(part) for part in parts}
+    wanted = {protocol_rows.part_named(part) for part in parts}
     table, record = protocol.protocol_parts(scale, wanted, work=decoders, **asked)
-    return _values(protocol.as_rows(table)), record
+    return _values(protocol_rows.as_rows(table)), record
 
 
 # Tables that one run fills.

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from mgca.evaluation.evaluate import SECONDS
-from mgca.experiments import protocol, thresholds
+from mgca.experiments import protocol_rows, thresholds
 
 COLUMNS = [
     "name",
@@ -53,7 +53,7 @@ def published_rows(results: str | os.PathLike) -> pd.DataFrame:
         table = pd.read_csv(path, dtype={"variant": str, "dataset": str, "unit": str, "run": str})
         if "run" not in table:
             continue
-        for kind in (protocol, thresholds):
+        for kind in (protocol_rows, thresholds):
             if list(table.columns) == kind.COLUMNS:
                 table = kind.as_rows(table)
         parts.append(table.assign(folder=path.parent.name, table=path.stem))

@@ -8,7 +8,7 @@ import pytest
 
 from mgca.config import config_hash
 from mgca.evaluation.results import COLUMNS, add_results, read_results, read_run, summary, write_run
-from mgca.experiments import protocol, thresholds
+from mgca.experiments import protocol_rows, thresholds
 from mgca.utils.provenance import provenance
 from mgca.weights import FOLDER, load_weights, manifest
 
@@ -60,7 +60,7 @@ def test_provenance_is_complete_and_read_back(tmp_path):
 
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: path.name)
 def test_every_published_number_has_its_provenance(path):
-    own = {"background.csv": (thresholds.COLUMNS, 6), "protocol.csv": (protocol.COLUMNS, 6)}
+    own = {"background.csv": (thresholds.COLUMNS, 6), "protocol.csv": (protocol_rows.COLUMNS, 6)}
     if path.name in own:  # columns of their own, the first of which name a row
         columns, keys = own[path.name]
         table = pd.read_csv(path, dtype={"unit": str})

@@ -9,19 +9,15 @@ from tiny_scale import TinyScale
 
 from mgca.evaluation.evaluate import evaluate
 from mgca.experiments import protocol
-from mgca.experiments.protocol import (
-    USUAL,
-    PerImage,
+from mgca.experiments.knobs import USUAL, turns
+from mgca.experiments.protocol import PerImage, interval, protocol_parts, protocol_table
+from mgca.experiments.protocol_rows import (
     as_rows,
-    interval,
     over_seeds,
     part_named,
-    protocol_parts,
-    protocol_table,
     read_protocol,
     spread,
     turned_around,
-    turns,
 )
 from mgca.experiments.report import protocol as report
 from mgca.model import Model

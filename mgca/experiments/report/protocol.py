@@ -8,14 +8,15 @@ from matplotlib.figure import Figure
 
 from mgca.evaluation.conventions import TCL_PROTOCOL
 from mgca.evaluation.evaluate import PIXEL
-from mgca.experiments.protocol import USUAL, over_seeds, spread, turned_around
+from mgca.experiments.knobs import USUAL
+from mgca.experiments.protocol_rows import over_seeds, spread, turned_around
 
 
 def findings(table: pd.DataFrame, unit: str) -> str:
     """Which knobs move most, how far beside the methods, and how often their order turns.
 
     Args:
-        table: As :func:`mgca.experiments.protocol.read_protocol` reads it.
+        table: As :func:`mgca.experiments.protocol_rows.read_protocol` reads it.
         unit: Name of the unit that the first two are of.
 
     Returns:
