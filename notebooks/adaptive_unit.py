@@ -202,7 +202,7 @@ figures.show(
 
 # %% [markdown]
 # At the right end, as many meta-points as pixels give exactly the pixel unit. The table has the
-# published runs, with fewer numbers of meta-points and more of everything else: three decoders, 150
+# published runs, with fewer numbers of meta-points and more of everything else: five decoders, 150
 # scenes, also a set with background. Beside them the paper's Table 4, from photographs and CLIP
 # ViT-B/16: only the order of its rows can be compared.
 
@@ -212,7 +212,7 @@ published = page.read("scenes/meta_points.csv")
 means = group_means(published, setting.groups)
 figures.table(
     unit_steps.published_table(means, page.paper("table4.csv")),
-    caption="Scenes, mean ± standard deviation over three decoders; regions are connected regions "
+    caption="Scenes, mean ± standard deviation over five decoders; regions are connected regions "
     "over those of the masks.",
     results="scenes/meta_points.csv",
 )

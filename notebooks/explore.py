@@ -129,7 +129,7 @@ interactive.element(
     fallback=explore.draw_ablations(ablations),
     alt="mIoU on the set scenes over what was trained, the number of meta-points, both "
     "ranks and both areas.",
-    caption="The ablations on scenes, mean ± standard deviation over three seeds; "
+    caption="The ablations on scenes, mean ± standard deviation over five seeds; "
     "dashed, where it has a table, the paper's averages. Numbers: "
     "results/scenes/granularity.csv, meta_points.csv, k.csv and areas.csv, and "
     "results/paper.",
@@ -144,7 +144,7 @@ interactive.element(
 #
 # * A segmentation is a competition of cosines. Which words compete is up to you.
 # * Where two words are close, the unit decides which of them wins.
-# * A curve over three seeds has a width. Where two series overlap within it, nothing was shown.
+# * A curve over five seeds has a width. Where two series overlap within it, nothing was shown.
 #
 # ## Try it
 #

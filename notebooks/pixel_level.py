@@ -172,7 +172,7 @@ figures.table(
     table,
     caption="The positive at different $k$. *Right* is how often it shows what the text names; "
     "similarity and pull are for texts of one class; mIoU per pixel is of decoders trained with "
-    "this $k$, mean of three seeds.",
+    "this $k$, mean of five seeds.",
     results="scenes/k.csv",
 )
 

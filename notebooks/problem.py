@@ -285,7 +285,7 @@ figures.show(
 # they add to the pixels. For images any of the words that are present counts as right, which is
 # easier than the other two questions; only the fall from region to pixel compares like with like.
 #
-# The published runs, over three seeds, are on the page of the
+# The published runs, over five seeds, are on the page of the
 # [granularity](ablation_granularity.ipynb).
 #
 # ## Too few units, and too many

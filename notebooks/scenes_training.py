@@ -157,7 +157,7 @@ for name in ("scenes", "things"):
 # %% [markdown]
 # ## The published runs, and the goals
 #
-# Three seeds, all training scenes, all images of the sets; from `results/scenes/granularity.csv`.
+# Five seeds, all training scenes, all images of the sets; from `results/scenes/granularity.csv`.
 # The goals were set before the runs: MGCA with 36 units beats plain CLIP by at least
 # 15 points, and MaskCLIP by at least 8, on both groups of sets. `with background` is the set
 # `things`, `without background` is `scenes`. Both frozen models are taken per pixel, as they are
@@ -191,7 +191,7 @@ shown = pd.DataFrame(rows, columns=[*columns, "against it with 36 units"])
 # %% tags=["remove-input"]
 figures.table(
     shown.set_index(columns[:2]),
-    caption="The goals, in points of mIoU, mean ± standard deviation over three seeds.",
+    caption="The goals, in points of mIoU, mean ± standard deviation over five seeds.",
     results="scenes/granularity.csv",
 )
 Markdown(f"**Goals met: {(shown['verdict'] == 'met').sum()} of {len(shown)}.**")
@@ -246,7 +246,7 @@ temporary.cleanup()
 # 1. Set `losses = ["object"]`. Which of the three sets gains least over MaskCLIP?
 #
 # ```{dropdown} What to expect
-# 1. `open`: the published runs have −0.2 ± 0.6 points there ([the
+# 1. `open`: the published runs have −0.1 ± 0.5 points there ([the
 #    levels](ablation_granularity.ipynb)).
 # ```
 #

@@ -30,10 +30,11 @@
 # * **does not hold**: it lies below 0.
 # * **undecided**: it contains 0. More seeds may say more.
 #
-# With three seeds an interval is wide: $t$ with two degrees of freedom asks for a mean of many
-# standard errors, and many claims are undecided that a rule of thumb would pass. That is what three
-# seeds can say, and no more. Numbers are the mean with its interval and the number of seeds, in
-# points of mIoU with the pixel as the unit unless the line says otherwise.
+# Scenes have five seeds, photographs three, with which an interval is wide: $t$ with two degrees of
+# freedom asks for a mean of many standard errors, and many claims are undecided that a rule of
+# thumb would pass. How many seeds there are was set before they were run: who adds seeds until a
+# claim holds will see any claim hold. Numbers are the mean with its interval and the number of
+# seeds, in points of mIoU with the pixel as the unit unless the line says otherwise.
 #
 # **What it does not say.** No scale here is the paper's. A claim that holds on drawn scenes or on a
 # small encoder is supported, not proven, and one that does not hold may still hold with CLIP
@@ -95,7 +96,7 @@ figures.table(both, caption=caption, name="tab-rules")
 # plain CLIP a good part is MaskCLIP's, and on `open` the object level adds nothing to it.
 #
 # One line of the paper's table turns round. There object and region level together have 3.4 and 4.8
-# points more than the region level alone; here they have less, in every seed.
+# points more than the region level alone; here they have less, with a background in every seed.
 
 # %% tags=["remove-input"]
 levels = page.read("scenes/granularity.csv")
@@ -168,7 +169,7 @@ else:
 #   they are aligned, and with them their fragments.
 # * **k = 0.** The difference has the paper's sign in both groups; the seeds do not separate it
 #   from nothing.
-# * **Each step down to 36 units.** Without a background 49 units have 0.2 points more than 36,
+# * **Each step down to 36 units.** Without a background 49 units have 0.1 points more than 36,
 #   which is less than the spread over the seeds.
 
 # %% [markdown]
@@ -176,8 +177,8 @@ else:
 #
 # * Over plain CLIP the levels of alignment gain what the paper says they do. Over MaskCLIP, on
 #   which they build, they gain less, and on `open` the object level gains nothing.
-# * Three seeds decide a difference only where it is many times their spread. *Undecided* is neither
-#   support nor refutation.
+# * Three seeds decide a difference only where it is many times their spread, five decide much more.
+#   *Undecided* is neither support nor refutation.
 
 # %% [markdown]
 # ## Set beforehand
