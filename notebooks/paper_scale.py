@@ -316,9 +316,8 @@ few, many = (
 text = (
     "In the backward pass their gradients stand beside them. A loss needs of all that "
     "one cosine and one similarity a pair. `mgca.losses.lean` takes a few images at a "
-    f"time, here {few} of {BATCH:,} on a CPU and {many} on a GPU, which waits between "
-    "small operations, and keeps of each pair only what the backward "
-    f"pass cannot do without: the {negatives} largest similarities (5 % of {PIXELS}) "
+    f"time, here {few} of {BATCH:,} on a CPU and {many} on a GPU, and keeps of each pair "
+    f"what the backward pass needs: the {negatives} largest similarities (5 % of {PIXELS}) "
     "and which pixels they are of, 4 and 2 bytes each. The images' regions are made "
     "from these, used, and dropped, and made again in the backward pass."
 )
