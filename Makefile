@@ -27,10 +27,6 @@ export CUBLAS_WORKSPACE_CONFIG := :4096:8
 # Threads that wait give their processor up instead of turning: two notebooks, or the processes of the
 # tests, have as many threads each as the machine has processors, and are many times slower otherwise.
 export OMP_WAIT_POLICY := passive
-# Memory that tensors free stays with the process: the system hands it out anew page by page, which
-# takes a quarter of an encoder's time on a virtual machine. As mgca/utils/allocation.py does it.
-export MALLOC_TRIM_THRESHOLD_ := 1073741824
-export MALLOC_MMAP_THRESHOLD_ := 1073741824
 # All weights come inside packages: a build that reaches for the network is a mistake, and says so.
 export HF_HUB_OFFLINE := 1
 # No module, no kernel, no setting and no start-up file from outside the environment.

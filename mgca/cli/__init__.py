@@ -43,7 +43,6 @@ from mgca.cli import (
 )
 from mgca.cli.loading import examples
 from mgca.cli.verbosity import Quiet, Verbose, level_of, saying, speaking
-from mgca.utils.allocation import keep_freed_memory
 
 # A wrong file, a full disk, a name that does not exist: the message is enough. All else is a
 # mistake of ours, whose traceback is wanted.
@@ -132,7 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 1 for errors and for problems found, 2 for wrong usage, 130 after Ctrl-C.
     """
-    keep_freed_memory()
     try:
         commands(args=None if arguments is None else list(arguments), prog_name="mgca")
     except SystemExit as end:

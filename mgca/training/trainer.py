@@ -103,7 +103,7 @@ class Trainer:
         allow_tf32(process.device, train.precision != "float32")
         torch.use_deterministic_algorithms(True)
         # It would also fill every new tensor, to show where something reads what was never written.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = process.device.type != "cuda"
         torch.manual_seed(train.seed)  # the decoder starts the same everywhere
         self.decoder = self._part()
         # Normalising over channels and convolving in bfloat16: 1.3 times as fast in this layout.

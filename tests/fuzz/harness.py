@@ -6,7 +6,6 @@ bounded time and memory, and leaves no file behind.
 """
 
 import contextlib
-import ctypes
 import fnmatch
 import io
 import logging
@@ -139,9 +138,6 @@ def _peak(*, reset: bool = False) -> int:
     """Largest memory of the process so far in bytes, or since it was reset; 0 but on Linux."""
     try:
         if reset:
-            # What the process keeps of freed memory would hide what is taken.
-            with contextlib.suppress(AttributeError):
-                ctypes.CDLL(None).malloc_trim(0)
             Path("/proc/self/clear_refs").write_text("5")
         status = Path("/proc/self/status").read_text()
     except OSError:

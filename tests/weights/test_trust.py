@@ -42,8 +42,6 @@ JUSTIFIED = {
     ("mgca/training/runs.py", "compile"),
     # The class of the error that torch.load raises; nothing is unpickled with it.
     ("mgca/evaluation/baselines/tcl.py", "from pickle import UnpicklingError"),
-    # Two settings of the C library that Python itself has loaded.
-    ("mgca/utils/allocation.py", "import ctypes"),
 }
 
 
