@@ -154,10 +154,11 @@ def verify(
             continue
         of_run = every[(every["folder"] == key[0]) & (every["run"] == key[1]) & ~timed(every)]
         values, now = outcome
-        if ways[key].table == "protocol":  # of which only what was asked for is computed
+        part = ways[key].table == "protocol"  # of which only what was asked for is computed
+        if part:
             of_run = of_run[(of_run["variant"] + "/" + of_run["dataset"]).isin(ways[key].parts)]
         record = read_run(Path(results) / key[0], key[1])
-        pairs = _compared(key, of_run, record, values, now)
+        pairs = _compared(key, of_run, record, values, now, part=part)
         compared.append(pairs)
         runs.append(
             {
@@ -198,8 +199,10 @@ def _compared(
     record: Mapping[str, Any],
     values: Mapping[tuple[str, str, str], float],
     now: Mapping[str, Any],
+    *,
+    part: bool,
 ) -> pd.DataFrame:
-    """Every number that tables and record of a run have, beside what was computed."""
+    """Every number that tables and record of a run, or a part, have, beside what was computed."""
     folder, run = key
     path = f"{folder}/runs/{run}.json"
     pairs = []
@@ -214,7 +217,7 @@ def _compared(
     table = pd.DataFrame(pairs, columns=["name", "published", "computed", "metric"])
     table["difference"] = (table["published"] - table["computed"]).abs().round(9)
     for cause in _CAUSES:
-        if not _same(now.get(cause), record.get(cause), part=set(rows["table"]) == {"protocol"}):
+        if not _same(now.get(cause), record.get(cause), part=part):
             table.loc[len(table)] = [f"{path}/{cause}", None, None, cause, None]
     return table
 

@@ -16,7 +16,7 @@ from mgca.experiments.report.page import Page
 from mgca.experiments.report.published import OPTIONS, SETS
 from mgca.experiments.report.speed import devices
 from mgca.experiments.report.tables import measured_here
-from mgca.losses.lean import WORKSPACE, room
+from mgca.losses.lean import room
 from mgca.training.estimate import DECODER_MAPS
 
 DECODER = 4_721_666  # parameters
@@ -114,7 +114,7 @@ class Sizes(NamedTuple):
             ("weights of the regions", "4 · B² · N", 4 * b**2 * n),
             ("regions", "4 · B² · C", 4 * b**2 * c),
             ("best pixels of each pair", f"6 · B · ({negatives} · B + {area})", best),
-            ("workspace on a CPU", "at most 256 MiB", min(WORKSPACE, 4 * b**2 * n)),
+            ("workspace on a CPU", "at most 256 MiB", min(room("cpu"), 4 * b**2 * n)),
             ("workspace on a GPU", "at most 1 GiB", min(room("cuda"), 4 * b**2 * n)),
         ]
         table = pd.DataFrame(lines, columns=["tensor", "bytes", "GiB"])
