@@ -166,7 +166,7 @@ $(VENV)/.lock-installed: requirements.lock requirements-cuda.lock
 	@echo "Installing the pinned packages: some minutes the first time"
 	$(INSTALL) $$(grep -o '^torch==[^ ]*' requirements.lock)
 	$(INSTALL) --require-hashes -r requirements.lock
-	@! grep -q nvidia $(VENV)/lib*/python*/site-packages/torch-*.dist-info/METADATA || \
+	@! grep -q '^Requires-Dist: nvidia' $(VENV)/lib*/python*/site-packages/torch-*.dist-info/METADATA || \
 	$(INSTALL) --require-hashes -r requirements-cuda.lock
 	$(BIN)/python -m pip check
 	@touch $@

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -150,6 +151,33 @@ def test_make_installs_the_locks():
     locks = [f"--require-hashes -r {name}" for name in LOCKS]
     torch = "$$(grep -o '^torch==[^ ]*' requirements.lock)"
     assert installed == [torch, locks[0], locks[2], editable, locks[1]]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("cuda", [False, True], ids=["cpu", "cuda"])
+def test_gigabytes_for_cuda_are_installed_for_a_cuda_build_alone(tmp_path, cuda):
+    """Any build's description names NVIDIA: what counts is what the build requires."""
+    required = "Requires-Dist: nvidia-cudnn-cu13==9.20.0.48\n" if cuda else ""
+    metadata = f"Name: torch\nRequires-Dist: filelock\n{required}\nSee https://nvidia.com\n"
+    about = tmp_path / ".venv/lib/python3.11/site-packages/torch-2.13.0.dist-info/METADATA"
+    about.parent.mkdir(parents=True)
+    about.write_text(metadata)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    for name in LOCKS:
+        (tmp_path / name).write_text("torch==2.13.0\n")
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    done = subprocess.run(
+        ["make", ".venv/.lock-installed", f"PYTHON={python}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "-r requirements.lock" in done.stdout
+    assert ("requirements-cuda.lock" in done.stdout) == cuda
 
 
 def test_the_lowest_versions_are_tried_each_month():
