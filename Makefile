@@ -29,6 +29,8 @@ export CUBLAS_WORKSPACE_CONFIG := :4096:8
 export OMP_WAIT_POLICY := passive
 # All weights come inside packages: a build that reaches for the network is a mistake, and says so.
 export HF_HUB_OFFLINE := 1
+# What was compiled is kept, whatever is set outside: each of the notebooks would compile PyTorch anew.
+unexport PYTHONDONTWRITEBYTECODE
 # No module, no kernel, no setting and no start-up file from outside the environment.
 unexport PYTHONPATH PYTHONHOME JUPYTER_PATH
 export JUPYTER_PREFER_ENV_PATH := 1

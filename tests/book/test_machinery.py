@@ -869,7 +869,8 @@ def built(tmp_path):
         (clone / name).touch()
     shutil.copy(ROOT / "Makefile", clone)
     python = '#!/bin/sh\nmkdir -p _build/executed\neval "$EXECUTE"\n'
-    python += f'test "$MGCA_DATA" = "{data}" && test "$IPYTHONDIR" = "{clone}/_build/ipython"\n'
+    python += f'test "$MGCA_DATA" = "{data}" && test "$IPYTHONDIR" = "{clone}/_build/ipython"'
+    python += ' && test -z "$PYTHONDONTWRITEBYTECODE"\n'
     book = "#!/bin/sh\nmkdir -p _build/html\ntouch _build/html/index.html\necho BUILT\n"
     for name, text in {"python": python, "jupyter-book": book}.items():
         (clone / ".venv/bin" / name).write_text(text)
@@ -891,7 +892,8 @@ def built(tmp_path):
         done = subprocess.run(
             ["make", "book"],
             cwd=clone,
-            env=names | {"EXECUTE": execute, "MGCA_DATA": "../my data"},
+            env=names
+            | {"EXECUTE": execute, "MGCA_DATA": "../my data", "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
         )
