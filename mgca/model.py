@@ -28,7 +28,8 @@ from mgca.inference.scoring import (
     rest_of,
     rules,
 )
-from mgca.inference.segmentation import Embedded, Segmentation, check_background
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded, check_background
 from mgca.inference.windows import cut_windows, resize, window_boxes
 from mgca.prompts import CLASS_TEMPLATES, ClassWords, check_words, class_embeddings
 from mgca.units import semantic_units
@@ -104,7 +105,7 @@ class Model:
     def windows(self, image: ImageSource) -> tuple[Embedded, Tensor]:
         """The geometry of an image's windows, and the normalised windows (n, 3, h, w) themselves.
 
-        The first is an :class:`~mgca.inference.segmentation.Embedded` whose ``pixels`` are still
+        The first is an :class:`~mgca.inference.segmenter.Embedded` whose ``pixels`` are still
         empty.
         """
         original = open_image(image)

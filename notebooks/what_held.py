@@ -46,7 +46,7 @@ from IPython.display import HTML, Markdown, display
 
 from mgca.experiments import load_scale
 from mgca.experiments.intervals import read_intervals
-from mgca.experiments.report import charts, claims, figures, tables, verdicts
+from mgca.experiments.report import charts, claims, figures, judging, tables, verdicts
 from mgca.experiments.report.ablation import LEVELS
 from mgca.experiments.report.methods import Methods
 from mgca.experiments.report.page import open_page
@@ -56,7 +56,7 @@ parts = []
 for scale in map(load_scale, ("scenes", "photos")):
     read = {name: page.read(f"{scale.name}/{name}.csv") for name in claims.SOURCES}
     images = read_intervals(page.project / "results" / scale.name)
-    parts.append(verdicts.table(claims.columns_of(scale, read, images)))
+    parts.append(verdicts.table(judging.columns_of(scale, read, images)))
 judged = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]

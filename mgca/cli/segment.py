@@ -288,7 +288,7 @@ def _class_words(
     classes: str | None, file: Path | None, background: str | None
 ) -> tuple[dict[str, tuple[str, ...]], float | dict[str, float] | None]:
     """The words of each class, and the threshold."""
-    from mgca.inference.segmentation import check_background
+    from mgca.inference.segmenter import check_background
     from mgca.prompts import named, read_classes, split_classes
 
     if (classes is None) == (file is None):

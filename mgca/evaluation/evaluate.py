@@ -23,7 +23,7 @@ from mgca.evaluation import shares
 from mgca.evaluation.metrics import Confusion, Contours, Counter, PerImage
 from mgca.evaluation.results import row
 from mgca.inference.scoring import SOFTMAX
-from mgca.inference.segmentation import Embedded
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.utils.devices import allow_tf32
 from mgca.utils.files import replacing

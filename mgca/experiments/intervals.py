@@ -19,7 +19,8 @@ import pandas as pd
 from mgca.evaluation.evaluate import IMAGES, unit_name
 from mgca.evaluation.intervals import bootstrap_interval, draws, resampled
 from mgca.experiments.grid import grid
-from mgca.experiments.report.claims import CLAIMS, SOURCES, Column, least_sure
+from mgca.experiments.report.claims import CLAIMS, SOURCES
+from mgca.experiments.report.judging import Column, least_sure
 from mgca.experiments.scale import Scale
 from mgca.utils.files import write_text
 

@@ -20,7 +20,7 @@ from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.evaluate import IMAGES, measure
 from mgca.experiments.fanout import Jobs
 from mgca.inference.scoring import Rule, rules
-from mgca.inference.segmentation import Embedded
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.training.sources import Source
 from mgca.training.trainer import Trainer

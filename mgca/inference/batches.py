@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from PIL import Image
 
 from mgca.config import grid_side
-from mgca.inference.segmentation import Segmentation, Segmenter, check_background
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Segmenter, check_background
 from mgca.prompts import ClassWords, check_words
 from mgca.utils.images import ImageSource, open_image
 

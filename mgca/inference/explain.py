@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from mgca.config import grid_side
-from mgca.inference.segmentation import Embedded, Segmenter
+from mgca.inference.segmenter import Embedded, Segmenter
 from mgca.prompts import check_classes
 from mgca.units import meta_point_index
 from mgca.utils.images import ImageSource

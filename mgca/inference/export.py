@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mgca.inference.segmentation import Segmenter
+from mgca.inference.segmenter import Segmenter
 from mgca.utils.files import replacing
 
 INPUT, OUTPUT = "windows", "pixels"

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.inference.windows import Box
 from mgca.utils.images import to_tensor
 

@@ -26,7 +26,8 @@ from mgca.decoder import GatedConvDecoder
 from mgca.inference.overlay import _font, overlay, palette, percent, png_bytes
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import REST
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.prompts import CLASS_TEMPLATES, class_embeddings
 from mgca.utils.files import replacing, write_text

@@ -15,7 +15,7 @@ from mgca.evaluation.results import read_results
 from mgca.experiments import load_scale
 from mgca.experiments.grid import META_POINTS, grid
 from mgca.experiments.intervals import image_intervals, read_intervals, write_intervals
-from mgca.experiments.report import claims, verdicts
+from mgca.experiments.report import claims, judging, verdicts
 from mgca.experiments.report.page import find_project
 from mgca.experiments.report.tables import Difference, judge
 from mgca.losses import LossConfig
@@ -23,11 +23,11 @@ from mgca.losses import LossConfig
 OWN = LossConfig(alpha=0.4, alpha_neg=0.05, k=0.06)
 
 
-def column(ablation: str, values: dict[tuple[str, str, str], list[float]]) -> claims.Column:
+def column(ablation: str, values: dict[tuple[str, str, str], list[float]]) -> judging.Column:
     """One set of lines: values over the seeds by variant, unit and metric."""
     table = pd.DataFrame(values)
     table.columns = pd.MultiIndex.from_tuples(table.columns, names=["variant", "unit", "metric"])
-    return claims.Column("Tiny", "all sets", {ablation: table}, OWN)
+    return judging.Column("Tiny", "all sets", {ablation: table}, OWN)
 
 
 # Over five seeds, around a mean: a spread that a difference of 0.1 is sure against.
@@ -39,7 +39,7 @@ def around(mean: float, turned: int = 0) -> list[float]:
     return [mean + NOISE[(seed - turned) % len(NOISE)] for seed in range(len(NOISE))]
 
 
-def granularity(**means: float) -> claims.Column:
+def granularity(**means: float) -> judging.Column:
     levels = {"baseline": 10, "object": 20, "region": 25, "pixel": 30, "object+region": 32}
     means = levels | {"all": 40} | means
     values = {
@@ -56,22 +56,22 @@ def granularity(**means: float) -> claims.Column:
     return column("granularity", values)
 
 
-def judged(one: claims.Column) -> dict[str, claims.Verdict]:
+def judged(one: judging.Column) -> dict[str, judging.Verdict]:
     (ablation,) = one.tables
-    found = claims.verdicts(claims.CLAIMS, [one])
+    found = judging.verdicts(claims.CLAIMS, [one])
     ours = {c.text: c.paper for c in claims.CLAIMS if c.ablation == ablation}
     return {text: said for (text, _), said in found.items() if ours[text]}
 
 
-def gain(*differences: float, images: claims.OverImages | None = None) -> claims.Verdict:
+def gain(*differences: float, images: judging.OverImages | None = None) -> judging.Verdict:
     """The verdict on one claim of seeds with these differences."""
-    claim = claims.Claim(text="a", ablation="k", more="k={k:g}", less=("k=0",))
+    claim = judging.Claim(text="a", ablation="k", more="k={k:g}", less=("k=0",))
     lines = {
         ("k=0.06", "pixel", "miou"): list(differences),
         ("k=0", "pixel", "miou"): [0.0] * len(differences),
     }
     one = dataclasses.replace(column("k", lines), images={"a": images} if images else {})
-    return claims.verdicts([claim], [one])["a", "Tiny"]
+    return judging.verdicts([claim], [one])["a", "Tiny"]
 
 
 def test_a_claim_holds_does_not_or_is_undecided():
@@ -92,9 +92,9 @@ def test_a_claim_holds_does_not_or_is_undecided():
 
 
 def test_images_have_to_agree():
-    sure = claims.OverImages(1.0, 3.0, 0.0004)
+    sure = judging.OverImages(1.0, 3.0, 0.0004)
     assert gain(0.5, 2, 2.5, 2, 3, images=sure).judged.verdict == "holds"
-    unsure = gain(0.5, 2, 2.5, 2, 3, images=claims.OverImages(-0.5, 4.5, 0.2))
+    unsure = gain(0.5, 2, 2.5, 2, 3, images=judging.OverImages(-0.5, 4.5, 0.2))
     assert unsure.judged.verdict == "undecided"
     assert unsure.numbers.endswith("5 seeds; over images [-0.50, +4.50]")
 
@@ -143,12 +143,12 @@ def test_curves():
     assert matters.beside == "1.00 with it, 3.00 without"
     assert small.judged.verdict == "does not hold"
     assert small.judged.difference.mean == pytest.approx(-3)
-    said = claims.verdicts(claims.CLAIMS, [one])
+    said = judging.verdicts(claims.CLAIMS, [one])
     (own,) = (said[c.text, "Tiny"] for c in claims.CLAIMS if c.ablation == "areas" and not c.paper)
     assert own.judged.verdict == "does not hold" and own.judged.difference.mean == pytest.approx(-2)
 
     ranks = column("k", curve("k", {0: 20, 0.06: 23, 0.5: 24, 1: 22}))
-    said = claims.verdicts(claims.CLAIMS, [ranks])
+    said = judging.verdicts(claims.CLAIMS, [ranks])
     (name,) = (c.text for c in claims.CLAIMS if c.text.startswith("The best value"))
     between = said[name, "Tiny"]
     assert between.judged.verdict == "holds" and between.beside.startswith("k=0.5 against k=")
@@ -195,7 +195,7 @@ def test_what_was_not_run_is_said():
     assert set(others["verdict"]) == {"not run"}
     short = verdicts.in_short(table)
     assert "of 7 claims 7 hold, 0 do not, 0 are undecided. 8 were not run." in short
-    nothing = verdicts.table([claims.Column("Tiny", "all sets", {}, OWN)])
+    nothing = verdicts.table([judging.Column("Tiny", "all sets", {}, OWN)])
     assert verdicts.in_short(nothing) == "* **Tiny**: not run."
     assert "<td>not run</td>" in verdicts.html(nothing)
     assert len(verdicts.by_both_rules(table)) == 7 and verdicts.by_both_rules(nothing).empty
@@ -212,14 +212,14 @@ def test_every_claim_can_be_judged_on_what_is_published(name):
     scale = load_scale(name)
     folder = find_project() / "results" / name
     tables = {a: read_results(folder / f"{a}.csv") for a in claims.SOURCES}
-    columns = claims.columns_of(scale, tables, read_intervals(folder))
+    columns = judging.columns_of(scale, tables, read_intervals(folder))
     run = {a for a in claims.SOURCES if len(tables[a])}
     table = verdicts.table(columns)
     assert set(table.loc[table["verdict"] != "not run", "ablation"]) == run
     names = {variant.name for ablation in claims.SOURCES for variant in grid(ablation, scale)}
     own = vars(scale.training.loss)
     for claim in claims.CLAIMS:
-        if type(claim) is claims.Claim and "maskclip" not in claim.less:
+        if type(claim) is judging.Claim and "maskclip" not in claim.less:
             assert {n.format_map(own) for n in (claim.more, *claim.less)} <= names
 
 

@@ -23,7 +23,8 @@ from mgca.config import SegmentConfig
 from mgca.inference.overlay import palette
 from mgca.inference.polygons import polygons
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.inference.windows import window_boxes
 from mgca.model import Model
 

@@ -18,7 +18,8 @@ from mgca.config import BACKGROUND
 from mgca.decoder import GatedConvDecoder
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import rules
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.inference.windows import window_boxes
 from mgca.model import Model
 

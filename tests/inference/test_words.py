@@ -7,7 +7,7 @@ from tiny import TinyBackbone
 from torch.nn import functional as F
 
 from mgca.config import BACKGROUND, SegmentConfig
-from mgca.inference.segmentation import check_background
+from mgca.inference.segmenter import check_background
 from mgca.model import Model
 from mgca.prompts import check_words, class_embeddings, named, read_classes, split_classes
 

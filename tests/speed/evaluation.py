@@ -26,7 +26,8 @@ from mgca.evaluation.metrics import Confusion
 from mgca.evaluation.mmseg import Areas
 from mgca.evaluation.results import add_results, write_run
 from mgca.inference.score_map import ScoreMap
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.utils.provenance import provenance
 

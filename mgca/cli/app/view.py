@@ -17,7 +17,8 @@ from PIL import Image
 
 from mgca.inference.formats import html_page
 from mgca.inference.overlay import png_bytes
-from mgca.inference.segmentation import Embedded, Segmentation, check_background
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded, check_background
 from mgca.model import Model
 from mgca.prompts import ClassWords, named, split_classes
 from mgca.utils.images import open_image

@@ -11,7 +11,8 @@ from mgca.evaluation.baselines.groupvit import GroupViT
 from mgca.evaluation.baselines.tcl import TCLSegmenter
 from mgca.inference.score_map import ScoreMap
 from mgca.inference.scoring import Rule, rules
-from mgca.inference.segmentation import Embedded, Segmentation
+from mgca.inference.segmentation import Segmentation
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.prompts import ClassWords, check_classes
 from mgca.utils.images import ImageSource

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mgca.evaluation.evaluate import CLASS_IOU
 from mgca.experiments.intervals import read_intervals
-from mgca.experiments.report import claims, figures, verdicts, words
+from mgca.experiments.report import claims, figures, judging, verdicts, words
 from mgca.experiments.report.page import Page, open_page
 from mgca.experiments.report.parameters import one
 from mgca.experiments.report.pictures import models_at_hand, pictures
@@ -110,12 +110,12 @@ class AblationPage(Page):
         return self.pixel.assign(**held.assign(share=held["share"].astype(float)))
 
     @cached_property
-    def columns(self) -> list[claims.Column]:
+    def columns(self) -> list[judging.Column]:
         """The groups of sets, as claims are judged on them: all claims of a scale are one family,
         whose other tables are those of ``results``."""
         tables = {name: self.read(f"{self.scale}/{name}.csv") for name in claims.SOURCES}
         tables |= {self.name: self.table}
-        return claims.columns_of(self.setting, tables, read_intervals(self.results))
+        return judging.columns_of(self.setting, tables, read_intervals(self.results))
 
     def show_table(
         self,

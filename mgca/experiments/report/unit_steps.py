@@ -19,7 +19,7 @@ from mgca.evaluation.metrics import count_components
 from mgca.experiments.report import overlays, plots
 from mgca.experiments.report.tables import mean_and_std
 from mgca.inference.overlay import palette
-from mgca.inference.segmentation import Embedded
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.units import meta_point_index, semantic_units
 

@@ -20,7 +20,7 @@ from mgca.data.scenes import CLASSES, THINGS
 from mgca.decoder import GatedConvDecoder
 from mgca.evaluation.metrics import Confusion, Contours, count_components
 from mgca.experiments.report.words import MASKCLIP, PLAIN
-from mgca.inference.segmentation import Embedded
+from mgca.inference.segmenter import Embedded
 from mgca.model import Model
 from mgca.utils.images import to_tensor
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mgca.experiments.report.claims import CLAIMS, SOURCES, Column, verdicts
+from mgca.experiments.report.claims import CLAIMS, SOURCES
+from mgca.experiments.report.judging import Column, verdicts
 
 
 def sentences(ablation: str, columns: Sequence[Column]) -> str:
