@@ -12,10 +12,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+import joblib
 from book_icons import embed
 from PIL import Image
 from sphinx.application import Sphinx
@@ -145,16 +147,20 @@ def compress_pictures(images: Path, cache: Path) -> dict[str, str]:
     Returns:
         The new names by the old ones.
     """
-    renamed = {}
     cache.mkdir(parents=True, exist_ok=True)
+    made = {}
     for path in sorted(images.glob("*.png")):
-        if path.stat().st_size < _SMALLEST:
-            continue
-        asked = f"{_LOSSLESS} {_QUALITY} ".encode() + path.read_bytes()
-        kept = cache / f"{hashlib.sha256(asked).hexdigest()}.webp"
-        if not kept.is_file():
-            with replacing(kept) as temporary:
-                temporary.write_bytes(as_webp(path))
+        if path.stat().st_size >= _SMALLEST:
+            asked = f"{_LOSSLESS} {_QUALITY} ".encode() + path.read_bytes()
+            made[path] = cache / f"{hashlib.sha256(asked).hexdigest()}.webp"
+    missing = [path for path, kept in made.items() if not kept.is_file()]
+    # Threads, because Pillow gives Python's lock up while it compresses.
+    with ThreadPoolExecutor(joblib.cpu_count()) as pool:
+        for path, data in zip(missing, pool.map(as_webp, missing), strict=True):
+            with replacing(made[path]) as temporary:
+                temporary.write_bytes(data)
+    renamed = {}
+    for path, kept in made.items():
         if kept.stat().st_size < path.stat().st_size:
             smaller = path.with_suffix(".webp")
             shutil.copyfile(kept, smaller)
