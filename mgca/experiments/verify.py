@@ -37,6 +37,7 @@ Recompute = Callable[[Mapping[tuple[str, str], Target]], Mapping[tuple[str, str]
 # What of a record the numbers depend on besides the configuration.
 _CAUSES = ("config", "seed", "data", "background")
 _KIND = ("instructions", "blas", "kernels")
+_TITLE = 60  # characters of what was asked for that a title takes
 _KEY = ["variant", "seed", "dataset", "unit", "metric"]
 
 
@@ -322,12 +323,16 @@ def as_page(reports: Sequence[Mapping[str, Any]]) -> str:
 def _section(report: Mapping[str, Any]) -> str:
     kind, runs = report["machine"], report["runs"]
     computing = sum(run["seconds"] for run in runs) / 3600
+    asked, title = report["asked"], report["asked"]
+    if len(title) > _TITLE:
+        title = f"{len(runs)} runs by name"
     lines = [
-        f"## {report['asked']}, {kind['instructions']}, {report['threads']} thread"
+        f"## {title}, {kind['instructions']}, {report['threads']} thread"
         + "s" * (report["threads"] > 1),
         f"{report['date'][:10]}, commit `{report['commit'][:12]}`, {report['device']}: "
         f"{kind['instructions']}, {kind['blas']}, {', '.join(kind['kernels']) or 'no kernel'}, "
         f"{kind['system']}.",
+        *([f"* Asked for: `{asked}`."] if title != asked else []),
         f"* **{report['identical']:,} of {report['rows']:,} numbers are identical**, in "
         f"{len(runs)} runs that took {computing:.1f} hours of computing.",
         f"* Largest difference in mIoU: {report['largest_miou']:g} points; mean "

@@ -86,6 +86,16 @@ def verified(results: Path, found: dict) -> dict:
     return verify.verify(results, published_rows(results), lambda ways: found)
 
 
+def test_a_page_of_many_names_has_a_short_title(recorded):
+    rows, found = recorded
+    few = rows[rows["run"] == next(run for folder, run in found if folder == "scenes")]
+    report = verify.verify(RESULTS, few, lambda ways: found)
+    assert verify.as_page([report | {"asked": "scenes/k"}]).startswith("## scenes/k, ")
+    asked = " ".join(f"scenes/k/all/{seed}" for seed in range(10))
+    page = verify.as_page([report | {"asked": asked}])
+    assert page.startswith("## 1 runs by name, ") and f"\n* Asked for: `{asked}`.\n" in page
+
+
 def another_digit(text: str, chance: random.Random) -> str:
     """The text of a number with one of its digits changed."""
     place = chance.choice([i for i, character in enumerate(text) if character.isdigit()])
