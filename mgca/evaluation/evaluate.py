@@ -383,6 +383,7 @@ class _WindowFeatures:
                 "data": data.digest,
                 "name": data.source,
                 "window": {k: v for k, v in to_dict(model.config).items() if k in _SEEN},
+                "threads": torch.get_num_threads(),  # last bits depend on it
             }
         )
         self.model = model

@@ -232,12 +232,14 @@ def _computed(
             if path.is_file():
                 part = json.loads(path.read_text())
             else:
-                part = _measured(scale, same_texts, model, data, every)
+                with threads(scale.threads):
+                    part = _measured(scale, same_texts, model, data, every)
                 write_text(path, json.dumps(part))
             rows += [[method, seed, data.name, *row, run] for row in part["rows"]]
             seconds += part["seconds"]
     digests = {data.name: data.digest for data in sets}
-    record = provenance(config, seed=0, data=digests, seconds=seconds)
+    with threads(scale.threads):
+        record = provenance(config, seed=0, data=digests, seconds=seconds)
     return pd.DataFrame(rows, columns=COLUMNS), record
 
 
