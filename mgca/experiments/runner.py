@@ -366,13 +366,16 @@ def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, 
         shutil.rmtree(folder, ignore_errors=True)
     scale.join(task.variant, task.seed, folder)
     background, measured = compute(task.variant, task.seed, scale, folder)
+    names = scale.present(scale.datasets)
     record = provenance(
         task.variant.config(scale, task.seed),
         seed=task.seed,
-        data=scale.digests(scale.present(scale.datasets)),
+        data=scale.digests(names),
         seconds=time.perf_counter() - began,
     )
-    record |= {"background": background, "measured": measured, "code": code}
+    if any(data.background for data in scale.sets(names)):
+        record["background"] = background
+    record |= {"measured": measured, "code": code}
     record |= {"note": scale.note} if scale.note else {}
     encoder = scale.encoder_measured(task.seed)
     return record | ({"encoder": encoder} if encoder else {})

@@ -18,6 +18,7 @@ from mgca.evaluation.evaluate import State, evaluate, measure, result_rows, unit
 from mgca.evaluation.metrics import Confusion, Contours
 from mgca.inference.scoring import rules
 from mgca.model import Model
+from mgca.utils.processes import threads
 
 CLASSES = ("red", "green", "blue")
 
@@ -81,6 +82,14 @@ def test_kept_features_serve_another_decoder(masked, tmp_path, monkeypatch):
     difference = np.abs(other["pixel"].counts - plain["pixel"].counts).sum()
     assert difference < 0.01 * plain["pixel"].counts.sum()  # features are kept in half precision
     assert not np.array_equal(other["pixel"].counts, before["pixel"].counts)
+
+
+def test_features_of_other_threads_are_kept_apart(masked, tmp_path):
+    """Their last bits are others, and a run must not read what it would not compute."""
+    for number in (1, 2, 1):
+        with threads(number):
+            evaluate(Model(TinyBackbone()), masked, (), features=tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 def test_without_units_features_are_only_kept(masked, tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from tiny_scale import TinyScale
 
 from mgca.evaluation.evaluate import evaluate
@@ -21,6 +22,7 @@ from mgca.experiments.protocol_rows import (
 )
 from mgca.experiments.report import protocol as report
 from mgca.model import Model
+from mgca.utils.processes import threads
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,16 @@ def test_a_part_is_that_of_the_whole_and_trains_nothing_else(computed, tmp_path)
     assert [method for method, *_ in record["config"]["methods"]] == ["clip", "mgca"]
     names = as_rows(found)[["variant", "dataset"]].agg("/".join, axis=1)
     assert {part_named(name) for name in names} == parts
+
+
+def test_it_computes_with_the_threads_of_the_scale(computed, tmp_path, monkeypatch):
+    scale, measured, seen = computed[0], protocol._measured, []
+    monkeypatch.setattr(
+        protocol, "_measured", lambda *a: seen.append(torch.get_num_threads()) or measured(*a)
+    )
+    with threads(2):
+        _, record = protocol_parts(scale, {("clip", 0, "things")}, work=tmp_path)
+    assert seen == [1] and record["threads"] == 1
 
 
 def test_a_knob_may_be_left_alone(computed):

@@ -96,6 +96,16 @@ def test_a_page_of_many_names_has_a_short_title(recorded):
     assert page.startswith("## 1 runs by name, ") and f"\n* Asked for: `{asked}`.\n" in page
 
 
+def test_a_threshold_counts_where_a_set_has_a_background():
+    rows = pd.DataFrame(columns=["name", "variant", "dataset", "unit", "metric", "value"])
+    record = {"config": {}, "seed": 0, "data": {}, "background": {"background": 0.3}}
+    now = record | {"background": {"background": 0.2}}
+    found = verify._compared(("a", "b"), rows, record, {}, now, part=False)
+    assert list(found["name"]) == ["a/runs/b.json/background"]
+    del now["background"]
+    assert verify._compared(("a", "b"), rows, record, {}, now, part=False).empty
+
+
 def another_digit(text: str, chance: random.Random) -> str:
     """The text of a number with one of its digits changed."""
     place = chance.choice([i for i, character in enumerate(text) if character.isdigit()])
