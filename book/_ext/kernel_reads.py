@@ -46,11 +46,12 @@ def record(root: str, path: str) -> None:
 def read(path: Path) -> tuple[list[str] | None, set[str]]:
     """The files of such a list, relative to the project, and those of them that were written.
 
-    A compiled module stands for its source. Instead of the first there is None where nothing is
-    known, and everything has to be taken as read.
+    A compiled module stands for its source, and is not counted as written. Instead of the first
+    there is None where nothing is known, and everything has to be taken as read.
     """
     lines = path.read_text().splitlines() if path.is_file() else [ANYTHING]
     written = {line.removeprefix(WROTE) for line in lines if line.startswith(WROTE)}
+    written = {name for name in written if _source(name) == name}
     if ANYTHING in lines:
         return None, written
     return sorted({_source(line.removeprefix(WROTE)) for line in lines}), written

@@ -238,7 +238,8 @@ def test_what_a_process_reads_is_listed(tmp_path):
     own = {"results/k.csv", "results/runs", "results/gone.csv", "results/forked.csv"}
     for again in range(2):  # the second time from compiled modules
         run = [sys.executable, "-c", READS, str(ROOT / "book" / "_ext")]
-        subprocess.run(run, cwd=tmp_path, check=True)
+        compiled = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        subprocess.run(run, cwd=tmp_path, env=compiled, check=True)
         read, written = execute.kernel_reads.read(tmp_path / "list")
         (tmp_path / "list").unlink()
         assert modules | own <= set(read), again
