@@ -130,8 +130,7 @@ def methods(
             if only is not None and (variant.name, seed) not in only:
                 continue
             folder = scale.run_folder(Path(work), variant, seed)
-            with threads(scale.threads):
-                found[variant.name, seed] = trained_model(variant, seed, scale, folder)
+            found[variant.name, seed] = trained_model(variant, seed, scale, folder)
     return found
 
 
@@ -163,14 +162,15 @@ def protocol_table(
         ValueError: If there is no such knob.
     """
     every = turned_alone(scale.segment(), without)
-    chosen = methods(scale, seeds, work)
-    for name, path in (others or {}).items():
-        state, meta = read_decoder(path)
-        backbone = scale.backbone(0, meta.get("last_block", "value"))
-        decoder = decoder_from(state, meta, backbone)
-        scoring = rules(learned_sigmoid(meta))
-        chosen[name, 0] = Model(backbone, decoder, scale.segment(), scoring)
-    table, record = _computed(scale, chosen, scale.sets(names), every, work, limit)
+    with threads(scale.threads):
+        chosen = methods(scale, seeds, work)
+        for name, path in (others or {}).items():
+            state, meta = read_decoder(path)
+            backbone = scale.backbone(0, meta.get("last_block", "value"))
+            decoder = decoder_from(state, meta, backbone)
+            scoring = rules(learned_sigmoid(meta))
+            chosen[name, 0] = Model(backbone, decoder, scale.segment(), scoring)
+        table, record = _computed(scale, chosen, scale.sets(names), every, work, limit)
     write_run(out, table["run"].iloc[0], record)
     with replacing(Path(out) / "protocol.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -193,10 +193,11 @@ def protocol_parts(
         parts: Method, seed and set of each.
         work: As of :func:`protocol_table`, and all that follow.
     """
-    chosen = methods(scale, seeds, work, {(method, seed) for method, seed, _ in parts})
-    sets = [data for data in scale.sets() if data.name in {name for *_, name in parts}]
     every = turned_alone(scale.segment(), without)
-    return _computed(scale, chosen, sets, every, work, limit, parts)
+    sets = [data for data in scale.sets() if data.name in {name for *_, name in parts}]
+    with threads(scale.threads):
+        chosen = methods(scale, seeds, work, {(method, seed) for method, seed, _ in parts})
+        return _computed(scale, chosen, sets, every, work, limit, parts)
 
 
 def _computed(
@@ -232,14 +233,12 @@ def _computed(
             if path.is_file():
                 part = json.loads(path.read_text())
             else:
-                with threads(scale.threads):
-                    part = _measured(scale, same_texts, model, data, every)
+                part = _measured(scale, same_texts, model, data, every)
                 write_text(path, json.dumps(part))
             rows += [[method, seed, data.name, *row, run] for row in part["rows"]]
             seconds += part["seconds"]
     digests = {data.name: data.digest for data in sets}
-    with threads(scale.threads):
-        record = provenance(config, seed=0, data=digests, seconds=seconds)
+    record = provenance(config, seed=0, data=digests, seconds=seconds)
     return pd.DataFrame(rows, columns=COLUMNS), record
 
 

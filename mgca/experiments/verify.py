@@ -324,9 +324,8 @@ def as_page(reports: Sequence[Mapping[str, Any]]) -> str:
 def _section(report: Mapping[str, Any]) -> str:
     kind, runs = report["machine"], report["runs"]
     computing = sum(run["seconds"] for run in runs) / 3600
-    asked, title = report["asked"], report["asked"]
-    if len(title) > _TITLE:
-        title = f"{len(runs)} runs by name"
+    asked = report["asked"]
+    title = asked if len(asked) <= _TITLE else f"{len(runs)} runs by name"
     lines = [
         f"## {title}, {kind['instructions']}, {report['threads']} thread"
         + "s" * (report["threads"] > 1),
