@@ -21,6 +21,9 @@ else
 $(error MGCA_DATA is $(MGCA_DATA), which does not exist)
 endif
 
+# The model of the page "Try it" is made beside the notebooks.
+MAKEFLAGS += --jobs=2
+
 # The same sets and dictionaries in every run, and deterministic matrix products on a GPU.
 export PYTHONHASHSEED := 0
 export CUBLAS_WORKSPACE_CONFIG := :4096:8

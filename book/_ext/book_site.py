@@ -21,6 +21,7 @@ import joblib
 from book_icons import embed
 from PIL import Image
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 from mgca.utils.files import replacing
 
@@ -246,6 +247,16 @@ def _svg_size(data: bytes) -> tuple[int, int] | None:
     return round(float(width) * pixels), round(float(height) * pixels)
 
 
+def write_at_once(app: Sphinx, _: BuildEnvironment) -> None:
+    """Let pages be written several at a time, for which Jupyter Book has no option.
+
+    They are read one after the other: where a class is told of on two pages, Sphinx would take the
+    page that was read last.
+    """
+    app.parallel = joblib.cpu_count() + 1  # one of which only hands pages out
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("env-updated", write_at_once)
     app.connect("build-finished", finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
