@@ -11,6 +11,7 @@ import io
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -251,9 +252,10 @@ def write_at_once(app: Sphinx, _: BuildEnvironment) -> None:
     """Let pages be written several at a time, for which Jupyter Book has no option.
 
     They are read one after the other: where a class is told of on two pages, Sphinx would take the
-    page that was read last.
+    page that was read last. Elsewhere than on Linux a fork of a process with threads may end.
     """
-    app.parallel = joblib.cpu_count() + 1  # one of which only hands pages out
+    if sys.platform == "linux":
+        app.parallel = joblib.cpu_count() + 1  # one of which only hands pages out
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -37,6 +37,9 @@ RECORD = "mgca"  # key of an execution's record in the metadata of a kept notebo
 _FORMAT = 2  # of what is kept; another number executes everything again
 _JOBS = 2  # notebooks at a time
 _LONGEST = ("training", "scenes_training")  # first, so that none is left alone at the end
+# glibc gives the memory of large tensors back, and takes a sixth of the time to get it anew. It may
+# move last bits, so what computes for results/ goes without.
+_KEPT_MEMORY = {f"MALLOC_{name}_THRESHOLD_": str(2**30) for name in ("TRIM", "MMAP")}
 _TRIES = 2  # of all notebooks: one may write results that another one reads
 
 
@@ -313,9 +316,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _set_up_kernel(folders.root / "_build" / "ipython")
     os.environ["MGCA_PROJECT"] = str(folders.root)  # whatever library the kernel imports
     names = given.names or sorted(path.stem for path in folders.sources.glob("*.py"))
+    fresh = os.environ.get("FRESH") == "1"
+    if not fresh:
+        os.environ.update(_KEPT_MEMORY)
     try:
         with alone_in(folders.executed):
-            done = make_pages(folders, names, fresh=os.environ.get("FRESH") == "1", jobs=_JOBS)
+            done = make_pages(folders, names, fresh=fresh, jobs=_JOBS)
             if not given.names:
                 _remove_others(folders, names)
     except (NotebookError, OSError) as error:
