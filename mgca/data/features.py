@@ -20,7 +20,7 @@ from torch import Tensor
 from mgca.backbone.base import Backbone
 from mgca.config import config_hash
 from mgca.data.captions import Captions
-from mgca.utils.files import cache_folder, damaged, write_text
+from mgca.utils.files import alone_in, cache_folder, damaged, write_text
 from mgca.utils.images import ImageSource, to_tensor, training_image
 from mgca.utils.progress import progress
 from mgca.weights import WeightsError, read_tensors, write_tensors
@@ -52,7 +52,7 @@ def image_features(
     """Trunk features (n, F, h, w) float16 of every image, as a read-only memory map.
 
     ``backbone.project`` takes them to the joint space, so that backbones with one trunk share a
-    cache.
+    cache. What another process computes is waited for.
 
     Raises:
         FileNotFoundError, ImageError: If an image cannot be read.
@@ -62,6 +62,14 @@ def image_features(
     path = features_file(backbone, data, size=size, folder=folder)
     if path.is_file():
         return _read(path, len(data))
+    with alone_in(path.parent / ".alone" / path.stem, wait=True):
+        if not path.is_file():
+            _compute(backbone, data, size, batch, path)
+    return _read(path, len(data))
+
+
+def _compute(backbone: Backbone, data: Captions, size: int, batch: int, path: Path) -> None:
+    """Compute what is missing of a file of features."""
     sample = backbone.features(_batch(backbone, data.images[:1], size))
     shape = (len(data), *sample.shape[1:])
     partial, state = path.with_suffix(".partial"), path.with_suffix(".json")
@@ -78,7 +86,6 @@ def image_features(
     values.flush()
     partial.replace(path)
     state.unlink(missing_ok=True)
-    return _read(path, len(data))
 
 
 def _read(path: Path, images: int) -> np.ndarray:

@@ -348,15 +348,12 @@ def _alone_with(run: str, work: Path, wait: bool) -> ExitStack | None:
     None if another does, and it is not to be waited for.
     """
     held = ExitStack()
-    while True:
-        try:
-            # Not in the folder of the run, which training holds.
-            held.enter_context(alone_in(work / ".alone" / run))
-            return held
-        except BlockingIOError:
-            if not wait:
-                return None
-            log.info("run %s: another process computes it", run)
+    try:
+        # Not in the folder of the run, which training holds.
+        held.enter_context(alone_in(work / ".alone" / run, wait=wait))
+    except BlockingIOError:
+        return None
+    return held
 
 
 def _compute(task: _Task, scale: Scale, folder: Path, fresh: bool) -> dict[str, Any]:

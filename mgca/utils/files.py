@@ -1,11 +1,14 @@
 """Files that are written whole or not at all."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+log = logging.getLogger(__name__)
 
 _TEMPORARY = ".partial"
 # Seconds: the readers of a process that was killed hold a lock for a second longer.
@@ -50,13 +53,18 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 @contextmanager
-def alone_in(folder: str | os.PathLike) -> Iterator[None]:
+def alone_in(folder: str | os.PathLike, *, wait: bool = False) -> Iterator[None]:
     """A context in which this process alone holds a folder.
 
     The system lets it go when the process ends, however it ends.
 
+    Args:
+        folder: It is made where it is missing.
+        wait: Whether to wait for another process that holds it.
+
     Raises:
-        OSError: If another process holds it.
+        BlockingIOError: If another process holds it and is not waited for.
+        OSError: If it cannot be locked.
     """
     from filelock import FileLock, Timeout
 
@@ -64,11 +72,17 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
     try:
-        lock.acquire(timeout=_PATIENCE)
-    except Timeout as error:
-        raise BlockingIOError(
-            f"another process works in {folder}: wait for it, or end it"
-        ) from error
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=_PATIENCE)
+            except Timeout as error:
+                if not wait:
+                    raise BlockingIOError(
+                        f"another process works in {folder}: wait for it, or end it"
+                    ) from error
+                log.info("waiting for another process, which works in %s", folder)
+    except BlockingIOError:
+        raise
     except OSError as error:
         raise OSError(
             f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
