@@ -237,7 +237,7 @@ SHARD_READERS = [
     Target("shard-index", _indices, _index, (), ("00000.tar", _INDEX)),
     Target("shard-info", _infos, _info, EXPECTED, ("00000.tar", "_info.json", _INDEX)),
     Target("features", lambda: [features_bytes()], _features, EXPECTED, ("features-*.npy",)),
-    Target("features-partial", _partials, _partial, (), ("features-*.npy",)),
+    Target("features-partial", _partials, _partial, (), ("features-*.npy", ".alone/*")),
     Target(
         "text-embeddings",
         _embeddings,
