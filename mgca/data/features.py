@@ -60,11 +60,11 @@ def image_features(
         OSError: If the disk has too little room; nothing is computed then.
     """
     path = features_file(backbone, data, size=size, folder=folder)
-    if path.is_file():
-        return _read(path, len(data))
-    with alone_in(path.parent / ".alone" / path.stem, wait=True):
-        if not path.is_file():
-            _compute(backbone, data, size, batch, path)
+    if not path.is_file():
+        with alone_in(path.parent / ".alone" / path.stem, wait=True):
+            # Another process may have computed it while this one waited.
+            if not path.is_file():
+                _compute(backbone, data, size, batch, path)
     return _read(path, len(data))
 
 

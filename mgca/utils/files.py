@@ -71,22 +71,19 @@ def alone_in(folder: str | os.PathLike, *, wait: bool = False) -> Iterator[None]
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", fallback_to_soft=False)
-    try:
-        while not lock.is_locked:
-            try:
-                lock.acquire(timeout=_PATIENCE)
-            except Timeout as error:
-                if not wait:
-                    raise BlockingIOError(
-                        f"another process works in {folder}: wait for it, or end it"
-                    ) from error
-                log.info("waiting for another process, which works in %s", folder)
-    except BlockingIOError:
-        raise
-    except OSError as error:
-        raise OSError(
-            f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
-        ) from error
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=_PATIENCE)
+        except Timeout as error:
+            if not wait:
+                raise BlockingIOError(
+                    f"another process works in {folder}: wait for it, or end it"
+                ) from error
+            log.info("waiting for another process, which works in %s", folder)
+        except OSError as error:
+            raise OSError(
+                f"{folder} cannot be locked ({error.strerror}): choose a folder on another disk"
+            ) from error
     try:
         yield
     finally:

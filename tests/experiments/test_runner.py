@@ -31,7 +31,6 @@ from mgca.experiments.report.tables import (
 from mgca.experiments.runner import AblationError, missing, run_ablation, run_ablations
 from mgca.experiments.timing import seconds_per_image
 from mgca.model import Model
-from mgca.utils import files
 from mgca.utils.files import alone_in
 
 
@@ -511,7 +510,7 @@ def test_two_at_once_do_not_compute_a_run_twice(tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "_compute", slow)
     monkeypatch.setattr("mgca.utils.files._PATIENCE", 0.1)
-    monkeypatch.setattr(files.log, "info", lambda *_: go_on.set())  # the second one waits
+    monkeypatch.setattr("mgca.utils.files.log.info", lambda *_: go_on.set())  # the second one waits
     tables = {}
 
     def call(number: int) -> None:
@@ -540,7 +539,7 @@ def test_what_another_computes_is_left_to_the_end(tmp_path, monkeypatch):
     with ExitStack() as other:
         other.enter_context(alone_in(Path(where["work"]) / ".alone" / first.run(scale, 0)))
         # Only once nothing else is left is it waited for: then the other one ends.
-        monkeypatch.setattr(files.log, "info", lambda *_: other.close())
+        monkeypatch.setattr("mgca.utils.files.log.info", lambda *_: other.close())
         table = run_ablation("granularity", scale, [0], **where)
     assert order == [*(variant.name for variant in others), first.name]
     assert set(table["variant"]) == set(order)
