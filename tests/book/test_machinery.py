@@ -353,7 +353,8 @@ def test_one_build_at_a_time(folders, executed, monkeypatch):
     monkeypatch.setattr(execute, "ROOT", folders.root)
     monkeypatch.setattr("mgca.utils.files._PATIENCE", 0)
     monkeypatch.setattr(execute, "_JOBS", 1)
-    monkeypatch.setenv("MGCA_PROJECT", "")  # which it sets: the tests that follow have their own
+    for name in ("MGCA_PROJECT", *execute._KEPT_MEMORY):
+        monkeypatch.setenv(name, "")  # which it sets: the tests that follow have their own
     change(folders, "notebooks/b.py", NOTEBOOK)
     execute.main([])
     (folders.sources / "b.py").unlink()
