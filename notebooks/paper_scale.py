@@ -484,7 +484,7 @@ figures.table(sizes.memory(), caption="Memory of one process, by arithmetic.")
 #
 # What `mgca train --config paper` estimates before it starts, from parts of a step that it times
 # and from reading Flickr8k's photographs; random weights, extrapolated to 37,500 steps of 1,024
-# images. *Trained* is the median of real steps, where some minutes were trained: on the GPU half a
+# images. *Trained* is the median of real steps, where some minutes were trained: on the GPUs half a
 # minute, of 1,536 photographs, whose reading starts anew every other step and is waited for.
 
 # %% tags=["remove-input"]
