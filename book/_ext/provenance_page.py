@@ -35,12 +35,12 @@ def provenance(root: Path) -> str:
 def archive(root: Path) -> bytes:
     """A ZIP file of ``results``; equal results give equal bytes."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as packed:
+    with zipfile.ZipFile(buffer, "w") as packed:
         for path in sorted((root / "results").rglob("*")):
             if path.suffix in (".csv", ".json", ".md"):
                 entry = zipfile.ZipInfo(path.relative_to(root).as_posix())
-                entry.compress_type = zipfile.ZIP_DEFLATED
-                packed.writestr(entry, path.read_bytes())
+                # An entry has its own, whatever the file is opened with.
+                packed.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED, compresslevel=9)
     return buffer.getvalue()
 
 

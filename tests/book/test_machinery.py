@@ -881,7 +881,8 @@ def built(tmp_path):
         os.utime(path, (1e9, 1e9))
     (clone / "_build/try").mkdir(parents=True)
     (clone / "_build/try/about.json").touch()
-    for place, name in enumerate((".lock-installed", ".mgca-installed")):
+    stamps = (".python", ".half-0", ".half-1", ".lock-installed", ".mgca-installed")
+    for place, name in enumerate(stamps):
         (clone / ".venv" / name).touch()
         os.utime(clone / ".venv" / name, (1.1e9 + place,) * 2)
 
