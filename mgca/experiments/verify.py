@@ -340,9 +340,13 @@ def _section(report: Mapping[str, Any]) -> str:
         *(f"* Not compared, {number:,} rows: {why}." for why, number in report["left_out"].items()),
     ]
     if report["differences"]:
-        shown = report["differences"][:50]
+        # What was not computed at all comes first.
+        shown = sorted(
+            report["differences"],
+            key=lambda d: (d["difference"] is not None, -(d["difference"] or 0)),
+        )[:50]
         lines += [
-            f"\nThe first {len(shown)} of {len(report['differences'])} that differ:\n",
+            f"\nThe largest {len(shown)} of {len(report['differences'])} differences:\n",
             "| number | published | computed |\n|---|---|---|\n"
             + "\n".join(f"| `{d['name']}` | {d['published']} | {d['computed']} |" for d in shown),
         ]

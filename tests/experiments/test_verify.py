@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -94,6 +95,19 @@ def test_a_page_of_many_names_has_a_short_title(recorded):
     asked = " ".join(f"scenes/k/all/{seed}" for seed in range(10))
     page = verify.as_page([report | {"asked": asked}])
     assert page.startswith("## 1 runs by name, ") and f"\n* Asked for: `{asked}`.\n" in page
+
+
+def test_a_page_shows_the_largest_differences(recorded):
+    rows, found = recorded
+    few = rows[rows["run"] == next(run for folder, run in found if folder == "scenes")]
+    report = verify.verify(RESULTS, few, lambda ways: found)
+    off = [
+        {"name": f"n{i}", "published": 1, "computed": 2, "difference": i or None} for i in range(60)
+    ]
+    page = verify.as_page([report | {"differences": off}])
+    assert "The largest 50 of 60 differences:" in page
+    shown = re.findall(r"^\| `(n\d+)` ", page, re.M)
+    assert shown == ["n0", *(f"n{i}" for i in range(59, 10, -1))]
 
 
 def test_a_threshold_counts_where_a_set_has_a_background():
